@@ -195,7 +195,9 @@ def text_width(text: str) -> int:
         return len(text)
     import unicodedata
 
-    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+    others = [c for c in text if c > "\x7f"]
+    widths = (0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in others)
+    return len(text) - len(others) + sum(widths)
 
 
 def printable(text: str) -> str:

@@ -31,8 +31,9 @@ NARROWEST = 12
 class Result(NamedTuple):
     """What a command returns: ``data`` for programs, ``lines`` for people.
 
-    ``raw`` replaces ``lines`` if another program reads the text. ``messages`` are notes and warnings, which go to
-    stderr. ``status`` is the exit status.
+    A list in ``data`` may be an iterator, which makes its items while they are printed; a command that prints very many
+    returns no ``data`` without --json. ``raw`` replaces ``lines`` if another program reads the text. ``messages`` are
+    notes and warnings, which go to stderr. ``status`` is the exit status.
     """
 
     data: dict[str, Any]
@@ -144,19 +145,18 @@ def table(rows: Sequence[Sequence[str]], *, indent: str = "", fit: bool = False)
     Numbers and times are not cut, since they would look like others.
     Widths are those on a terminal: a Chinese character takes two columns.
     """
-    safe = [[printable(cell) for cell in row] for row in rows]
+    safe = [row if "".join(row).isprintable() else list(map(printable, row)) for row in rows]
     widths = [max(map(text_width, column)) for column in zip(*safe, strict=True)]
     room = _columns() - len(indent) - 2 * (len(widths) - 1)
     if fit and sum(widths) > room:
         fixed = [not any(any(map(str.isalpha, cell)) for cell in column[1:]) for column in zip(*safe, strict=True)]
         widths = _shrunk(widths, fixed, room)
         safe = [[_cut_cell(cell, width) for cell, width in zip(row, widths, strict=True)] for row in safe]
-    return [
-        (
-            indent + "  ".join(cell + " " * (width - text_width(cell)) for cell, width in zip(row, widths, strict=True))
-        ).rstrip()
-        for row in safe
-    ]
+    return [(indent + "  ".join(map(_padded, row, widths))).rstrip() for row in safe]
+
+
+def _padded(cell: str, width: int) -> str:
+    return cell.ljust(width if cell.isascii() else width + len(cell) - text_width(cell))
 
 
 def _shrunk(widths: list[int], fixed: list[bool], total: int) -> list[int]:
@@ -184,10 +184,20 @@ def _cut_cell(cell: str, width: int) -> str:
     return f"…{cell}" if is_path else f"{cell}…"
 
 
-def _print_json(command: str, *, data: object = None, messages: Sequence[str] = (), error: object = None) -> None:
+def _print_json(
+    command: str, *, data: dict[str, Any] | None = None, messages: Sequence[str] = (), error: object = None
+) -> None:
+    iterators = {key: items for key, items in (data or {}).items() if isinstance(items, Iterator)}
     envelope = {"schema": ENVELOPE, "ok": error is None, "command": command}
-    envelope |= {"data": data, "messages": messages, "error": error}
-    sys.stdout.write(json.dumps(envelope, indent=2) + "\n")
+    envelope |= {"data": data and data | {key: [] for key in iterators}, "messages": messages, "error": error}
+    text, encode = json.dumps(envelope, indent=2), json.JSONEncoder().encode
+    for key, items in iterators.items():  # an item a line: together they may be too long for the memory
+        start, text = text.split(f'\n    "{key}": []', 1)
+        sys.stdout.write(f'{start}\n    "{key}": [')
+        for number, item in enumerate(items):
+            sys.stdout.write(f"{',' if number else ''}\n      {encode(item)}")
+        sys.stdout.write("\n    ]")
+    sys.stdout.write(text + "\n")
 
 
 def _red(word: str) -> str:

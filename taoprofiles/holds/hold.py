@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from taoprofiles.errors import TaoprofError
@@ -94,11 +94,17 @@ class Hold:
     def is_valid(self) -> bool:
         """Check whether each field has a value of its type and range, which those of a damaged record may not have."""
         return (
-            all(is_right(getattr(self, name)) for name, is_right in _CHECKS.items())
+            all(map(isinstance, map(self.__getattribute__, _TYPES), _TYPES.values()))
+            and all(isinstance(pair, list) and len(pair) == 2 for pair in self.mounts)
+            and all(isinstance(text, str) for texts in self._lists() for text in texts)
             and all(abs(seconds or 0) < 1e11 for seconds in (self.since, self.until, self.ended))
-            and all(len(pair) == 2 for pair in self.mounts)
             and self.kind in KINDS
         )
+
+    def _lists(self) -> Iterator[list[str]]:
+        yield from (self.command, self.results, self.differences, *self.mounts)
+        if isinstance(self.gpus, list):
+            yield self.gpus
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as they are written to the record and to JSON output."""
@@ -157,22 +163,18 @@ def new_hold(context: Context, kind: str, **fields: Any) -> Hold:
     return Hold(kind=kind, user=context.user, host=os.uname().nodename, host_id=processes.host_id(), **fields)
 
 
-_TYPES: dict[str, Any] = {"str": str, "bool": bool, "int": int, "float": (int, float), "None": type(None)}
-
-
-def _type_check(annotation: str) -> Callable[[object], bool]:
-    """Return the check of a value against an annotation of ``Hold``, such as "list[str] | None"."""
-    if " | " in annotation:
-        checks = [_type_check(part) for part in annotation.split(" | ")]
-        return lambda value: any(is_right(value) for is_right in checks)
-    if annotation.startswith("list["):
-        is_item = _type_check(annotation[5:-1])
-        return lambda value: isinstance(value, list) and all(map(is_item, value))
-    types = _TYPES[annotation]
-    return lambda value: isinstance(value, types)
-
-
-_CHECKS = {name: _type_check(annotation) for name, annotation in Hold.__annotations__.items()}
+_NAMED: dict[str, tuple[type, ...]] = {
+    "float": (int, float),
+    "None": (type(None),),
+    "str": (str,),
+    "bool": (bool,),
+    "int": (int,),
+}
+_TYPES = {
+    name: tuple(kind for part in annotation.split(" | ") for kind in _NAMED.get(part, (list,)))
+    for name, annotation in Hold.__annotations__.items()
+}
+"""The types of each field; the texts in its lists are checked apart (``Hold.is_valid``)."""
 
 
 def format_age(seconds: float, *, exact: bool = False) -> str:

@@ -141,8 +141,8 @@ class Panel(anywidget.AnyWidget):
         }
 
     def _get(self, command: str) -> dict[str, Any]:
-        """Return the ``data`` of a command, or the lines of its error as ``error``."""
-        return _try(lambda: parser.parse(command, [])(self._extension.context).data)
+        """Return the ``data`` of a command with ``--json``, or the lines of its error as ``error``."""
+        return _try(lambda: parser.parse(command, ["--json"])(self._extension.context).data)
 
     def _describe(self, session: Session | None) -> dict[str, Any] | None:
         if session is None:

@@ -17,7 +17,7 @@ from taoprofiles.storage.paths import is_inside
 from taoprofiles.system.filesystem import real_paths
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 LINK_LIMIT = 40
 """Symlinks that the kernel follows in one path (MAXSYMLINKS of Linux)."""
@@ -30,14 +30,35 @@ HOST_STATE_FOLDERS = ("/run/", "/tmp/", "/var/")  # noqa: S108 - of the containe
 _GLOB = re.compile(r"[*?\[$]")
 
 
+class IndexedMounts(dict[str, str]):
+    """Mounts with the sources of each destination: of thousands, none is compared with every part of a path."""
+
+    def __init__(self, mounts: Mapping[str, str]) -> None:
+        super().__init__(mounts)
+        self.sources: dict[str, list[str]] = {}
+        for source, destination in mounts.items():
+            self.sources.setdefault(destination.rstrip("/") or "/", []).append(source)
+
+
+def _indexed(mounts: Mapping[str, str]) -> IndexedMounts:
+    return mounts if isinstance(mounts, IndexedMounts) else IndexedMounts(mounts)
+
+
+def _with_parents(path: str) -> Iterator[str]:
+    """Yield a normalised path, then the folders above it, the deepest first."""
+    path = "/" + path.lstrip("/") if path.startswith("/") else path
+    yield path
+    while (parent := os.path.dirname(path)) != path:
+        yield (path := parent)
+
+
 def host_paths(container_paths: Sequence[str], mounts: Mapping[str, str]) -> list[str]:
     """Return the host paths behind container paths, by the deepest mount; paths in no mount are left out."""
-    paths = []
+    paths, sources = [], _indexed(mounts).sources
     for path in map(os.path.normpath, container_paths):
-        deepest = max((d for d in mounts.values() if is_inside(path, d)), key=len, default=None)
-        for source, destination in mounts.items():
-            if destination == deepest:
-                paths.append(os.path.normpath(os.path.join(source, os.path.relpath(path, destination))))
+        deepest = next((folder for folder in _with_parents(path) if folder in sources), "")
+        for source in sources.get(deepest, ()):
+            paths.append(os.path.normpath(os.path.join(source, os.path.relpath(path, deepest))))
     return paths
 
 
@@ -47,7 +68,8 @@ def container_paths(host_path: str, mounts: Mapping[str, str]) -> list[str]:
     A path that another mount covers is left out.
     """
     real = next(real_paths([host_path]))
-    sources = sorted((source for source in mounts if is_inside(real, source)), key=len, reverse=True)
+    mounts = _indexed(mounts)
+    sources = (folder for folder in _with_parents(real) if folder in mounts)
     paths = [os.path.normpath(os.path.join(mounts[source], os.path.relpath(real, source))) for source in sources]
     return list(dict.fromkeys(path for path in paths if real in host_paths([path], mounts)))
 
@@ -58,7 +80,7 @@ def follow_links(path: str, mounts: Mapping[str, str], read_link: Callable[[str]
     ``read_link`` returns the target of a symlink on this host, None for anything else. An absolute target is a path *of
     the container*. The host path is "" if no mount has the final path.
     """
-    parts, current, followed = path.split("/")[::-1], "/", 0
+    mounts, parts, current, followed = _indexed(mounts), path.split("/")[::-1], "/", 0
     while parts:
         part = parts.pop()
         if part in ("", ".", ".."):
@@ -66,7 +88,7 @@ def follow_links(path: str, mounts: Mapping[str, str], read_link: Callable[[str]
             continue
         step = os.path.join(current, part)
         behind = host_paths([step], mounts)
-        target = read_link(behind[0]) if behind and step not in mounts.values() and followed < LINK_LIMIT else None
+        target = read_link(behind[0]) if behind and step not in mounts.sources and followed < LINK_LIMIT else None
         if target is None:
             current = step
             continue
@@ -78,7 +100,7 @@ def follow_links(path: str, mounts: Mapping[str, str], read_link: Callable[[str]
 
 def is_mounted(host_path: str, mounts: Mapping[str, str]) -> bool:
     """Check whether a resolved host path is the source of a mount, or inside one."""
-    return any(is_inside(host_path, source) for source in mounts)
+    return any(folder in mounts for folder in _with_parents(host_path))
 
 
 def is_results_option(key: str) -> bool:
@@ -161,7 +183,7 @@ class PathResolver:
 
     def __init__(self, mounts: Mapping[str, str], files: HostFiles | None = None, volumes: Sequence[str] = ()) -> None:
         """``volumes`` are destinations of mounts whose content is not on this host: every path in them counts."""
-        self.mounts, self.files, self.volumes = mounts, files or HostFiles(), volumes
+        self.mounts, self.files, self.volumes = _indexed(mounts), files or HostFiles(), volumes
 
     def resolve(self, path: str) -> Resolution:
         """Return what an absolute path means that a task receives."""

@@ -15,7 +15,7 @@ from taoprofiles.mounts.mapping import parse as parse_mapping
 from taoprofiles.profiles.model import ACTIONS, Profile, from_data
 from taoprofiles.profiles.rendering import escape_dollars
 from taoprofiles.storage.files import to_taoprof_error
-from taoprofiles.system.filesystem import answers, no_answer, real_path
+from taoprofiles.system.filesystem import answers, no_answer, real_path, real_paths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -131,9 +131,14 @@ def last_mounts(context: Context, mounts: Sequence[Any]) -> tuple[list[Any], lis
     """Return the mounts that the launcher makes, which are one for each source, and messages about the others."""
     by_source: dict[str, Any] = {}
     messages = []
-    for number, mount in enumerate(mounts):
-        source = mount.get("source") if isinstance(mount, dict) else None
-        real = real_path(context.expand_user(source)) if isinstance(source, str) else f"<{number}>"
+    sources = [mount.get("source") if isinstance(mount, dict) else None for mount in mounts]
+    texts = [context.expand_user(source) for source in sources if isinstance(source, str)]
+    try:
+        resolved = real_paths(texts)  # at once: each question has a thread of its own
+    except ValueError:  # one of them cannot be a path
+        resolved = map(real_path, texts)
+    for number, (source, mount) in enumerate(zip(sources, mounts, strict=True)):
+        real = next(resolved) if isinstance(source, str) else f"<{number}>"
         before = by_source.pop(real, mount)
         if before != mount:
             messages.append(

@@ -11,7 +11,7 @@ from taoprofiles.mounts import paths
 from taoprofiles.rules import container
 from taoprofiles.rules.finding import Finding
 from taoprofiles.rules.locations import Locator
-from taoprofiles.storage.paths import Context, is_inside
+from taoprofiles.storage.paths import Context
 from taoprofiles.system import filesystem
 from taoprofiles.system.filesystem import PathInfo, find_foreign_files
 
@@ -49,7 +49,7 @@ def check(
     named = results or usual
     existing = [(path, filesystem.nearest_existing(path)) for path in dict.fromkeys(paths.host_paths(named, mounted))]
     # Not those in a source that does not exist, which is reported.
-    inside = [(path, info) for path, info in existing if any(is_inside(info.path, source) for source in mounted)]
+    inside = [(path, info) for path, info in existing if paths.is_mounted(info.path, mounted)]
     yield from container.check_results(inside, ids)
     for _, folder in inside:
         if ids is not None and ids[0] != 0 and folder.may(*ids, 3):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
 
@@ -30,6 +30,10 @@ UNREACHABLE_TIMEOUT = 600.0
 """Seconds for which a cluster that has answered before may be unreachable, until that is an error."""
 
 
+_RUNS_RESOLVED = 500
+"""Runs whose results folders are resolved at once: each question about paths has a thread of its own."""
+
+
 class WaitTimeoutError(TaoprofError):
     """A run did not end in time; the exit status is that of timeout(1)."""
 
@@ -37,15 +41,10 @@ class WaitTimeoutError(TaoprofError):
     status = 124
 
 
-def all_runs(context: Context, wrote: Callable[[list[str]], bool] | None = None) -> Iterator[Hold]:
-    """Yield every run: the active ones first, then the ended ones, the newest first.
-
-    With ``wrote`` only those for whose results folders it is true.
-    """
-    for hold in reversed(active_holds(context).holds):
-        if hold.kind in OWN_KINDS and (wrote is None or wrote(hold.results)):
-            yield hold
-    yield from HoldRecords(context).ended_runs(wrote=wrote)
+def all_runs(context: Context) -> Iterator[Hold]:
+    """Yield every run: the active ones first, then the ended ones, the newest first."""
+    yield from (hold for hold in reversed(active_holds(context).holds) if hold.kind in OWN_KINDS)
+    yield from HoldRecords(context).ended_runs()
 
 
 def runs_since(context: Context, oldest: float) -> Iterator[Hold]:
@@ -179,13 +178,18 @@ def runs_writing(context: Context, path: str, limit: int | None = None) -> list[
     """
     real = next(real_paths([os.path.expanduser(path)]))
 
-    def wrote(results: list[str]) -> bool:
-        return any(is_inside(real, folder) or is_inside(folder, real) for folder in real_paths(results))
-
-    runs = list(islice(filter(_may_have_written, all_runs(context, wrote)), limit))
+    runs = list(islice(_runs_writing(real, filter(_may_have_written, all_runs(context))), limit))
     if not runs and answers(os.path.lexists, [real]).get(real) is False:
         raise NotFoundError(f"no such file or folder: '{real}'")
     return runs
+
+
+def _runs_writing(real: str, runs: Iterator[Hold]) -> Iterator[Hold]:
+    while several := list(islice(runs, _RUNS_RESOLVED)):
+        folders = list(dict.fromkeys(folder for run in several for folder in run.results))
+        resolved = zip(folders, real_paths(folders), strict=True)
+        written = {folder for folder, path in resolved if is_inside(real, path) or is_inside(path, real)}
+        yield from (run for run in several if not written.isdisjoint(run.results))
 
 
 def _may_have_written(run: Hold) -> bool:

@@ -12,6 +12,7 @@ import json
 import os
 import time
 from contextlib import suppress
+from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from taoprofiles.errors import InvalidStateError, TaoprofError
@@ -76,6 +77,8 @@ class Entry(NamedTuple):
         return self.after is not None or self.action != "use"
 
 
+_first_fields = itemgetter(*Entry._fields[:9])
+"""The fields that lines of older versions have too."""
 _TEXT = (str, type(None))
 _TYPES: tuple[Any, ...] = (
     int,
@@ -379,14 +382,14 @@ def _fields(line: bytes, path: str) -> dict[str, Any]:
 
 def _entry(fields: dict[str, Any]) -> Entry | None:
     try:
-        values = [fields[name] for name in Entry._fields[:9]]  # lines of older versions have no more
+        values = _first_fields(fields)
     except KeyError:
         return None
     dropped = fields.get("dropped", False)
     entry = Entry._make([*values, fields.get("writer"), fields.get("done"), dropped])
     if not entry.has_after:  # older versions dropped contents without saying so
         entry = entry._replace(dropped=True)
-    is_sound = all(isinstance(value, types) for value, types in zip(entry, _TYPES, strict=True))
+    is_sound = all(map(isinstance, entry, _TYPES))
     return entry if is_sound and 0 <= entry.time < LAST_TIME else None
 
 

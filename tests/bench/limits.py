@@ -9,7 +9,6 @@ takes more than 2 s or 200 MB.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
@@ -104,7 +103,7 @@ def prepare(home: Home) -> dict[str, str]:
         home.profile(name)
         home.run("use", name, check=True)
     home.run("run", "a", "--detach", "--", "true", stdin=subprocess.DEVNULL, check=True)
-    while not (home.state / "runs.jsonl").exists():
+    while not ((home.state / "runs.jsonl").exists() and (home.state / "runs.jsonl").read_text().endswith("\n")):
         time.sleep(0.1)
     run = json.loads((home.state / "runs.jsonl").read_text())
     hold = manage.hold(home.context, None, reason="bench")
@@ -134,8 +133,6 @@ def prepare(home: Home) -> dict[str, str]:
             fields = json.loads(line)
             key = "done" if isinstance(fields.get("done"), int) and "id" not in fields else "id"
             journal.write(json.dumps(fields | {key: fields[key] + COUNT}) + "\n")
-    for path in (home.state / "history.jsonl", home.state / "runs.jsonl"):
-        shutil.copyfile(path, path.with_suffix(".kept"))  # not read: a child's peak begins with what this process has
     return {"RUN": run["id"], "HOLD": hold.id}
 
 
@@ -153,17 +150,24 @@ def measure(home: Home, words: list[str]) -> tuple[int, float, float, str]:
     return process.returncode, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, text
 
 
-@contextlib.contextmanager
-def restored(home: Home) -> Iterator[None]:
-    """What a command changes in the home is as before afterwards."""
-    mapping, profiles = home.mapping_file.read_bytes(), set(home.profiles.glob("*"))
-    yield
-    for path in (home.state / "history.jsonl", home.state / "runs.jsonl"):
-        if path.stat().st_size != (kept := path.with_suffix(".kept")).stat().st_size:
-            shutil.copyfile(kept, path)
-    home.mapping_file.write_bytes(mapping)
-    for path in set(home.profiles.glob("*")) - profiles:
-        path.unlink()
+def restore(folder: Path, kept: Path) -> None:
+    """Make a folder what ``kept``, a copy of it, is: each command finds the same, and no cache of another."""
+
+    def files(root: Path) -> dict[str, tuple[int, int, int]]:
+        paths = (os.path.join(parent, name) for parent, _, names in os.walk(root) for name in names)
+        stats = ((path, os.lstat(path)) for path in paths)
+        return {os.path.relpath(path, root): (stat.st_mode, stat.st_size, stat.st_mtime_ns) for path, stat in stats}
+
+    before, after = files(kept), files(folder)
+    for name in after.keys() - before.keys():
+        (folder / name).unlink()
+    for name in (name for name, stat in before.items() if after.get(name) != stat):
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(kept / name, folder / name, follow_symlinks=False)
+    for name in {parent for parent, *_ in os.walk(folder, topdown=False)}:
+        if not (kept / os.path.relpath(name, folder)).exists():
+            shutil.rmtree(name, ignore_errors=True)
 
 
 def main() -> int:
@@ -182,17 +186,18 @@ def main() -> int:
         (home.root / "projects/a/results").mkdir(parents=True, exist_ok=True)
         (home.root / "results").symlink_to("projects/a/results")
         home.environ |= {"EDITOR": "true", "SHELL": "/bin/true"}
-        own = home.mapping_file.read_bytes()
+        own, kept = home.mapping_file.read_bytes(), Path(scratch) / "kept"
+        shutil.copytree(home.root, kept, symlinks=True)  # not read: a child's peak begins with what this process has
         sys.stdout.write(f"{'CPU s':>6} {'MB':>5}  exit\n")
         for what, content in {"a's mapping": own, **mappings(folder)}.items():
-            home.mapping_file.write_bytes(content)
-            (home.root / "mapping.json").write_bytes(content)
+            for path in (kept / home.mapping_file.name, kept / "mapping.json"):
+                path.write_bytes(content)
             sys.stdout.write(f"{what}\n")
             for command in commands:
                 for arguments in LINES.get(command) or [CASES[command][0]]:
                     line = [command, *(ids.get(word, word) for word in arguments)]
-                    with restored(home):
-                        status, cpu, memory, err = measure(home, line)
+                    restore(home.root, kept)
+                    status, cpu, memory, err = measure(home, line)
                     is_over = cpu > SECONDS or memory > MEMORY
                     worst += is_over or "Traceback" in err
                     mark = "   OVER" if is_over else ""

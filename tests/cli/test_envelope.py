@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from taoprofiles.cli import output
 from taoprofiles.cli.parser import COMMANDS
 from taoprofiles.holds.hold import FIELDS
 from taoprofiles.profiles.model import ACTIONS
@@ -197,3 +198,11 @@ def test_what_an_editor_prints_is_not_mixed_into_the_envelope(home: Home) -> Non
     editor.chmod(0o755)
     done = home.run("edit", "a", "--json", environ={"EDITOR": str(editor)})
     assert json.loads(done.stdout)["data"]["changed"] is False
+
+
+def test_a_long_list_of_the_envelope_is_printed_item_by_item(capsys: pytest.CaptureFixture[str]) -> None:
+    data = {"entries": [{"a": '\n    "runs": []'}, {"a": [1, 2]}], "runs": [], "path": None}
+    iterators = {key: iter(value) if isinstance(value, list) else value for key, value in data.items()}
+    output.emit("history", output.Result(iterators), as_json=True)
+    assert json.loads(printed := capsys.readouterr().out)["data"] == data
+    assert '\n      {"a": [1, 2]}\n    ],\n    "runs": [\n    ],\n    "path": null\n' in printed

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -16,6 +17,7 @@ import pytest
 
 from taoprofiles.holds import records
 from taoprofiles.holds.hold import Hold
+from taoprofiles.runs import lookup
 from taoprofiles.runs import run as runs
 from taoprofiles.system import processes
 from tests.support.commands import Terminal, one_clear_error
@@ -527,7 +529,7 @@ def test_history_of_a_path_lists_the_runs_that_wrote_there(sandbox: Sandbox) -> 
 
 
 def test_of_many_runs_few_are_read(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading 100,000 takes seconds."""
+    """Reading 20,000 takes a second, and so does a question about paths for each of them."""
     folder = sandbox.root / "projects/a/results"
     folder.mkdir()
     sandbox.run("run", "a", "--", "true", check=True)
@@ -545,12 +547,21 @@ def test_of_many_runs_few_are_read(sandbox: Sandbox, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(records, "_parse", parse_few)
     assert len(sandbox.json("history")["data"]["runs"]) == 20
-    found = sandbox.json("history", str(sandbox.root / "projects/b"))["data"]["runs"]
-    assert [one["id"] for one in found] == ["wanted"]
-    assert len(sandbox.json("history", str(folder))["data"]["runs"]) == 20
     for word, id_ in {"-": "r999", "b": "r999", "a": "wanted", "wan": "wanted", "r77": "r77"}.items():
         done = sandbox.run("wait", word)
         assert done.stdout == f"{id_}: exit status 0\n", done.stderr
+    monkeypatch.undo()
+    questions, real_paths = iter(range(4)), lookup.real_paths  # the path, and the folders of three times 500 runs
+
+    def ask_few(paths: Iterable[str]) -> Iterator[str]:
+        next(questions)
+        return real_paths(paths)
+
+    monkeypatch.setattr(lookup, "real_paths", ask_few)
+    found = sandbox.json("history", str(sandbox.root / "projects/b"))["data"]["runs"]
+    assert [one["id"] for one in found] == ["wanted"]
+    assert len(sandbox.json("history", str(folder))["data"]["runs"]) == 20
+    assert len(sandbox.json("history", str(folder), "--all")["data"]["runs"]) == 1000
 
 
 def test_secrets_in_commands_are_not_recorded(sandbox: Sandbox) -> None:

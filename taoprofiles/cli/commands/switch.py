@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from itertools import islice
-from typing import Any
+from itertools import islice, starmap
+from typing import TYPE_CHECKING, Any
 
 from taoprofiles import current_cache
 from taoprofiles.cli.output import Declined, Result, change_lines, exit_status, format_time, print_progress, table
@@ -19,6 +19,9 @@ from taoprofiles.storage.paths import Context
 from taoprofiles.switching import switch
 from taoprofiles.switching.status import get_warnings
 from taoprofiles.system.filesystem import real_paths
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SHOWN_ENTRIES = 20
 
@@ -181,19 +184,21 @@ def history_command(context: Context, args: argparse.Namespace) -> Result:
         return _history_of_path(context, args)
     from taoprofiles.runs import lookup
 
-    entries, interrupted = _entries(context, None if args.all else SHOWN_ENTRIES)
-    oldest = 0.0 if args.all or not entries else entries[-1].time
-    runs = list(islice(lookup.runs_since(context, oldest), None if args.all else SHOWN_ENTRIES))
-    data = {
-        "entries": [_entry_data(entry, took_effect=entry.id not in interrupted) for entry in entries],
-        "runs": [run.as_dict() for run in runs],
-        "path": None,
-    }
-    rows = [(entry.time, _entry_row(entry, is_interrupted=entry.id in interrupted)) for entry in entries]
-    rows += [(run.since, _run_row(run)) for run in runs]
+    limit = None if args.all else SHOWN_ENTRIES
+    outcomes = islice(History(context).outcomes(files.read_mapping_file(context)), limit)
+
+    def runs(oldest: float) -> Iterator[Hold]:
+        return islice(lookup.runs_since(context, 0.0 if args.all else oldest), limit)
+
+    if args.json:
+        entries = list(outcomes)
+        listed = list(runs(entries[-1][0].time if entries else 0.0))
+        return Result({"entries": starmap(_entry_data, entries), "runs": map(Hold.as_dict, listed), "path": None})
+    rows = [(entry.time, _entry_row(entry, is_interrupted=not took_effect)) for entry, took_effect in outcomes]
+    rows += [(run.since, _run_row(run)) for run in runs(rows[-1][0] if rows else 0.0)]
     rows.sort(key=lambda row: row[0], reverse=True)
     lines = table([("ID", "TIME", "WHAT", "PROFILE", "BY"), *(row for _, row in rows)], fit=True)
-    return Result(data, lines if rows else ["the history is empty"])
+    return Result({}, lines if rows else ["the history is empty"])
 
 
 def _purge(context: Context, *, yes: bool) -> Result:
@@ -215,6 +220,8 @@ def _history_of_path(context: Context, args: argparse.Namespace) -> Result:
 
     path = next(real_paths([os.path.expanduser(args.path)]))
     runs = lookup.runs_writing(context, args.path, None if args.all else SHOWN_ENTRIES)
+    if args.json:
+        return Result({"entries": [], "runs": map(Hold.as_dict, runs), "path": path})
     lines = []
     for run in runs[: None if args.all else 5]:
         outcome = "still running" if run.ended is None else exit_status(run)
@@ -222,17 +229,10 @@ def _history_of_path(context: Context, args: argparse.Namespace) -> Result:
         lines.append(f"run {run.id}, profile '{run.profile}', {started}, {run.user}@{run.host}, {outcome}")
         lines.append(f"  {' '.join(run.command)}")
         lines += table([(source, "→", destination) for source, destination in run.mounts], indent="  ")
-    data = {"entries": [], "runs": [run.as_dict() for run in runs], "path": path}
-    return Result(data, lines or [f"no recorded run wrote to '{path}'"])
+    return Result({}, lines or [f"no recorded run wrote to '{path}'"])
 
 
-def _entries(context: Context, limit: int | None) -> tuple[list[Entry], set[int]]:
-    """Return the newest history entries, and the ids of those that an interruption kept from taking effect."""
-    outcomes = list(islice(History(context).outcomes(files.read_mapping_file(context)), limit))
-    return [entry for entry, _ in outcomes], {entry.id for entry, took_effect in outcomes if not took_effect}
-
-
-def _entry_data(entry: Entry, *, took_effect: bool) -> dict[str, Any]:
+def _entry_data(entry: Entry, took_effect: bool) -> dict[str, Any]:
     fields = {**entry._asdict(), "took_effect": took_effect}
     del fields["done"]
     return fields
