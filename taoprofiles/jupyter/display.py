@@ -246,7 +246,7 @@ def overwritten_output(context: Context, session: Session, differences: list[str
         text += f"To restore it: {_use_again(session)}"
     else:
         text = f"note: {text}. 'tao' in this notebook does not read it: it uses the mapping of profile '{session.name}'"
-    head = (f"differences from '{session.name}' (-) to {path} (+)",)
+    head = (f"differences from {path} (-) to '{session.name}' (+)",)
     return Output(text).table("", head, [(line,) for line in differences])
 
 

@@ -305,7 +305,7 @@ class Extension:
             return display.overwritten_output(self.context, session, [error.message])
         # The file may now belong to a profile with secrets of its own, whatever their names are.
         other_secrets = Store(self.context).secret_env(status.get_status(self.context).name)
-        changes = mapping.changes(session.mapping, written, secrets={*session.secrets[1], *other_secrets})
+        changes = mapping.changes(written, session.mapping, secrets={*session.secrets[1], *other_secrets})
         lines = [line for change in changes for line in change.lines(reveal=False)]
         return display.overwritten_output(self.context, session, lines)
 

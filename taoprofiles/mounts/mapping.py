@@ -98,7 +98,7 @@ def secrets(mapping: dict[str, Any], *, derived: Collection[str] = ()) -> list[s
 
 
 def same(a: bytes | None, b: bytes | None) -> bool:
-    """Check whether two mounts files contain the same mapping: ``changes`` finds no difference.
+    """Check whether two mounts files contain the same mapping, with its sources written alike.
 
     The order of mounts and of variables counts only between two of the same name.
     """
@@ -177,12 +177,12 @@ class Difference(NamedTuple):
 
 
 def changes(a: dict[str, Any], b: dict[str, Any], *, secrets: Collection[str] = ()) -> list[Difference]:
-    """Return the differences between two mappings, mounts by destination.
+    """Return the differences between two mappings, mounts by destination; ``~/x`` is the folder that it means.
 
     ``secrets`` are container variables that contain a secret, whatever their name. A value that contains one of
     theirs is a secret too.
     """
-    flat_a, flat_b = _flat(a), _flat(b)
+    flat_a, flat_b = _expanded(a), _expanded(b)
     known = {
         value.strip('"')
         for flat in (flat_a, flat_b)
@@ -198,10 +198,10 @@ def changes(a: dict[str, Any], b: dict[str, Any], *, secrets: Collection[str] = 
 
 def difference_counter(mapping: dict[str, Any]) -> Callable[[dict[str, Any]], int]:
     """Return what counts the ``changes`` between ``mapping``, which may be large, and each of many others."""
-    flat = _flat(mapping)
+    flat = _expanded(mapping)
 
     def count(other: dict[str, Any]) -> int:
-        flat_other = _flat(other)
+        flat_other = _expanded(other)
         in_both = [item for item in flat_other if item in flat]
         return len(flat) + len(flat_other) - len(in_both) - sum(flat[item] == flat_other[item] for item in in_both)
 
@@ -227,6 +227,15 @@ def _change(item: _Item, a: str | None, b: str | None, secrets: Collection[str],
         old, new = a, b  # the text "1" and the number 1
     again = "" if number == 0 else " (again)" if number == 1 else f" (again {number})"
     return Difference(what, key + again, old, new, is_hidden)
+
+
+def _expanded(mapping: dict[str, Any]) -> dict[_Item, str]:
+    """Return ``_flat`` with ``~`` in sources as the launcher expands it."""
+    flat = _flat(mapping)
+    for item, value in flat.items():
+        if value.startswith('"~') and item[0] == "mount":
+            flat[item] = _json(os.path.expanduser(json.loads(value)))
+    return flat
 
 
 _Item = tuple[str, str, str, int]

@@ -206,3 +206,19 @@ def test_a_long_list_of_the_envelope_is_printed_item_by_item(capsys: pytest.Capt
     output.emit("history", output.Result(iterators), as_json=True)
     assert json.loads(printed := capsys.readouterr().out)["data"] == data
     assert '\n      {"a": [1, 2]}\n    ],\n    "runs": [\n    ],\n    "path": null\n' in printed
+
+
+def test_all_differences_have_one_direction(home: Home) -> None:
+    """``-`` is what the mapping file has, ``+`` what the profile renders; the notebook's warning too."""
+    prepare(home)
+    home.mapping_file.write_text('{"Mounts": [{"source": "/mine", "destination": "/data"}]}')
+    (first, second), answers = ("- mount /mine on /data", "+ mount "), {}
+    for words in (["use", "a", "--dry-run"], ["diff", "a"], ["diff"], ["status"]):
+        lines = [line.strip() for line in home.run(*words).stdout.splitlines()]
+        assert first in lines, words
+        assert any(line.startswith(second) for line in lines), words
+        answers[" ".join(words)] = call(home, *words, "--json").envelope["data"]
+    assert (answers["diff"]["a"], answers["diff"]["b"]) == (None, "a")
+    changes = [answer["changes"] for answer in answers.values()]
+    assert all(change == changes[0] for change in changes[1:])
+    assert changes[0][0] == {"what": "mount", "key": "/data", "a": "/mine", "b": None}

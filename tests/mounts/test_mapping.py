@@ -286,3 +286,15 @@ def test_same() -> None:
     assert mapping.same(b'{"a": 1, "b": 2}', b'{"b":2,\n"a":1}')
     assert mapping.same(b"not JSON", b"not JSON")
     assert not mapping.same(b"not JSON", b"{}")
+
+
+def test_a_source_in_the_home_is_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ana")
+    short, long = ({"Mounts": [{"source": source, "destination": "/d"}]} for source in ("~/x", "/home/ana/x"))
+    assert mapping.changes(short, long) == []
+    assert mapping.difference_counter(short)(long) == 0
+    assert mapping.digest(mapping.to_bytes(short)) != mapping.digest(mapping.to_bytes(long)), (
+        "as earlier versions stored it"
+    )
+    (change,) = mapping.changes(short, {"Mounts": [{"source": "~/y", "destination": "/d"}]})
+    assert (change.a, change.b) == ("/home/ana/x", "/home/ana/y")

@@ -98,7 +98,7 @@ def _to_result(context: Context, args: argparse.Namespace, report: StatusReport,
     changes = _drift(context, now, compared)
     lines = table(status_rows(context, report))
     if changes:
-        lines.append(f"differences   '{compared}' (-), {context.short(context.mapping_file)} (+):")
+        lines.append(f"differences   {context.short(context.mapping_file)} (-), '{compared}' (+):")
         lines += ["  " + line for line in change_lines(changes, reveal=args.reveal)]
     if active.holds:
         lines += ["holds and runs:", *table(hold_rows(active.holds), indent="  ", fit=True)]
@@ -165,14 +165,14 @@ def _other_rows(others: list[Hold]) -> list[tuple[str, ...]]:
 
 
 def _drift(context: Context, now: Status, name: str | None) -> list[mapping.Difference]:
-    """Return how the file differs from what the profile ``name`` renders now."""
+    """Return what the profile ``name`` would change in the file."""
     if now.content is None or now.state == "active" or name is None:
         return []
     store = Store(context)
     try:
         expected = mapping.parse(now.wanted, "") if now.wanted is not None else store.renderer(name).mapping()
         actual = mapping.parse(now.content, context.mapping_file)
-        return mapping.changes(expected, actual, secrets=store.secret_env(name))
+        return mapping.changes(actual, expected, secrets=store.secret_env(name))
     except TaoprofError:
         return []
 
@@ -235,28 +235,27 @@ def _show_toml(context: Context, store: Store, name: str, *, reveal: bool) -> Re
 
 def diff_command(context: Context, args: argparse.Namespace) -> Result:
     store = Store(context)
-    first, written_by = args.a, None
     if args.b is not None:
-        b, second = store.renderer(args.b).mapping(), f"'{args.b}'"
+        a, b, written_by = store.renderer(args.a).mapping(), args.b, None
+        first = f"'{args.a}'"
     else:
         now = status.get_status(context)
         written_by = now.name or now.last
-        first = written_by if first is None else first
-        if first is None:
+        b = written_by if args.a is None else args.a
+        if b is None:
             raise NotFoundError("no profile is active to compare with the mapping file", hint="taoprof diff NAME")
-        store.text(first)  # a name that does not exist is reported first
+        store.text(b)  # a name that does not exist is reported first
         if now.content is None:
             raise InvalidStateError(f"there is no mapping file ('{context.mapping_file}')")
-        b, second = mapping.parse(now.content, context.mapping_file), context.short(context.mapping_file)
-    a = store.renderer(first).mapping()
-    changes = mapping.changes(a, b, secrets=store.secret_env(first, args.b, written_by))
+        a, first = mapping.parse(now.content, context.mapping_file), context.short(context.mapping_file)
+    changes = mapping.changes(a, store.renderer(b).mapping(), secrets=store.secret_env(args.a, b, written_by))
     data = {
-        "a": first,
-        "b": args.b,
+        "a": None if args.b is None else args.a,
+        "b": b,
         "same": not changes,
         "changes": [change.as_dict(reveal=args.reveal) for change in changes],
     }
     if not changes:
-        return Result(data, [f"'{first}' and {second} are the same"])
-    lines = [f"- '{first}'", f"+ {second}", *change_lines(changes, reveal=args.reveal)]
+        return Result(data, [f"{first} and '{b}' are the same"])
+    lines = [f"- {first}", f"+ '{b}'", *change_lines(changes, reveal=args.reveal)]
     return Result(data, lines, status=DIFFERS)
