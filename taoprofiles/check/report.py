@@ -277,8 +277,8 @@ def _check_start(
     yield from _check_login(context, prediction)
 
 
-def check_settings(context: Context, name: str, settings: Mapping[str, str | None]) -> list[Finding]:
-    """Return the findings about settings of a profile, by key, without starting the launcher's Python.
+def check_settings(context: Context, name: str, settings: Mapping[str, str | None] | None = None) -> list[Finding]:
+    """Return the findings about settings of a profile, by key, or about all, without starting the launcher's Python.
 
     Nothing is said of a profile that cannot be rendered yet.
     """
@@ -293,10 +293,12 @@ def check_settings(context: Context, name: str, settings: Mapping[str, str | Non
         *options.check(docker, locate, memory=0, used_ports=()),
         *container.check_user(docker, names, locate, context),
     ]
-    places = (*settings, *(f"variables.{key}" for key in settings))
-    findings = [finding for finding in findings if finding.where.startswith(places)]
-    paths_only = {key: value for key, value in settings.items() if not key.startswith("image")}
-    decides_about_mounts = any(key in _PATH_KEYS or "/" in (value or "") for key, value in paths_only.items())
+    decides_about_mounts = settings is None
+    if settings is not None:
+        places = (*settings, *(f"variables.{key}" for key in settings))
+        findings = [finding for finding in findings if finding.where.startswith(places)]
+        paths_only = {key: value for key, value in settings.items() if not key.startswith("image")}
+        decides_about_mounts = any(key in _PATH_KEYS or "/" in (value or "") for key, value in paths_only.items())
     if decides_about_mounts:
         preflight.require_answer(target.content)
         findings += mounts.check(resolve(rendered, host), locate, host)

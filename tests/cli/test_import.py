@@ -424,7 +424,8 @@ def test_a_note_about_several_files_is_printed_once(home: Home) -> None:
     assert "3 files (a.ipynb, …): not evaluated, so what they set is unknown" in done.stderr
     assert "3 files (a.ipynb, …): may set variables that are not known: '%run' is not followed" in done.stderr
     assert "3 files (a.ipynb, …): LOCAL_PROJECT_DIR is left out" in done.stderr
-    assert len(done.stderr.splitlines()) == 3
+    assert "3 profiles have problems (a, b, c): taoprof check a\n" in done.stderr
+    assert len(done.stderr.splitlines()) == 4
 
 
 def test_a_notebook_that_never_names_a_mounts_file_is_told_so(home: Home) -> None:
@@ -493,3 +494,22 @@ def test_a_missing_file_is_told_with_the_most_similar_one(home: Home) -> None:
     (folder / "other.ipynb").touch()
     assert hint("notebooks/dino.ipynb") == "hint: did you mean 'notebooks/dino_v2.ipynb'?"
     assert hint("no/dino.ipynb") == f"hint: the folder '{home.root}/no' does not exist or cannot be read"
+
+
+def test_the_problems_of_a_new_profile_are_counted(home: Home) -> None:
+    """As ``check`` finds them; folders that do not exist have a message of their own."""
+    options = {"shm_size": "64", "user": "0:0"}
+    mapping = {
+        "Mounts": [{"source": source, "destination": f"/d{source}"} for source in ("/tmp", "/nowhere")],
+        "DockerOptions": options,
+    }
+    (home.root / "m.json").write_text(json.dumps(mapping))
+    (home.root / "n").mkdir()
+    written = f"with open(os.path.expanduser('~/.tao_mounts.json'), 'w') as f:\n    json.dump({mapping}, f)\n"
+    (home.root / "n/n.py").write_text("import json, os\n" + written)
+    for name, words in {"x": ("m.json", "--name", "x"), "y": ("n/n.py", "--name", "y"), "n": ("n",)}.items():
+        done = home.run("import", *words, check=True)
+        assert f"taoprof: 1 problem: taoprof check {name}\n" in done.stderr, done.stderr
+    options["shm_size"] = "16G"
+    (home.root / "m.json").write_text(json.dumps({**mapping, "Mounts": mapping["Mounts"][:1]}))
+    assert "problem" not in home.run("import", "m.json", "--name", "sound", check=True).stderr

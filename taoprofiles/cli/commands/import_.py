@@ -170,7 +170,21 @@ def _still_needed(context: Context, name: str) -> list[str]:
             needed |= dict.fromkeys(error.problems)
     if needed:
         return [f"still needed for profile '{name}': {problem}" for problem in needed]
-    return _missing(context, name, renderer.summary())
+    return [*_missing(context, name, renderer.summary()), *_problems(context, name)]
+
+
+def _problems(context: Context, *names: str) -> list[str]:
+    """Return the message about what ``check`` would find in new profiles besides folders that do not exist."""
+    from taoprofiles.check.report import check_settings
+
+    counts = {name: sum(finding.id != "src-missing" for finding in check_settings(context, name)) for name in names}
+    faulty = [name for name, count in counts.items() if count]
+    if not faulty:
+        return []
+    what = f"{counts[faulty[0]]} problem{'s' if counts[faulty[0]] > 1 else ''}"
+    if len(faulty) > 1:
+        what = f"{len(faulty)} profiles have problems ({', '.join(faulty[:5])}{', …' if len(faulty) > 5 else ''})"
+    return [f"{what}: taoprof check {faulty[0]}"]
 
 
 def _missing(context: Context, name: str, summary: dict[str, Any], *, switch: bool = True) -> list[str]:
@@ -229,7 +243,8 @@ def _import_code(
         lines = []
     manage.write(context, "import", name, to_toml(profile).encode(), replace=args.force)
     missing = [mount["source"] for mount in summary["mounts"] if mount["exists"] is False]
-    notes += _missing(context, name, summary, switch=not args.kernel)
+    with after_change(f"profile '{name}' was created"):
+        notes += [*_missing(context, name, summary, switch=not args.kernel), *_problems(context, name)]
     if source.is_notebook and not args.kernel:
         notes.append(f"to replace the cells that set paths: %load_ext taoprofiles, then %taoprof use {name}")
     data = {"name": name, "path": Store(context).path(name), **summary, "notes": notes, "missing": missing}
@@ -302,6 +317,7 @@ def _import_folder(context: Context, args: argparse.Namespace, user_values: dict
         if file.profile is not None:
             with _problem_of(file):
                 manage.write(context, "import", file.name, to_toml(file.profile).encode(), replace=args.force)
+    notes += _problems(context, *(file.name for file in candidates if file.profile is not None))
     return _report(args.file, candidates, notes)
 
 
