@@ -197,14 +197,14 @@ class HoldRecords:
         except OSError:
             return None
 
-    def ended_runs(self, prefix: str = "", *, limit: int = RUNS_LIMIT) -> Iterator[Hold]:
-        """Yield the runs of the journal, the newest first, as far as ``limit`` bytes. Needs no lock.
+    def ended_runs(self, prefix: str = "", *, limit: int | None = None) -> Iterator[Hold]:
+        """Yield the runs of the journal, the newest first, as far as ``limit`` bytes (RUNS_LIMIT). Needs no lock.
 
         With ``prefix`` only those whose id, or the name of their profile, begins with it: these are looked for in the
         text of the lines, which takes a tenth of the time.
         """
         begin = json.dumps(prefix)[:-1].encode()
-        for line in lines_backwards(self._context.runs, limit):
+        for line in lines_backwards(self._context.runs, limit or RUNS_LIMIT):
             if prefix and b'"id": ' + begin not in line and b'"profile": ' + begin not in line:
                 continue
             hold = _parse(line, self._context.runs)
