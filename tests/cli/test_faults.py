@@ -333,7 +333,8 @@ def _is_active(hold: dict[str, Any], after: dict[str, object]) -> bool:
 
 def _hook_problem(copy: Home, end: float) -> str:
     """Wait until all has been done at the end of runs; return what is wrong with the hook, "" if nothing is."""
-    if "on_end" not in (copy.profiles / "b.toml").read_text():
+    profile = copy.profiles / "b.toml"
+    if not profile.exists() or "on_end" not in profile.read_text():
         return ""
     while any((copy.state / "notifications").glob("*.json")) and time.monotonic() < end:
         copy.run("status")

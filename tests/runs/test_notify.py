@@ -410,8 +410,9 @@ def test_a_killed_sender_is_replaced_and_does_nothing_twice_that_was_noted(
     until(lambda: web.messages and desktop.shown, "both were told")
     (path,) = pending(sandbox)
     until(lambda: "sent 0" in path.read_text(), "the first is noted")
-    (child,) = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
-    kill(int(child))
+    children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+    (sender,) = [pid for pid in children if b"runs.sender" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    kill(int(sender))
     assert run.wait(20) == 6
     web.may_answer.set()
     settled(sandbox)

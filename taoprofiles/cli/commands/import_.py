@@ -177,7 +177,10 @@ def _problems(context: Context, *names: str) -> list[str]:
     """Return the message about what ``check`` would find in new profiles besides folders that do not exist."""
     from taoprofiles.check.report import check_settings
 
-    counts = {name: sum(finding.id != "src-missing" for finding in check_settings(context, name)) for name in names}
+    try:
+        counts = {name: sum(finding.id != "src-missing" for finding in check_settings(context, name)) for name in names}
+    except TaoprofError as error:  # a file server that does not answer
+        return [f"not checked: {error}"]
     faulty = [name for name, count in counts.items() if count]
     if not faulty:
         return []
