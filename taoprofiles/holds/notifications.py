@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -80,11 +81,19 @@ def publish(context: Context, run: Hold) -> int | None:
     return None
 
 
-def recover(context: Context, run_id: str) -> bool:
-    """Publish what ``publish`` could not; return whether that is done, or nothing is wanted. Needs the lock."""
+def recover(context: Context, run_id: str, has_ended: Callable[[], bool]) -> bool:
+    """Publish what ``publish`` could not; return whether that is done, or nothing is wanted. Needs the lock.
+
+    Work that has not ended never began: it is without a record, as this is called for no other.
+    """
     path = _wanted(context, run_id)
-    wanted = _parse(files.try_read(path, _LIMIT)[0])
-    return wanted is None or wanted.run is None or best_effort.rename(path, _path(context, run_id))
+    content, problem = files.try_read(path, _LIMIT)
+    if problem not in ("", "absent"):
+        return False
+    wanted = _parse(content)
+    if wanted is None or (wanted.run is None and not has_ended()):
+        return True
+    return best_effort.rename(path, _path(context, run_id))
 
 
 def withdraw(context: Context, hold_id: str, fd: int | None) -> None:

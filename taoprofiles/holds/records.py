@@ -170,7 +170,8 @@ class HoldRecords:
 
     def _delete_if_told(self, hold_id: str) -> None:
         """Delete the files beside a record, unless the notification of its end could not be published just now."""
-        if notifications.recover(self._context, hold_id):
+        ends = self.ended_runs(hold_id, limit=_RECENT_LIMIT)
+        if notifications.recover(self._context, hold_id, lambda: any(run.id == hold_id for run in ends)):
             self._delete_files(hold_id)
 
     def delete_leftovers(self) -> None:

@@ -284,6 +284,22 @@ def test_on_a_full_disk_the_end_is_recorded_and_told_all_the_same(
     assert [message["title"] for message in web.messages] == ["b failed (exit status 9)"]
 
 
+def test_what_cannot_be_read_at_the_end_is_told_by_the_next_command(
+    sandbox: Sandbox, web: WebReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = HoldRecords(sandbox.context)
+    with Lock(sandbox.context.lock):
+        hold = new_hold(sandbox.context, "run", profile="b", since=time.time())
+        os.close(records.create(hold, targets=[web.url]))
+        hold.ended, hold.status = time.time(), 9
+        with monkeypatch.context() as patch:
+            patch.setattr(notifications.files, "try_read", lambda *_: (b"", "permission denied"))
+            records.end(hold)
+    assert web.messages == []
+    settled(sandbox)
+    assert [message["title"] for message in web.messages] == ["b failed (exit status 9)"]
+
+
 def test_an_end_whose_recording_was_killed_is_recorded_once_and_stays_what_it_was(
     sandbox: Sandbox, web: WebReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
