@@ -100,8 +100,8 @@ def machine() -> Iterator[Machine]:
 @pytest.fixture
 def owner(machine: Machine) -> Iterator[Owner]:
     """A user who has done nothing yet."""
-    one = Owner(machine)
+    user = Owner(machine)
     try:
-        yield one
+        yield user
     finally:
-        one.end()
+        user.end()
