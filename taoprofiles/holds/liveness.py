@@ -269,15 +269,9 @@ class _Search:
             if others:
                 self._add_other(container)
             return
-        from taoprofiles.rules.command_paths import (  # not for 'use' where there is no such container
-            CommandContext,
-            find_host_results,
-        )
-
         command, labels = facts.get("Command", []), container["Labels"]
         mounts = container["Binds"]
-        command_context = CommandContext(mounts, {"RESULTS_DIR": "/results"}, self._context.environ)
-        results = find_host_results(command or ["train"], command_context)
+        results = self._find_results(command or ["train"], mounts, {"RESULTS_DIR": "/results"})
         results += [labels[AGENT_RESULTS]] if labels.get(AGENT_RESULTS, "").startswith("/") else []
         hold = new_hold(
             self._context, AGENT, id=_found_id(container["Id"]), phase="bound", container=container["Id"],
@@ -328,14 +322,14 @@ class _Search:
             hold.id, hold.pid, hold.start = f"p{process.pid}", process.pid, start
             hold.command, hold.folder = mask_command(launch.words), processes.folder(process.pid)
             hold.since = processes.epoch(start) or hold.since
-            from taoprofiles.rules.command_paths import (  # not for 'use' where no launcher runs
-                CommandContext,
-                find_host_results,
-            )
-
             binds = (self._engine.inspect(hold.container) or {}).get("Binds") if hold.container else None
-            command_context = CommandContext(binds or mapping.mounted(self._content), {}, self._context.environ)
-            hold.results = find_host_results(launch.words, command_context)
+            hold.results = self._find_results(launch.words, binds or mapping.mounted(self._content), {})
+
+    def _find_results(self, words: list[str], mounts: Mapping[str, str], variables: Mapping[str, str]) -> list[str]:
+        """Return the folders on the host to which a command writes that taoprofiles did not start."""
+        from taoprofiles.rules.command_paths import CommandContext, find_host_results  # not for 'use' where none runs
+
+        return find_host_results(words, CommandContext(mounts, variables, self._context.environ))
 
     def _holds_mapping_file(self, process: Process, runs: dict[str, Hold]) -> bool:
         """Check whether a launcher process needs the mapping file, and no run that it belongs to holds it already."""

@@ -173,7 +173,7 @@ def _set(terminal: int, settings: Sequence[int]) -> None:
 
 
 def _copy_size(source: int, target: int) -> bool:
-    """Give a terminal the size of another one; return whether it had a different one."""
+    """Set a terminal to the size of another one; return whether its size was different."""
     size = fcntl.ioctl(source, termios.TIOCGWINSZ, bytes(8))
     if size == fcntl.ioctl(target, termios.TIOCGWINSZ, bytes(8)):
         return False
@@ -219,7 +219,7 @@ class _Copy:
         self.source = -1
 
     def sync(self) -> None:
-        """Give the command's terminal the other one's size, and the other one the settings that the command changed.
+        """Copy the size of the user's terminal to the command's, and the settings that the command changed back to it.
 
         Programs that use curses set the terminal of their output.
         """

@@ -205,7 +205,7 @@ def append(path: str, data: bytes) -> int:
 
 
 def give_to_owner(fd: int, folder: str) -> None:
-    """Give a new file or folder that root has created to the owner of the folder that it is in.
+    """Change the owner of a new file or folder that root has created to that of the folder that it is in.
 
     Root may act with another user's HOME (``sudo -E``, ``su -m``), who could neither read nor replace it afterwards.
     """

@@ -269,16 +269,21 @@ def test_a_damaged_or_unreadable_file_keeps_no_hold(sandbox: Sandbox, web: WebRe
     assert web.messages == []
 
 
+def recorded_run(sandbox: Sandbox, web: WebReceiver) -> tuple[HoldRecords, Hold]:
+    """Return the records, and the hold of a run in them that has just ended, with the status 9. Needs the lock."""
+    records, hold = HoldRecords(sandbox.context), new_hold(sandbox.context, "run", profile="b", since=time.time())
+    os.close(records.create(hold, targets=[web.url]))
+    hold.ended, hold.status = time.time(), 9
+    return records, hold
+
+
 def test_on_a_full_disk_the_end_is_recorded_and_told_all_the_same(
     sandbox: Sandbox, web: WebReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    records = HoldRecords(sandbox.context)
     with Lock(sandbox.context.lock):
-        hold = new_hold(sandbox.context, "run", profile="b", since=time.time())
-        os.close(records.create(hold, targets=[web.url]))
+        records, hold = recorded_run(sandbox, web)
     monkeypatch.setattr(notifications.atomic, "replace", no_room)
     with Lock(sandbox.context.lock):
-        hold.ended, hold.status = time.time(), 9
         records.end(hold)
     settled(sandbox)
     assert [message["title"] for message in web.messages] == ["b failed (exit status 9)"]
@@ -287,11 +292,8 @@ def test_on_a_full_disk_the_end_is_recorded_and_told_all_the_same(
 def test_what_cannot_be_read_at_the_end_is_told_by_the_next_command(
     sandbox: Sandbox, web: WebReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    records = HoldRecords(sandbox.context)
     with Lock(sandbox.context.lock):
-        hold = new_hold(sandbox.context, "run", profile="b", since=time.time())
-        os.close(records.create(hold, targets=[web.url]))
-        hold.ended, hold.status = time.time(), 9
+        records, hold = recorded_run(sandbox, web)
         with monkeypatch.context() as patch:
             patch.setattr(notifications.files, "try_read", lambda *_: (b"", "permission denied"))
             records.end(hold)
@@ -303,11 +305,8 @@ def test_what_cannot_be_read_at_the_end_is_told_by_the_next_command(
 def test_an_end_whose_recording_was_killed_is_recorded_once_and_stays_what_it_was(
     sandbox: Sandbox, web: WebReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    records = HoldRecords(sandbox.context)
     with Lock(sandbox.context.lock):
-        hold = new_hold(sandbox.context, "run", profile="b", since=time.time())
-        os.close(records.create(hold, targets=[web.url]))
-        hold.ended, hold.status = time.time(), 9
+        records, hold = recorded_run(sandbox, web)
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(notifications, "publish", killed)
             records.end(hold)

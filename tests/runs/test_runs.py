@@ -279,7 +279,7 @@ def test_without_a_terminal_the_launcher_gets_one(sandbox: Sandbox, tmp_path: Pa
     words = f"set -m; {sandbox.taoprof} run b -- {' '.join(task)} & wait $!"  # not the terminal's process group
     with Terminal(["bash", "-c", words], environ=environ, cwd=sandbox.root) as terminal:
         terminal.wait_for("its own")
-    done = sandbox.run("run", "b", "--", "sh", "-c", "[ -t 0 ] || cat", environ=environ, input="kept")
+    done = sandbox.run("run", "b", "--", "sh", "-c", "[ -t 0 ] || cat", environ=environ, input=b"kept")
     assert done.stdout == "kept", "other commands keep their standard input"
     sandbox.profile("b", sandbox.profile("b").read_text() + "[docker]\ntty = false\n")
     done = sandbox.run("run", "b", "--", *task, environ=environ)

@@ -74,8 +74,13 @@ class Home:
         }
         self.context = Context(self.environ)
 
-    def run(self, *arguments: str, check: bool = False, **options: object) -> subprocess.CompletedProcess[str]:
-        """Run the command in a process of its own, forked from this one; in CI each is once started anew."""
+    def run(
+        self, *arguments: str, check: bool = False, errors: str = "backslashreplace", **options: object
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the command in a process of its own, forked from this one; in CI each is once started anew.
+
+        ``errors`` is for output that is not UTF-8. Unlike in subprocess's own text mode, carriage returns are kept.
+        """
         options.setdefault("cwd", self.root)
         environ = {**self.environ, **options.pop("environ", {})}  # type: ignore[dict-item]
         is_known = arguments[:1] in _started or not ALL
@@ -83,9 +88,8 @@ class Home:
         if is_known and set(options) == {"cwd"}:
             done = _forked(self.taoprof, arguments, environ, options["cwd"])
         else:
-            done = subprocess.run(
-                [self.taoprof, *arguments], env=environ, capture_output=True, text=True, timeout=60, **options
-            )  # type: ignore[call-overload]
+            done = subprocess.run([self.taoprof, *arguments], env=environ, capture_output=True, timeout=60, **options)  # type: ignore[call-overload]
+        done.stdout, done.stderr = (output.decode("utf-8", errors) for output in (done.stdout, done.stderr))
         if check:
             assert done.returncode == 0, (arguments, done.stdout, done.stderr)
         return done
@@ -154,15 +158,15 @@ def run_in_fork(do: Callable[[], int], environ: dict[str, str], cwd: object, out
 
 def _forked(
     taoprof: str, arguments: tuple[str, ...], environ: dict[str, str], cwd: object
-) -> subprocess.CompletedProcess[str]:
+) -> subprocess.CompletedProcess[bytes]:
     """Do what the command does, without the tenth of a second that Python and its imports take to start."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         pid = os.fork()
         if pid == 0:
             run_in_fork(lambda: main.run(list(arguments)), environ, cwd, out.fileno(), err.fileno())
         _, ended = os.waitpid(pid, 0)
-        texts = []
+        outputs = []
         for file in (out, err):
             file.seek(0)
-            texts.append(file.read().decode("utf-8", "backslashreplace"))
-    return subprocess.CompletedProcess([taoprof, *arguments], os.waitstatus_to_exitcode(ended), *texts)
+            outputs.append(file.read())
+    return subprocess.CompletedProcess([taoprof, *arguments], os.waitstatus_to_exitcode(ended), *outputs)

@@ -97,7 +97,7 @@ def singles() -> Iterator[Case]:
 
 
 def commands(fine: Case) -> Iterator[Case]:
-    """Give cases with one odd command each."""
+    """Yield cases with one odd command each."""
     for words in (*launcher_values.TASKS, *launcher_values.ODD_TASKS):
         yield fine._replace(words=words, rest=())
         yield fine._replace(words=words, rest=(), environ={**BASE.environ, "TAO_DOCKER_DISABLE": "1"})
