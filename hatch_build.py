@@ -55,8 +55,7 @@ def completions() -> dict[str, str]:
 
 def man_pages() -> dict[str, str]:
     """Return the man pages by their path below the installation's prefix: of taoprof, each command, and taoprofd."""
-    from taoprofiles.cli.arguments import add_arguments
-    from taoprofiles.cli.examples import EXAMPLES
+    from taoprofiles.cli.arguments import EXAMPLES, add_arguments
     from taoprofiles.cli.parser import COMMANDS, TAKES_COMMAND
     from taoprofiles.guard.service import make_parser
 
@@ -69,7 +68,7 @@ def man_pages() -> dict[str, str]:
 
 
 def _overview() -> str:
-    from taoprofiles.cli.examples import FIRST_STEPS
+    from taoprofiles.cli.arguments import FIRST_STEPS
     from taoprofiles.cli.parser import EXIT_STATUS_HELP, GROUPS
 
     lines = [

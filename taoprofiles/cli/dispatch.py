@@ -34,7 +34,7 @@ def run_command(argv: list[str]) -> int:
         if command:
             function = parser.parse(command, [*leading, *words])
         else:
-            from taoprofiles.cli.overview import overview as function
+            from taoprofiles.cli.status import overview as function
         result = _execute(command, function)
     except output.Declined as answer:
         output.print_progress(str(answer))

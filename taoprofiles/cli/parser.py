@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from taoprofiles import current_cache
-from taoprofiles.cli.arguments import add_arguments
+from taoprofiles.cli.arguments import EXAMPLES, FIRST_STEPS, add_arguments, example_lines
 from taoprofiles.cli.output import Result, print_help
 from taoprofiles.errors import UntrustedError, UsageError
 from taoprofiles.storage.paths import Context
@@ -46,14 +46,14 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "set": ("profiles", "set keys and variables of a profile"),
         "rename": ("profiles", "rename a profile"),
         "remove": ("profiles", "delete a profile ('taoprof undo' restores it)"),
-        "trust": ("trust", "use the .taoprof.toml of a project's repository, after showing it"),
+        "trust": ("profiles", "use the .taoprof.toml of a project's repository, after showing it"),
     },
     "use profiles in other programs": {
         "env": ("integration", "print the variables of a profile for a shell or a program"),
         "kernel": ("integration", "install a Jupyter kernel that runs in a profile"),
         "render": ("integration", "write a profile for docker run, Compose, Kubernetes, Slurm or EDF"),
         "schema": ("integration", "print the JSON Schema of a profile file"),
-        "skill": ("skill", "install the skill with which coding agents run TAO by profiles"),
+        "skill": ("integration", "install the skill with which coding agents run TAO by profiles"),
     },
     "set up this machine": {
         "init": ("integration", "print the code that adds completion and a prompt to your shell"),
@@ -120,8 +120,6 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError."""
-        from taoprofiles.cli.examples import EXAMPLES
-
         command = self.prog.rpartition(" ")[2]
         missing = message.partition("the following arguments are required: ")[2].split(", ")[0]
         hint = _WHERE_LISTED.get(missing, "") if command != "new" else ""
@@ -216,8 +214,6 @@ def _note_inactive(context: Context, name: str | None) -> list[str]:
 
 def help_text() -> str:
     """Return the help of ``taoprof``."""
-    from taoprofiles.cli.examples import FIRST_STEPS, example_lines
-
     lines = ["taoprof: a mount profile for each NVIDIA TAO project", "", "usage: taoprof COMMAND …", ""]
     lines += ["first steps:", *example_lines(FIRST_STEPS), ""]
     for title, group in GROUPS.items():
@@ -227,8 +223,6 @@ def help_text() -> str:
 
 
 def _examples(command: str) -> str:
-    from taoprofiles.cli.examples import EXAMPLES, example_lines
-
     return "\n".join(["examples:", *example_lines(EXAMPLES[command])]).replace("%", "%%")
 
 

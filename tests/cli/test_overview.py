@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from taoprofiles.cli import arguments, parser
-from taoprofiles.cli.examples import EXAMPLES, FIRST_STEPS
+from taoprofiles.cli.arguments import EXAMPLES, FIRST_STEPS
 from tests.support.commands import Terminal, call
 from tests.support.engine import until
 from tests.support.home import Home, find_command

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from taoprofiles.cli.commands.skill import NAME
+from taoprofiles.cli.commands.integration import SKILL
 from taoprofiles.cli.parser import COMMANDS
 from tests.support.commands import call
 from tests.support.engine import until
@@ -23,15 +23,15 @@ def skill(home: Home) -> tuple[dict[str, Any], str]:
     """The front matter and the body of the installed skill."""
     done = call(home, "skill", "install", "skills")
     assert done.status == 0, done.err
-    _, front, body = (home.root / "skills" / NAME / "SKILL.md").read_text().split("---\n", 2)
+    _, front, body = (home.root / "skills" / SKILL / "SKILL.md").read_text().split("---\n", 2)
     return yaml.safe_load(front), body
 
 
 def test_front_matter(skill: tuple[dict[str, Any], str]) -> None:
     front, _ = skill
     assert set(front) == {"name", "description", "license", "compatibility", "metadata", "allowed-tools", "tags"}
-    assert front["name"] == NAME
-    assert re.fullmatch(r"tao-run-on-[a-z0-9]+(-[a-z0-9]+)*", NAME)
+    assert front["name"] == SKILL
+    assert re.fullmatch(r"tao-run-on-[a-z0-9]+(-[a-z0-9]+)*", SKILL)
     assert "\n" not in front["description"].strip()
     assert len(front["description"]) <= 1024
     assert "Triggers:" in front["description"]
@@ -89,7 +89,7 @@ def test_it_is_installed_for_the_agents_of_the_user(home: Home) -> None:
     for agent in (".claude", ".codex"):
         (home.root / agent).mkdir()
     paths = call(home, "skill", "install", "--json").envelope["data"]["paths"]
-    assert paths == [str(home.root / agent / "skills" / NAME / "SKILL.md") for agent in (".claude", ".codex")]
+    assert paths == [str(home.root / agent / "skills" / SKILL / "SKILL.md") for agent in (".claude", ".codex")]
     before = Path(paths[0]).read_bytes()
     Path(paths[0]).write_text("of an older version")
     assert call(home, "skill", "install").status == 0

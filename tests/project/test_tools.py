@@ -41,7 +41,7 @@ def test_hot_commands_load_no_library() -> None:
         "for m in list(sys.modules):\n"
         "    if m in {'pathlib', 'dataclasses', 'subprocess'}: del sys.modules[m]\n"
         "import taoprofiles.cli.parser, taoprofiles.cli.commands.switch, taoprofiles.cli.commands.list_\n"
-        "import taoprofiles.cli.overview\n"
+        "import taoprofiles.cli.status\n"
         "print(' '.join(sorted(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, timeout=60)

@@ -1,4 +1,4 @@
-"""env, init, kernel, render, path, service, schema."""
+"""env, init, kernel, render, path, service, schema, skill."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any
 from taoprofiles.cli.output import Result, table
 from taoprofiles.errors import NotFoundError, UsageError
 from taoprofiles.profiles.store import Store
+from taoprofiles.storage import atomic, best_effort, files
 from taoprofiles.storage.paths import Context
+from taoprofiles.version import VERSION
 
 LOG_LINES = 50
 
@@ -54,7 +56,6 @@ def init_command(context: Context, args: argparse.Namespace) -> Result:
 
 def render_command(context: Context, args: argparse.Namespace) -> Result:
     from taoprofiles.export.export import export, plan_target
-    from taoprofiles.profiles.store import Store
 
     renderer = Store(context).renderer(args.name)
     plan = plan_target(context, renderer, args.to, args.command, image=args.image, gpus=args.gpus)
@@ -196,3 +197,56 @@ def _check_kernel_options(args: argparse.Namespace) -> None:
         every = "; to remove all kernels: --all" if args.action == "remove" else ""
         hint = f"'taoprof list' shows the profiles{every}"
         raise UsageError("no profile given" if args.name is None else "--all takes no profile", hint=hint)
+
+
+SKILL = "tao-run-on-taoprofiles"
+"""By the rules of NVIDIA's skill bank: a platform's skill is tao-run-on-PLATFORM, in a folder of that name."""
+
+_AGENTS = (".claude", ".codex", ".agents")
+"""Folders of coding agents in the home; each has its skills in the folder ``skills``."""
+
+
+def installed_skills(context: Context) -> list[str]:
+    """Return the skills that are installed for the agents of this user, also one that cannot be looked at."""
+    paths = []
+    for agent in _AGENTS:
+        path = os.path.join(context.home, agent, "skills", SKILL, "SKILL.md")
+        try:
+            os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:
+            pass
+        paths.append(path)
+    return paths
+
+
+def remove_skill(path: str) -> None:
+    """Remove an installed skill, and its folder if there is nothing else in it. Raises TaoprofError."""
+    files.remove(path)
+    best_effort.rmdir_quietly(os.path.dirname(path))
+
+
+def _agents_folders(context: Context) -> list[str]:
+    agents = [os.path.join(context.home, agent) for agent in _AGENTS]
+    return [os.path.join(agent, "skills") for agent in agents if os.path.isdir(agent)]
+
+
+def skill_command(context: Context, args: argparse.Namespace) -> Result:
+    folders = [context.absolute(args.folder)] if args.folder is not None else _agents_folders(context)
+    if not folders:
+        raise UsageError(
+            "no coding agent's folder was found", hint="name the folder of its skills: taoprof skill install DIR"
+        )
+    from importlib import resources
+
+    text = resources.files("taoprofiles.cli").joinpath("skill/SKILL.md").read_text(encoding="utf-8")
+    paths = []
+    for folder in folders:
+        path = os.path.join(folder, SKILL, "SKILL.md")
+        files.make_folder(os.path.dirname(path), 0o755)
+        readable = None if os.path.lexists(path) else atomic.FileAttributes(0o644, context.uid, context.gid)
+        atomic.replace(path, text.replace("VERSION", VERSION, 1).encode(), attributes=readable)
+        paths.append(path)
+    data = {"action": args.action, "name": SKILL, "paths": paths}
+    return Result(data, [f"skill installed: {context.short(path)}" for path in paths])

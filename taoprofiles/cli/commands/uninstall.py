@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from taoprofiles.cli import prompts
-from taoprofiles.cli.commands import skill
+from taoprofiles.cli.commands import integration
 from taoprofiles.cli.output import Declined, Result, print_progress, table
 from taoprofiles.errors import TaoprofError, UsageError
 from taoprofiles.guard import status
@@ -150,7 +150,10 @@ def _kernels(context: Context) -> list[_Part]:
 
 
 def _skills(context: Context) -> list[_Part]:
-    return [_Part("skill", path, "for coding agents", partial(skill.remove, path)) for path in skill.installed(context)]
+    return [
+        _Part("skill", path, "for coding agents", partial(integration.remove_skill, path))
+        for path in integration.installed_skills(context)
+    ]
 
 
 def _state(context: Context) -> list[_Part]:
