@@ -16,9 +16,7 @@ from taoprofiles.masking import mask_text
 from taoprofiles.profiles.store import Store
 from taoprofiles.rules.finding import Finding, warning
 from taoprofiles.storage.paths import Context
-from taoprofiles.system.clusters import ClusterError
-from taoprofiles.system.kubernetes import Kubernetes, find_namespace
-from taoprofiles.system.slurm import Slurm
+from taoprofiles.system.clusters import ClusterError, Kubernetes, Slurm, find_namespace
 
 PROGRAMS = {"slurm": ("sbatch", "squeue", "scancel"), "kubernetes": ("kubectl",)}
 """What ``run --on`` needs, by target."""

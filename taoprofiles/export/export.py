@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 
 from taoprofiles.errors import CannotRenderError, UsageError
-from taoprofiles.export import docker, edf, kubernetes, plan, slurm
+from taoprofiles.export import docker, kubernetes, plan, slurm
 from taoprofiles.export.plan import Plan, Rendered
 from taoprofiles.launcher import command_line, installed, versions
 from taoprofiles.launcher.argv import container_words, parse_launcher_argv
@@ -20,7 +20,7 @@ RENDERERS = {
     "compose": docker.render_compose,
     "kubernetes": kubernetes.render,
     "slurm": slurm.render,
-    "edf": edf.render,
+    "edf": slurm.render_edf,
 }
 """By target. Each raises CannotRenderError with everything that the target cannot express."""
 

@@ -1,14 +1,18 @@
-"""Text that a shell or a YAML parser reads back unchanged."""
+"""Text that a shell, a YAML parser or another program reads back unchanged."""
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from taoprofiles.export.plan import Secret, Word
-from taoprofiles.profiles.env_formats import shell_word
+from taoprofiles.storage.paths import to_bytes
 
+if TYPE_CHECKING:
+    from taoprofiles.export.plan import Word
+
+_PLAIN_WORD = re.compile(r"[A-Za-z0-9_./:=@%+,-]+\Z")
 _PLAIN_SCALAR = re.compile(r"[A-Za-z/][A-Za-z0-9_./-]*\Z")
 _YAML_WORDS = frozenset(("y", "n", "yes", "no", "true", "false", "on", "off", "null", "inf", "nan"))
 
@@ -19,7 +23,7 @@ def command_line(program: str, options: Sequence[Sequence[str]], last: Sequence[
     The value of a secret is a variable of the shell; without it the shell refuses the command.
     """
     words = [
-        "".join(f'"${{{part.name}:?}}"' if isinstance(part, Secret) else shell_word(part) for part in word) or "''"
+        "".join(shell_word(part) if isinstance(part, str) else f'"${{{part.name}:?}}"' for part in word) or "''"
         for word in last
     ]
     lines = [program, *(" ".join(map(shell_word, option)) for option in options), " ".join(words)]
@@ -52,3 +56,51 @@ def to_yaml(document: dict[str, Any]) -> str:
     Dumper.add_representer(str, represent_text)
     text: str = yaml.dump(document, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=1 << 20)
     return text
+
+
+def format_variables(variables: Mapping[str, str], form: str, *, hidden: Sequence[str] = ()) -> str:
+    """Return variables in one of ENV_FORMATS; ``hidden`` names are in a comment if the format has comments."""
+    if form == "json":
+        return json.dumps(variables, indent=2) + "\n"
+    line = {"bash": _bash, "fish": _fish, "dotenv": _dotenv}[form]
+    lines = [line(name, value) for name, value in variables.items()]
+    return "\n".join([*lines, *(f"# {name}=***: a secret, left out" for name in hidden)]) + "\n"
+
+
+def shell_word(value: str) -> str:
+    """Return a word for bash and zsh, quoted unless it needs no quotes."""
+    return value if _PLAIN_WORD.match(value) else _quoted(value)
+
+
+def fish_word(value: str) -> str:
+    """Return a quoted word for fish."""
+    if value.isprintable():
+        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    # fish reads \Xhh outside quotes as that byte.
+    return "".join(
+        chr(byte) if chr(byte).isascii() and chr(byte).isalnum() else f"\\X{byte:02x}" for byte in to_bytes(value)
+    )
+
+
+def _quoted(value: str) -> str:
+    if value.isprintable():
+        return "'" + value.replace("'", "'\\''") + "'"
+    # $'…' for control characters, which a terminal would execute: the escapes are bytes, in any locale.
+    escapes = {byte: chr(byte) for byte in range(0x20, 0x7F)} | {ord("'"): "\\'", ord("\\"): "\\\\"}
+    return "$'" + "".join(escapes.get(byte, f"\\{byte:03o}") for byte in to_bytes(value)) + "'"
+
+
+def _bash(name: str, value: str) -> str:
+    return f"export {name}={_quoted(value)}"
+
+
+def _fish(name: str, value: str) -> str:
+    return f"set -gx {name} {fish_word(value)}"
+
+
+def _dotenv(name: str, value: str) -> str:
+    # The syntax that python-dotenv and Docker Compose read alike: single quotes take everything but a quote.
+    if "'" not in value and "\\" not in value and value.isprintable():
+        return f"{name}='{value}'"
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
+    return f'{name}="{escaped}"'

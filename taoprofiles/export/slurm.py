@@ -8,8 +8,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from typing import Any
 
-from taoprofiles.export.formatting import command_line
+import tomli_w
+
+from taoprofiles.export.formatting import command_line, double_dollars
 from taoprofiles.export.plan import Plan, Rendered, Word, gpu_count, refuse
 
 _UNSUPPORTED = {",": "a ','", "\\": "a '\\'", "$": "a '$'", " ": "a space"}
@@ -111,3 +114,18 @@ def image_reference(image: str) -> str:
     first, slash, rest = reference.partition("/")
     is_registry = bool(slash) and "#" not in first and bool(re.search(r"[.:]|^localhost$", first))
     return (f"{scheme}://" if scheme else "") + (f"{first}#{rest}" if is_registry else reference)
+
+
+def render_edf(plan: Plan) -> Rendered:
+    """Write the file. A secret is a reference to a variable of the environment of srun."""
+    refuse(f"profile '{plan.name}' as an EDF", list(mount_problems(plan)))
+    warnings = [*plan.warnings, *unsupported(plan)]
+    if plan.user is not None and plan.user != f"{plan.caller[0]}:{plan.caller[1]}":
+        warnings.append(f"docker.user '{plan.user}' ignored: the task runs as the user who submits it")
+    warnings += [f"{name}: an empty value removes the variable" for name, value in plan.env.items() if value == ""]
+    document: dict[str, Any] = {
+        "image": image_reference(plan.image).removeprefix("docker://"),
+        "mounts": mounts(plan),
+        "env": {name: f"${{{name}}}" if value is None else double_dollars(value) for name, value in plan.env.items()},
+    }
+    return Rendered(tomli_w.dumps({key: value for key, value in document.items() if value}), warnings)

@@ -9,16 +9,34 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from watchdog.events import (
+    DirCreatedEvent,
+    DirDeletedEvent,
+    DirMovedEvent,
+    FileAttribEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileDeletedEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
+    FileOpenedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
+from watchdog.observers import Observer
 
 from taoprofiles.errors import TaoprofError, reason_of
 from taoprofiles.holds.liveness import Containers
 from taoprofiles.storage import files
 from taoprofiles.storage.paths import Context
-from taoprofiles.system import folder_watch
 from taoprofiles.system.engine import TIMEOUT, Engine, EngineError
-from taoprofiles.system.folder_watch import Watch
+
+if TYPE_CHECKING:
+    from watchdog.observers.api import BaseObserver
 
 POLL_INTERVAL = 0.25
 """Seconds between two polls of the files' times if the kernel gives no watches."""
@@ -27,6 +45,98 @@ CHANGES = ("start", "die", "destroy", "pause", "unpause", "rename")
 """Event actions that may change the list; the many others (exec_create, top, …) do not."""
 
 logger = logging.getLogger(__name__)
+
+NAMES = (FileCreatedEvent, FileDeletedEvent, FileMovedEvent)
+"""Files are created, deleted and replaced; not their contents and times."""
+CONTENTS = (*NAMES, FileModifiedEvent, FileAttribEvent, FileClosedEvent)
+"""The same, and changes of contents and modes."""
+OPENED = (FileOpenedEvent,)
+FOLDERS = (DirCreatedEvent, DirDeletedEvent, DirMovedEvent)
+
+
+class Watch(NamedTuple):
+    """A folder to watch, the events, and the callback, which gets the path and whether it was only opened."""
+
+    folder: str
+    events: tuple[type[FileSystemEvent], ...]
+    callback: Callable[[str, bool], None]
+
+
+class Watches:
+    """Watches folders. Callbacks run in a thread of watchdog; ``overflow`` is called when events were lost."""
+
+    def __init__(self, overflow: Callable[[], None]) -> None:
+        self._observer: BaseObserver | None = None
+        self._armed: dict[str, object] = {}
+        logging.getLogger("watchdog").addHandler(_Overflow(overflow))
+
+    def arm(self, wanted: Iterable[Watch]) -> None:
+        """Watch these folders, as far as they exist, and no others.
+
+        Raises OSError if the kernel has no more watches; then nothing is watched.
+        """
+        self.disarm()
+        observer = Observer()
+        try:
+            observer.start()
+            for folder, events, handler in _merged(wanted):
+                self._armed[folder] = _identity(folder)
+                observer.schedule(handler, folder, event_filter=list(events), follow_symlink=True)
+        except OSError:
+            observer.stop()
+            self._armed.clear()
+            raise
+        self._observer = observer
+
+    def disarm(self) -> None:
+        """Stop watching."""
+        if self._observer is not None:
+            self._observer.stop()
+            self._observer.join(5)
+        self._observer = None
+        self._armed.clear()
+
+    def are_right(self, wanted: Iterable[Watch]) -> bool:
+        """Check whether these folders are watched and have not been replaced."""
+        return {folder: _identity(folder) for folder, _, _ in _merged(wanted)} == self._armed
+
+
+class _Handler(FileSystemEventHandler):
+    def __init__(self, watches: list[Watch]) -> None:
+        self._watches = watches
+
+    def dispatch(self, event: FileSystemEvent) -> None:
+        for watch in self._watches:
+            if isinstance(event, watch.events):
+                for path in (event.src_path, event.dest_path):
+                    if path:
+                        watch.callback(os.fsdecode(path), isinstance(event, FileOpenedEvent))
+
+
+def _merged(wanted: Iterable[Watch]) -> Iterator[tuple[str, set[type[FileSystemEvent]], _Handler]]:
+    """Yield each existing folder once: of two names of one folder, the kernel keeps only the last one's events."""
+    by_identity: dict[object, list[Watch]] = {}
+    for watch in wanted:
+        if os.path.isdir(watch.folder):
+            by_identity.setdefault(_identity(watch.folder), []).append(watch)
+    for watches in by_identity.values():
+        yield watches[0].folder, {event for watch in watches for event in watch.events}, _Handler(watches)
+
+
+class _Overflow(logging.Handler):
+    """Calls ``callback`` when the kernel's event queue overflowed, which watchdog only logs: events were lost."""
+
+    def __init__(self, callback: Callable[[], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._callback = callback
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._callback()
+
+
+def _identity(folder: str) -> object:
+    status = files.stat_or_none(folder)
+    return status and (status.st_dev, status.st_ino)
 
 
 class WakeQueue:
@@ -76,7 +186,7 @@ class MappingWatcher:
 
     def __init__(self, context: Context, queue: WakeQueue) -> None:
         self._context, self._queue = context, queue
-        self._watches = folder_watch.Watches(lambda: queue.put("changed"))
+        self._watches = Watches(lambda: queue.put("changed"))
         self._target = files.real_path(context.mapping_file)
         self._stats: list[tuple[int, int, int]] = []
         self.degraded = ""
@@ -128,16 +238,16 @@ class MappingWatcher:
     def _wanted(self) -> Iterator[Watch]:
         context, home = self._context, self._context.home
         path = context.mapping_file
-        events = folder_watch.CONTENTS + folder_watch.OPENED + folder_watch.FOLDERS
+        events = CONTENTS + OPENED + FOLDERS
         for file in dict.fromkeys((path, files.real_path(path))):
             yield Watch(os.path.dirname(file), events, self._put("changed", os.path.basename(file)))
         # Only names: each check renews the heartbeats of the holds, which changes the files' times.
-        yield Watch(context.holds, folder_watch.NAMES, self._put("changed"))
+        yield Watch(context.holds, NAMES, self._put("changed"))
         # Each launcher reads config.json there, before anything else.
-        yield Watch(os.path.join(home, ".docker"), folder_watch.OPENED, self._put("changed", "config.json"))
+        yield Watch(os.path.join(home, ".docker"), OPENED, self._put("changed", "config.json"))
         for folder in (home, os.path.dirname(home)):
             names = (os.path.basename(home), ".docker", ".config", ".local")
-            yield Watch(folder, folder_watch.FOLDERS, self._put("folders", *names))
+            yield Watch(folder, FOLDERS, self._put("folders", *names))
 
     def _put(self, event: str, *names: str) -> Callable[[str, bool], None]:
         """Return a callback that puts ``event`` for a path with one of the names (default: any), "opened" if opened."""

@@ -29,10 +29,10 @@ from taoprofiles.rules.locations import Locator
 from taoprofiles.rules.specs import ACTIONS
 from taoprofiles.storage.paths import Context, is_inside
 from taoprofiles.system import filesystem
+from taoprofiles.system.commands import find_missing, login_words
 from taoprofiles.system.docker_run import DockerRun
 from taoprofiles.system.engine import find_endpoint
 from taoprofiles.system.gpus import parse_gpus
-from taoprofiles.system.remote import find_missing, login_words
 
 _PACKAGES = ("nvidia_tao_pytorch", "nvidia_tao_deploy", "nvidia_tao_ds", "nvidia_tao_tf1", "nvidia_tao_tf2")
 _MADE_BY_TRAINING = frozenset("train retrain prune distill quantize export".split())

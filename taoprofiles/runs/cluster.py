@@ -28,10 +28,8 @@ from taoprofiles.storage import best_effort
 from taoprofiles.storage.locks import Lock
 from taoprofiles.storage.paths import Context
 from taoprofiles.system import processes
-from taoprofiles.system.clusters import SUBMIT_TIMEOUT, TIMEOUT, ClusterError, Job
+from taoprofiles.system.clusters import SUBMIT_TIMEOUT, TIMEOUT, ClusterError, Job, Kubernetes, Slurm, find_namespace
 from taoprofiles.system.engine import RUN_LABEL
-from taoprofiles.system.kubernetes import Kubernetes, find_namespace
-from taoprofiles.system.slurm import Slurm
 
 if TYPE_CHECKING:
     from taoprofiles.profiles.rendering import Renderer

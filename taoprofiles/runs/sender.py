@@ -27,8 +27,8 @@ from taoprofiles.holds.records import HoldRecords
 from taoprofiles.masking import MASK, MIN_SECRET_LENGTH, mask_target, mask_text, printable
 from taoprofiles.runs.notify import DESKTOP, SEND_TIMEOUT, TIME_LIMIT, get_outcome, new_apprise, run_hook
 from taoprofiles.runs.progress import read_last
+from taoprofiles.storage.best_effort import add_message
 from taoprofiles.storage.locks import Lock
-from taoprofiles.storage.messages import add_message
 from taoprofiles.storage.paths import Context
 from taoprofiles.system import desktop
 from taoprofiles.system.systemd import SCOPE_TIMEOUT, Manager

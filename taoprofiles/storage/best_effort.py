@@ -1,4 +1,8 @@
-"""Best-effort cache and housekeeping files: errors while writing or deleting them are ignored."""
+"""Best-effort files: errors while writing or deleting them are ignored.
+
+They are caches, and the messages for the user's next command of programs that work in the background
+(``guard/untold``, one a line).
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from typing import Any
 
 from taoprofiles.errors import TaoprofError
 from taoprofiles.storage import files
+from taoprofiles.storage.paths import Context
 
 _PUNCH_HOLE = 0x1 | 0x2
 """FALLOC_FL_KEEP_SIZE and FALLOC_FL_PUNCH_HOLE of <linux/falloc.h>."""
@@ -124,3 +129,30 @@ def make_private(path: str) -> None:
     """Remove all rights of other users on a file, if it exists."""
     with suppress(OSError):
         os.chmod(path, files.PRIVATE)
+
+
+_KEPT = 20
+"""Messages that are kept; those of the guard are also in its log."""
+
+
+def add_message(context: Context, line: str) -> None:
+    """Add a message that the user's next command shows. Needs the lock."""
+    text = "".join(f"{old}\n" for old in [*_read_lines(context.pending_messages), " ".join(line.splitlines())][-_KEPT:])
+    write(context.pending_messages, text.encode("utf-8", "backslashreplace"))
+
+
+def take_messages(context: Context) -> list[str]:
+    """Return the messages and delete them; of two commands at the same time only one gets them."""
+    path = f"{context.pending_messages}-{os.getpid()}"
+    if not rename(context.pending_messages, path):
+        return []
+    lines = _read_lines(path)
+    unlink_quietly(path)
+    return lines
+
+
+def _read_lines(path: str) -> list[str]:
+    try:
+        return (files.read(path, 1 << 16) or b"").decode("utf-8", "replace").splitlines()
+    except TaoprofError:
+        return []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taoprofiles.guard.overwrites import RateLimiter, should_seal
+from taoprofiles.guard.guard import RateLimiter, should_seal
 from taoprofiles.holds.hold import Hold, blocking_holds
 
 holds = st.lists(

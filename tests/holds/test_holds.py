@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from taoprofiles.guard.overwrites import Overwrites
+from taoprofiles.guard.guard import Overwrites
 from taoprofiles.holds import manage
 from taoprofiles.holds.hold import Hold
 from taoprofiles.holds.records import HoldRecords

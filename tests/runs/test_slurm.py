@@ -15,7 +15,7 @@ from taoprofiles.holds.records import HoldRecords
 from taoprofiles.runs import cluster as jobs
 from taoprofiles.runs import lookup
 from taoprofiles.system import clusters
-from taoprofiles.system.slurm import Slurm
+from taoprofiles.system.clusters import Slurm
 from tests.support.commands import call
 from tests.support.engine import until
 from tests.support.home import Home
@@ -176,7 +176,7 @@ def test_a_submission_that_may_have_happened_is_looked_for(
     fake_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sbatch: str
 ) -> None:
     home = fake_home
-    monkeypatch.setattr("taoprofiles.system.slurm.SUBMIT_TIMEOUT", 0.5)
+    monkeypatch.setattr("taoprofiles.system.clusters.SUBMIT_TIMEOUT", 0.5)
     program(tmp_path, "sbatch", f"PATH={os.environ['PATH']}\n{sbatch}")
     done = call(home, "run", "dino_p", "--on", "slurm", "--image", IMAGE, "--", "true")
     assert done.status == 10

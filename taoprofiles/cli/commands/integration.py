@@ -18,7 +18,7 @@ LOG_LINES = 50
 
 
 def env_command(context: Context, args: argparse.Namespace) -> Result:
-    from taoprofiles.profiles import env_formats
+    from taoprofiles.export.formatting import format_variables
 
     renderer = Store(context).renderer(args.name)
     variables, secrets = renderer.variables(), renderer.secrets()[0]
@@ -28,7 +28,7 @@ def env_command(context: Context, args: argparse.Namespace) -> Result:
     if hidden:
         are, them = ("is a secret", "it") if len(hidden) == 1 else ("are secrets", "them")
         messages.append(f"{', '.join(hidden)} {are} and left out; --reveal includes {them}")
-    text = env_formats.write(shown, args.format, hidden=hidden)
+    text = format_variables(shown, args.format, hidden=hidden)
     return Result({"name": args.name, "variables": shown, "hidden": hidden}, raw=text, messages=messages)
 
 
@@ -38,7 +38,7 @@ def init_command(context: Context, args: argparse.Namespace) -> Result:
     from argcomplete.shell_integration import shellcode
 
     from taoprofiles import current_cache
-    from taoprofiles.profiles.env_formats import fish_word, shell_word
+    from taoprofiles.export.formatting import fish_word, shell_word
 
     prompt = resources.files("taoprofiles.cli").joinpath("prompt_scripts", args.shell).read_text()
     values = {

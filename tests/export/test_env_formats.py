@@ -13,8 +13,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from taoprofiles.export.formatting import fish_word, format_variables, shell_word
 from taoprofiles.profiles import ENV_FORMATS
-from taoprofiles.profiles.env_formats import fish_word, shell_word, write
 from tests.support.generated_profiles import moderate
 from tests.support.home import Home, find_command, require
 
@@ -54,7 +54,7 @@ def check(shell: str, texts: list[str], folder: Path, **environ: str) -> None:
     form, arguments = SHELLS[shell]
     variables = named(texts)
     script = folder / "variables"
-    script.write_bytes(write(variables, form, hidden=["KEY"]).encode())
+    script.write_bytes(format_variables(variables, form, hidden=["KEY"]).encode())
     found = environment([find_command(shell), *arguments, str(script)], HOME=str(folder), **environ)
     found = {key.decode(): value for key, value in found.items()}  # type: ignore[attr-defined]
     assert {name: found.get(name) for name in variables} == {name: value.encode() for name, value in variables.items()}
@@ -84,7 +84,7 @@ def test_any_value_in_shells(shell: str, locale: str, tmp_path: Path) -> None:
 @given(many)
 @example(AWKWARD)
 def test_json(texts: list[str]) -> None:
-    assert json.loads(write(named(texts), "json", hidden=["KEY"])) == named(texts)
+    assert json.loads(format_variables(named(texts), "json", hidden=["KEY"])) == named(texts)
 
 
 def dotenv(text: str, folder: Path, **options: bool) -> dict[str, str | None]:
@@ -107,7 +107,7 @@ def test_dotenv(tmp_path: Path) -> None:
     @given(many)
     @example(AWKWARD)
     def hold(texts: list[str]) -> None:
-        found = dotenv(write(named(texts), "dotenv", hidden=["KEY"]), tmp_path, interpolate=False)
+        found = dotenv(format_variables(named(texts), "dotenv", hidden=["KEY"]), tmp_path, interpolate=False)
         assert found == named(texts)
 
     hold()
@@ -115,7 +115,7 @@ def test_dotenv(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ENV_FORMATS)
 def test_no_variables(form: str) -> None:
-    text = write({}, form, hidden=["KEY"])
+    text = format_variables({}, form, hidden=["KEY"])
     assert text.endswith("\n")
     assert ("KEY" in text) == (form != "json"), "what is left out is named where there are comments"
 
@@ -130,7 +130,7 @@ def test_a_path_that_is_no_text(shell: str, quote: Callable[[str], str]) -> None
 @pytest.mark.parametrize("form", ["bash", "fish", "json"])
 def test_no_control_character_is_written_raw(form: str) -> None:
     """It may be read on a terminal before it is read by the shell."""
-    text = write({"T": "\x1b[31m\x07\r\x7f\x9b\u202e\n\u2028"}, form)
+    text = format_variables({"T": "\x1b[31m\x07\r\x7f\x9b\u202e\n\u2028"}, form)
     assert all(line.isprintable() for line in text.split("\n"))
 
 
