@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import socket
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,14 @@ SEND_TIMEOUT = 30.0
 
 TIME_LIMIT = SEND_TIMEOUT + HOOK_TIMEOUT + 30
 """Seconds after which the process that does all this is ended, wherever it hangs."""
+
+_HOOK_SHELL = """\
+exec 3<&0 </dev/null
+{ read -r _ || kill -KILL 0; } <&3 3<&- >/dev/null 2>&1 &
+exec 3<&- /bin/sh -c "$1"
+"""
+"""Runs a hook, and kills its process group if the socket that is the standard input is closed before a line has come:
+then the process that waits for the hook was killed, and nobody else would end a hook that hangs."""
 
 _MISSING = "the extra 'notify' of taoprofiles is not installed"
 _INSTALL = "pip install 'taoprofiles[notify]'; with pipx: pipx inject taoprofiles apprise"
@@ -98,8 +107,11 @@ def run_hook(key: str, command: str, run: Hold, environ: Mapping[str, str]) -> s
         facts["TAOPROF_OUTCOME"] = get_outcome(run)
         facts["TAOPROF_STATUS"] = "" if run.status is None else str(run.status)
         facts["TAOPROF_DURATION"] = str(max(0, round(run.ended - run.since)))
-    with exit_on_signals():  # a hook of a session of its own would outlive this process
-        done = run_bounded(["/bin/sh", "-c", command], {**environ, **facts}, HOOK_TIMEOUT)
+    ours, theirs = socket.socketpair()
+    with ours, theirs, exit_on_signals():  # a hook of a session of its own would outlive this process
+        words = ["/bin/sh", "-c", _HOOK_SHELL, "/bin/sh", command]
+        done = run_bounded(words, {**environ, **facts}, HOOK_TIMEOUT, stdin=theirs.fileno())
+        ours.send(b"\n")
     if not done.problem and done.status == 0:
         return ""
     last = (done.err.strip().splitlines() or [""])[-1][:200]

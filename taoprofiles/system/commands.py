@@ -40,22 +40,22 @@ class CompletedCommand(NamedTuple):
 
 
 def run_bounded(
-    command: Sequence[str], environ: Mapping[str, str], seconds: float, *, stdin: bytes = b""
+    command: Sequence[str], environ: Mapping[str, str], seconds: float, *, stdin: bytes | int = b""
 ) -> CompletedCommand:
-    """Run a program, whose whole input is ``stdin``, for at most ``seconds``. Never raises.
+    """Run a program, whose input is ``stdin``, bytes or a descriptor, for at most ``seconds``. Never raises.
 
     subprocess's own timeout waits until the pipe is closed, which a child of the program may keep for ever; here the
     whole session is killed and no pipe is waited for.
     """
-    source = -1
+    source = subprocess.DEVNULL if isinstance(stdin, bytes) else stdin
     try:
-        if stdin:  # a file in memory: no pipe that has to be written while another one is read
+        if stdin and isinstance(stdin, bytes):  # a file in memory: no pipe that has to be written while another is read
             source = os.memfd_create("stdin")
             files.write_all(source, stdin, 0)
         process = subprocess.Popen(  # noqa: S603
             list(command),
             env=dict(environ),
-            stdin=source if stdin else subprocess.DEVNULL,
+            stdin=source,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
@@ -65,7 +65,7 @@ def run_bounded(
     except ValueError:  # a NUL in a path or a variable
         return CompletedCommand(-1, "", "", "it cannot be started: no such name", is_missing=True)
     finally:
-        if source >= 0:
+        if source >= 0 and isinstance(stdin, bytes):
             os.close(source)
     with process:
         try:

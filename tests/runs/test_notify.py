@@ -557,6 +557,33 @@ def test_a_run_that_is_ended_while_on_start_runs_leaves_nothing(sandbox: Sandbox
     assert not (sandbox.root / "started").exists() and not (sandbox.root / "end").exists()
 
 
+def pids_in(path: Path) -> list[int]:
+    """Return the process ids that a hook writes, in one line."""
+    return list(map(int, until(lambda: path.exists() and path.read_text().split(), "the hook runs")))
+
+
+@pytest.mark.parametrize("key", ["on_start", "on_end"])
+def test_a_hook_ends_with_the_process_that_waits_for_it_although_that_is_killed(sandbox: Sandbox, key: str) -> None:
+    file = sandbox.root / "pids"
+    add_keys(sandbox, f"{key} = 'sleep 1000 & echo $$ $! $PPID >{file}; wait'")
+    run = sandbox.start(sandbox.taoprof, "run", "b", "--", "true")
+    *hook, waiting = pids_in(file)
+    kill(waiting)  # taoprof, or the sender
+    until(lambda: all(map(gone, hook)), "the hook and what it has started are gone")
+    run.wait(20)
+    settled(sandbox)
+    assert len(sandbox.json("history", "--all")["data"]["runs"]) == 1
+
+
+def test_what_a_hook_leaves_running_stays(sandbox: Sandbox) -> None:
+    file = sandbox.root / "pids"
+    add_keys(sandbox, f"on_start = 'sleep 1000 & echo $! >{file}'")
+    sandbox.run("run", "b", "--", "true", check=True)
+    (left,) = pids_in(file)
+    assert not gone(left)
+    kill(left)
+
+
 def test_hooks_are_for_runs_and_none_follows_a_command_that_never_started(sandbox: Sandbox) -> None:
     add_keys(sandbox, f"on_end = 'touch {sandbox.root}/ended'")
     done = sandbox.run("shell", "b", environ={"SHELL": "/bin/true"})
