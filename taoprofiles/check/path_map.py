@@ -17,8 +17,7 @@ from taoprofiles.masking import printable, shorten, text_width
 from taoprofiles.mounts.mapping import mounted
 from taoprofiles.mounts.paths import HostFiles, PathResolver, Resolution
 from taoprofiles.rules import mounts
-from taoprofiles.rules.finding import ERROR, INFO, SEVERITIES, WARNING, Finding
-from taoprofiles.rules.locations import Locator, in_profile
+from taoprofiles.rules.finding import ERROR, INFO, SEVERITIES, WARNING, Finding, Locator, in_profile
 from taoprofiles.storage.paths import Context, is_inside
 from taoprofiles.system.filesystem import answers, real_paths
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from taoprofiles.check import fix
 from taoprofiles.check.target import CheckTarget
 from taoprofiles.errors import UsageError
-from taoprofiles.launcher import home_probe, installed, mounts_file, runners, versions
+from taoprofiles.launcher import argv, home_probe, installed, mounts_file, versions
 from taoprofiles.launcher.argv import MAIN_PROGRAMS, container_words, launcher_words, parse_launcher_argv, unwrapped
 from taoprofiles.launcher.command_line import known_images
 from taoprofiles.launcher.host import Host, resolve, runs_in_ci
@@ -21,12 +21,11 @@ from taoprofiles.launcher.sdk import size_in_bytes
 from taoprofiles.launcher.simulation import predict
 from taoprofiles.masking import is_secret
 from taoprofiles.mounts import mapping
-from taoprofiles.rules import container, direct, folders, machine, mounts, options, start
-from taoprofiles.rules import runners as runner_rules
+from taoprofiles.rules import container, direct, machine, mounts
 from taoprofiles.rules.command_paths import CommandContext, check_command, check_program, explain_task, find_results
 from taoprofiles.rules.direct import DirectStart
 from taoprofiles.rules.finding import ERROR, INFO, WARNING, Finding, by_severity, error, warning
-from taoprofiles.rules.start import MountsFile
+from taoprofiles.rules.start import MountsFile, check_options, check_start, other_refusal
 from taoprofiles.storage import files
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching import preflight
@@ -83,7 +82,7 @@ def check(
     ``command`` is the command after ``--``, empty for any task; ``image`` and ``gpus`` are the options of ``run`` for
     one without the launcher. Raises NotFoundError, UsageError.
     """
-    line, runner = docker_run.parse(command), runners.parse(command)
+    line, runner = docker_run.parse(command), argv.parse_runner(command)
     if image is not None or gpus is not None:
         command = _as_task(command, image=image, is_other=line is not None or runner is not None)
     words = launcher_words(unwrapped(command))
@@ -209,15 +208,15 @@ def _check_line(context: Context, name: str | None, line: docker_run.DockerRun) 
     return _direct_report(name, "", launch, findings, secrets)
 
 
-def _check_runner(context: Context, name: str | None, runner: runners.RunnerCommand) -> Report:
+def _check_runner(context: Context, name: str | None, runner: argv.RunnerCommand) -> Report:
     """Check a runner of a source tree, with the mapping of a profile or the one of the mapping file."""
     target = CheckTarget.from_profile(context, name) if name is not None else None
     content = target.content if target else files.read_mapping_file(context)
     rendered = mapping.parse(content or b"{}", context.mapping_file)
-    start = runner_rules.to_start(context, runner, rendered)
+    start = direct.from_runner(context, runner, rendered)
     variables = target.variables if target else {}
     command_context = CommandContext({}, variables, context.environ, profile=name or "", prefix=runner.prefix)
-    findings = [*(target.findings if target else ()), *runner_rules.check(context, runner, name or "")]
+    findings = [*(target.findings if target else ()), *direct.check_runner(context, runner, name or "")]
     findings += [fix.for_runner(finding) for finding in direct.check(context, start, command_context)]
     none = CheckTarget(None, "", None, MountsFile(runner.name, "", start.locate, None), {})
     findings = fix.add_commands(context, findings, none, is_profile_given=False)
@@ -258,7 +257,7 @@ def _check_start(
 ) -> Iterator[Finding]:
     """Check whether the launcher starts at all: what it refuses, the task, and the login."""
     known = {(finding.id, finding.where) for finding in target.findings}
-    problems = start.check(prediction, target.file, command_context.behaviour, host)
+    problems = check_start(prediction, target.file, command_context.behaviour, host)
     yield from (finding for finding in problems if (finding.id, finding.where) not in known)
     words = launcher_words(unwrapped(command)) or []
     if refusal := next((r for r in prediction.refusals if r.location.section == "command"), None):
@@ -266,7 +265,7 @@ def _check_start(
             images = known_images(command_context.behaviour, host)
             yield explain_task(refusal, words, images, command_context)
         else:
-            yield start.other_refusal(refusal)
+            yield other_refusal(refusal)
     else:
         yield from check_program(words, command_context)
     if command_context.is_without_docker:
@@ -290,7 +289,7 @@ def check_settings(context: Context, name: str, settings: Mapping[str, str | Non
     names = [entry["variable"] for entry in rendered.get("Envs", [])]
     findings = [
         *(finding for finding in target.findings if finding.id != "variables-differ"),
-        *options.check(docker, locate, memory=0, used_ports=()),
+        *check_options(docker, locate, memory=0, used_ports=()),
         *container.check_user(docker, names, locate, context),
     ]
     decides_about_mounts = settings is None
@@ -337,7 +336,7 @@ def _check_login(context: Context, prediction: Prediction) -> Iterator[Finding]:
     login = home_probe.probe_login(context.environ, Host(context.environ, context.folder).expanduser("~"))
     findings = machine.check_login(login, prediction.version, context.environ, context.uid)
     explained = [finding._replace(why=f"the launcher stops: {refusal}; {finding.why}") for finding in findings]
-    yield from explained or [start.other_refusal(refusal)]
+    yield from explained or [other_refusal(refusal)]
 
 
 def _check_mode(target: CheckTarget, secrets: Collection[str]) -> list[Finding]:
@@ -358,7 +357,7 @@ def _check_content(
     docker, locate = _get_options(content), target.file.locate
     names = [entry["variable"] for _, entry in content.variables]
     yield from container.check_user(docker, names, locate, context)
-    yield from options.check(docker, locate, memory=filesystem.total_memory(), used_ports=filesystem.listening_ports())
+    yield from check_options(docker, locate, memory=filesystem.total_memory(), used_ports=filesystem.listening_ports())
     if runs_in_ci(context.environ, command_context.behaviour):
         yield from container.check_ci_values(content.mounts, content.variables, locate)
     yield from check_command(command, replace(command_context, mounts=get_volumes(content.mounts)))
@@ -366,7 +365,7 @@ def _check_content(
     launch = parse_launcher_argv(unwrapped(command))
     words = launch.words if launch is not None else command or ["train"]
     results = find_results(words, replace(command_context, mounts=mounts))
-    yield from folders.check(
+    yield from machine.check_folders(
         context, content.mounts, locate, mounted=mounts, user=docker.get("user"), results=results,
         profile=target.name,
     )  # fmt: skip

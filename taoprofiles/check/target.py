@@ -13,8 +13,7 @@ from taoprofiles.mounts import mapping
 from taoprofiles.profiles.rendering import Renderer, unset_variables
 from taoprofiles.profiles.store import Store
 from taoprofiles.rules import container, machine
-from taoprofiles.rules.finding import Finding, error, warning
-from taoprofiles.rules.locations import find_lines, in_file, in_profile
+from taoprofiles.rules.finding import Finding, error, find_lines, in_file, in_profile, warning
 from taoprofiles.rules.start import MountsFile
 from taoprofiles.storage import files
 from taoprofiles.storage.files import MAPPING_LIMIT

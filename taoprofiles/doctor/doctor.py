@@ -1,25 +1,145 @@
-"""Diagnose this machine: run all probes in parallel, then evaluate their answers."""
+"""Diagnose this machine: run all probes in parallel, then evaluate their answers. Rules for launchers and clusters."""
 
 from __future__ import annotations
 
 import os
+import re
+import shlex
+import shutil
 import sys
-from collections.abc import Mapping
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, NamedTuple
 
-from taoprofiles.doctor import cluster_state, docker_probe, docker_rules, launcher_rules, own_state
-from taoprofiles.doctor.cluster_state import ClusterState
-from taoprofiles.doctor.docker_probe import DockerFacts, Gpus
+from taoprofiles.doctor import own_state
+from taoprofiles.doctor.docker import DockerFacts, Gpus, check_docker, probe_docker, probe_gpus
 from taoprofiles.doctor.own_state import OwnState
+from taoprofiles.errors import TaoprofError
 from taoprofiles.launcher import home_probe, installed
 from taoprofiles.launcher.home_probe import FileSystem, Home, Login
 from taoprofiles.launcher.host import Host
-from taoprofiles.launcher.installed import Launchers
+from taoprofiles.launcher.installed import NO_ANSWER, NO_INTERPRETER, Launcher, Launchers
+from taoprofiles.masking import mask_text
+from taoprofiles.profiles.store import Store
 from taoprofiles.rules import machine as machine_rules
-from taoprofiles.rules.finding import INFO, Finding, by_severity, without_sudo
+from taoprofiles.rules.finding import INFO, Finding, by_severity, error, warning, without_sudo
 from taoprofiles.storage.paths import Context
+from taoprofiles.system.clusters import ClusterError, Kubernetes, Slurm, find_namespace
 from taoprofiles.version import VERSION
+
+INSTALL = "python3 -m venv ~/tao-launcher && ~/tao-launcher/bin/pip install nvidia-tao setuptools"
+"""setuptools contains the distutils that Python 3.12 and later do not have."""
+
+FIRST = 'export PATH="$HOME/tao-launcher/bin:$PATH"'
+
+
+def check_launchers(launchers: Launchers) -> list[Finding]:
+    """Check the launcher that a shell would start, and the others that it hides."""
+    if not launchers.found:
+        return [_no_launcher(launchers)]
+    first, *others = launchers.found
+    if first.trouble:
+        return [_unusable(first, others)]
+    return [*_check_packages(first), *_check_others(first, others)]
+
+
+def _no_launcher(launchers: Launchers) -> Finding:
+    why = "a shell says 'tao: command not found'"
+    if launchers.elsewhere:
+        path = launchers.elsewhere[0]
+        hint = f'export PATH={shlex.quote(os.path.dirname(path))}:"$PATH"'
+        return error("tao-missing", "PATH", f"'tao' is not on PATH; it is at '{path}'", why, hint)
+    return error("tao-missing", "PATH", "'tao' is not installed", why, f"{INSTALL} && {FIRST}")
+
+
+def _unusable(first: Launcher, others: list[Launcher]) -> Finding:
+    if first.trouble in (NO_INTERPRETER, NO_ANSWER):
+        why = f"its environment was moved, or its Python '{first.python}' was upgraded or removed"
+        return error("tao-broken-python", first.path, f"'tao' does not start: {first.problem}", why, _reinstall(first))
+    real = next((other for other in others if not other.trouble), None)
+    if real is not None:
+        why = f"the launcher comes later on PATH, '{real.path}', and is never started"
+        hint = f'export PATH={shlex.quote(os.path.dirname(real.path))}:"$PATH"'
+    else:
+        why, hint = "another program has the name, or the launcher was uninstalled", f"{INSTALL} && {FIRST}"
+    return error("tao-not-launcher", first.path, f"this 'tao' is not the launcher: {first.problem}", why, hint)
+
+
+def _reinstall(launcher: Launcher) -> str:
+    folder = os.path.dirname(os.path.dirname(launcher.python))
+    if not launcher.left or folder in ("", "/", "/usr", "/usr/local"):
+        return f"{INSTALL} && {FIRST}"
+    venv = shlex.quote(folder)
+    return f"python3 -m venv --clear {venv} && {venv}/bin/pip install {shlex.quote(launcher.left)} setuptools"
+
+
+_NO_DISTUTILS = "distutils-less Python"
+_COPY = "Python 3.12 has removed find_module"
+_LATE = "'tao list' and each task fail before they ask the engine"
+_CONFLICTS: tuple[tuple[str, tuple[int, ...], str, tuple[int, ...], str, list[str]], ...] = (
+    ("tabulate", (0, 8, 8), "Python", (3, 10), "it mistakes Python 3.10 for a version before 3.3", ["tabulate>=0.9"]),
+    ("six", (1, 16), "Python", (3, 12), _COPY, ["six>=1.16"]),
+    ("urllib3", (1, 26, 15), "Python", (3, 12), _COPY, ["urllib3>=1.26.15,<2", "requests>=2.26,<2.32"]),
+    ("docker", (7,), _NO_DISTUTILS, (3,), "setuptools contains a copy of it", ["setuptools"]),
+    ("docker", (7, 1), "requests", (2, 32), _LATE, ["requests<2.32", "urllib3<2"]),
+    ("docker", (6, 1), "urllib3", (2,), _LATE, ["urllib3<2"]),
+)
+"""A package before a version that does not work with another from a version on: why, and the packages that do work."""
+
+
+def _check_packages(launcher: Launcher) -> list[Finding]:
+    """Check the packages beside the launcher; one finding names all conflicts, since one command fixes them all."""
+    python = "Python" if launcher.has_distutils else _NO_DISTUTILS
+    release = ".".join(map(str, launcher.release[:2]))
+    versions = {**launcher.packages, "Python": release, python: release}
+    texts, reasons, requirements = [], [], []
+    for name, below, other, since, why, working in _CONFLICTS:
+        if (0,) < _numbers(versions.get(name, "")) < below and _numbers(versions.get(other, "")) >= since:
+            texts.append(f"{name} {versions[name]} does not work with {other} {versions[other]}")
+            reasons.append(why)
+            requirements += working
+    if not texts and launcher.imports:
+        texts.append(f"a package that 'tao' imports cannot be imported: {launcher.imports}")
+        requirements = ["--force-reinstall", f"{launcher.distribution}=={launcher.version}"]
+    if not texts:
+        return []
+    what, why = "; ".join(texts), "; ".join(dict.fromkeys(reasons))
+    hint = install_command(launcher, list(dict.fromkeys(requirements)))
+    return [error("launcher-import", launcher.path, what, why, hint)]
+
+
+def install_command(launcher: Launcher, wanted: list[str]) -> str:
+    """Return the command that installs ``wanted`` beside a launcher, with the tool that manages its environment."""
+    words = shlex.join(wanted)
+    if launcher.pip == "pipx":
+        return f"pipx runpip {shlex.quote(os.path.basename(launcher.prefix))} install {words}"
+    if launcher.pip == "uv":
+        words = words.replace("--force-reinstall", "--reinstall")
+        return f"uv pip install --python {shlex.quote(launcher.python)} {words}"
+    if launcher.pip == "pip":
+        return f"{shlex.quote(launcher.python)} -m pip install {words}"
+    # The system's own Python, where pip refuses (PEP 668): a new environment instead.
+    itself = f"{launcher.distribution}=={launcher.version}"
+    words = shlex.join([itself, *(word for word in wanted if word not in (itself, "--force-reinstall"))])
+    return f"python3 -m venv ~/tao-launcher && ~/tao-launcher/bin/pip install {words} && {FIRST}"
+
+
+def _check_others(first: Launcher, others: list[Launcher]) -> list[Finding]:
+    others = [item for item in others if (item.prefix, item.version) != (first.prefix, first.version)]
+    if not others:
+        return []
+    listed = ", ".join(f"'{item.path}' ({item.version or item.problem})" for item in others)
+    what = f"more than one launcher is on PATH; the first one is used ({first.version})"
+    hint = f"if it is the wrong one: {shlex.quote(first.python)} -m pip uninstall {first.distribution}"
+    return [warning("tao-several", first.path, what, f"also on PATH: {listed}", hint)]
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    match = re.match(r"[0-9]+(?:\.[0-9]+)*", version)
+    return tuple(int(part[:9]) for part in match[0].split(".")) if match else (0,)
 
 
 class Machine(NamedTuple):
@@ -41,11 +161,11 @@ def probe_machine(context: Context) -> Machine:
     interpreter_folder = os.path.dirname(sys.executable)
     with ThreadPoolExecutor(6) as pool:
         launchers = pool.submit(installed.probe_launchers, environ, context.home, interpreter_folder)
-        engines = pool.submit(docker_probe.probe_docker, environ)
-        gpus = pool.submit(docker_probe.probe_gpus, environ)
+        engines = pool.submit(probe_docker, environ)
+        gpus = pool.submit(probe_gpus, environ)
         login = pool.submit(home_probe.probe_login, environ, Host(environ, context.folder).expanduser("~"))
         state = pool.submit(own_state.probe_state, context)
-        clusters = pool.submit(cluster_state.probe_clusters, context)
+        clusters = pool.submit(probe_clusters, context)
     docker = engines.result()
     folders = [("home", context.home), ("state", context.state)]
     if docker.first.root and docker.first.address.startswith("unix://") and os.path.isdir(docker.first.root):
@@ -65,10 +185,10 @@ def evaluate(machine: Machine, environ: Mapping[str, str]) -> list[Finding]:
     uid = machine.home.uid
     findings = [
         *machine_rules.check_home(machine.home, version),
-        *launcher_rules.check_launchers(machine.launchers),
-        *docker_rules.check_docker(machine.docker, machine.gpus, _file_system(machine, "images")),
+        *check_launchers(machine.launchers),
+        *check_docker(machine.docker, machine.gpus, _file_system(machine, "images")),
         *machine_rules.check_login(machine.login, version, environ, uid),
-        *cluster_state.check_clusters(machine.clusters),
+        *check_clusters(machine.clusters),
         *own_state.check_state(machine.state, uid, machine.version, _file_system(machine, "state")),
     ]
     if not machine.state.needs_launcher and not machine.launchers.found:
@@ -89,3 +209,86 @@ def to_plain_data(answer: object) -> Any:
 
 def _file_system(machine: Machine, what: str) -> FileSystem | None:
     return next((system for system in machine.home.places if system.what == what), None)
+
+
+PROGRAMS = {"slurm": ("sbatch", "squeue", "scancel"), "kubernetes": ("kubectl",)}
+"""What ``run --on`` needs, by target."""
+
+_NO_JOB = "taoprof-doctor"
+"""The name of a job that does not exist."""
+
+
+class ClusterState(NamedTuple):
+    """A cluster, as ``run --on`` reaches it from here.
+
+    - ``kind``: "slurm" or "kubernetes"; ``place``: CONTEXT/NAMESPACE of Kubernetes, as far as it is known
+    - ``profiles``: those with settings for it
+    - ``missing``: the programs that are not on PATH; ``problem``: why it cannot be asked, "" if it answers
+    """
+
+    kind: str
+    place: str
+    profiles: tuple[str, ...]
+    missing: tuple[str, ...] = ()
+    problem: str = ""
+
+
+def probe_clusters(context: Context) -> tuple[ClusterState, ...]:
+    """Ask each cluster of a profile, and those whose programs are on PATH, at the same time and for a bounded time."""
+    wanted = _find_settings(context)
+    for kind, programs in PROGRAMS.items():
+        if not _missing_programs(context, programs[:1]) and all(kind != key[0] for key in wanted):
+            wanted[kind, None, None] = []
+    if not wanted:
+        return ()
+
+    def ask(key: tuple[str, str | None, str | None]) -> ClusterState:
+        kind, cluster, namespace = key
+        place, environ, problem = "/".join(filter(None, (cluster, namespace))), context.environ, ""
+        missing = _missing_programs(context, PROGRAMS[kind])
+        if not missing:
+            try:
+                if kind == "kubernetes":
+                    place = find_namespace(environ, cluster, namespace)
+                client = Slurm(environ) if kind == "slurm" else Kubernetes(environ, place)
+                client.find({_NO_JOB: time.time()})
+            except ClusterError as error:
+                problem = mask_text("; ".join([error.message, *error.problems[-1:]]))
+        return ClusterState(kind, place, tuple(wanted[key]), missing, problem)
+
+    with ThreadPoolExecutor(len(wanted)) as pool:
+        return tuple(pool.map(ask, list(wanted)))
+
+
+def _find_settings(context: Context) -> dict[tuple[str, str | None, str | None], list[str]]:
+    """Return the profiles with settings for a cluster, by its kind, context and namespace."""
+    found: dict[tuple[str, str | None, str | None], list[str]] = defaultdict(list)
+    store = Store(context)
+    with suppress(TaoprofError):
+        for name in store.names():
+            with suppress(TaoprofError):  # an invalid profile has its own finding
+                renderer = store.renderer(name)
+                for kind in PROGRAMS:
+                    if settings := renderer.cluster_settings(kind):
+                        found[kind, settings.get("context"), settings.get("namespace")].append(name)
+    return found
+
+
+def _missing_programs(context: Context, programs: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name for name in programs if not shutil.which(name, path=context.environ.get("PATH", "")))
+
+
+def check_clusters(clusters: Sequence[ClusterState]) -> Iterator[Finding]:
+    """Check the clusters that profiles have settings for: that they can be used from here."""
+    for cluster in clusters:
+        is_slurm = cluster.kind == "slurm"
+        why = f"'taoprof run {', '.join(cluster.profiles[:3])} --on {cluster.kind}' fails"
+        if cluster.profiles and cluster.missing:
+            what = f"not installed here: {', '.join(cluster.missing)}"
+            hint = "use a login node of the cluster" if is_slurm else "see https://kubernetes.io/docs/tasks/tools"
+            yield warning("cluster-client-missing", "PATH", what, why, hint)
+        elif cluster.profiles and cluster.problem:
+            context = cluster.place.rpartition("/")[0]
+            option = f"--context={shlex.quote(context)} " if context else ""
+            hint = "sinfo" if is_slurm else f"kubectl {option}cluster-info"
+            yield warning("cluster-unreachable", cluster.place or cluster.kind, cluster.problem, why, hint)

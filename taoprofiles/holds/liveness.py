@@ -18,11 +18,10 @@ from taoprofiles.errors import InvalidStateError, TaoprofError
 from taoprofiles.holds import notifications
 from taoprofiles.holds.hold import AGENT, OWN_KINDS, QUEUED, RUN_VARIABLE, Hold, new_hold
 from taoprofiles.holds.logs import RunLog, trim
-from taoprofiles.holds.records import HoldRecords, seconds_unchanged
-from taoprofiles.launcher.argv import parse_launcher_argv
+from taoprofiles.holds.records import ContainerTask, HoldRecords, seconds_unchanged
+from taoprofiles.launcher.argv import parse_launcher_argv, parse_runner
 from taoprofiles.launcher.host import find_mounts_file, runs_without_docker
-from taoprofiles.launcher.images import is_tao_image
-from taoprofiles.launcher.runners import parse as parse_runner
+from taoprofiles.launcher.versions import is_tao_image
 from taoprofiles.masking import mask_command
 from taoprofiles.mounts import mapping
 from taoprofiles.storage.journal import Entry, History
@@ -416,8 +415,6 @@ class _Search:
         """
         if hold.kind != "run" or hold.container is None:
             return True
-        from taoprofiles.holds.task import ContainerTask  # only after a kill
-
         task = ContainerTask(hold.container, hold.task)
         engine = self._engine_of(hold)
         try:

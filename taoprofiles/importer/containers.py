@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from taoprofiles.errors import TaoprofError
 from taoprofiles.importer.values import Segment, SimulatedException, SourceLocation, TracedStr, Unknown, concat, cut
 from taoprofiles.launcher.argv import commands_of_script
-from taoprofiles.launcher.images import find_tag, is_tao_image
+from taoprofiles.launcher.versions import find_tag, is_tao_image
 from taoprofiles.masking import is_secret
 from taoprofiles.storage import files
 from taoprofiles.system.docker_run import ENGINES, DockerRun, parse

@@ -1,14 +1,20 @@
-"""Layouts: the variables and mounts that TAO derives from the project folder, by generation.
+"""Layouts: the variables and mounts that TAO derives from the project folder, and the identity of a container's user.
 
-Sources: NVIDIA's launcher notebooks (NVIDIA/tao_tutorials, notebooks/tao_launcher_starter_kit); for ``tao7`` NVIDIA's
-skill bank (NVIDIA-TAO/tao-skill-bank 49672c2, skills/platform/tao-run-on-docker/SKILL.md). Every value is an
-expression, so a profile that sets one variable changes all values that refer to it.
+Sources: NVIDIA's launcher notebooks (NVIDIA/tao_tutorials, notebooks/tao_launcher_starter_kit); for ``tao7`` and the
+identity NVIDIA's skill bank (NVIDIA-TAO/tao-skill-bank 49672c2, skills/platform/tao-run-on-docker/SKILL.md, and
+163d060) and docker/Dockerfile of tao-pytorch 7.0.1. Every value is an expression, so a profile that sets one variable
+changes all values that refer to it.
 """
 
 from __future__ import annotations
 
-from taoprofiles.launcher.images import find_tag
-from taoprofiles.profiles.identity import FOLDER_VARIABLES, USER_ENV
+from typing import TYPE_CHECKING, Any
+
+from taoprofiles.launcher.versions import find_tag
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
 
 # The networks whose containers are TensorFlow's: tf1 and tf2 images in the config.json of nvidia-tao 6.26.3, and the
 # names that earlier launchers had for them (nvidia-tao 4.0.1, nvidia-tlt 0.1.21).
@@ -119,3 +125,48 @@ def env(layout: str) -> dict[str, str]:
 def docker(layout: str) -> dict[str, str]:
     """Return the Docker options of a layout: results of ``tao7`` never belong to root because a key is missing."""
     return {"user": "auto"} if layout == "tao7" else {}
+
+
+USER_NAME = "tao"
+"""The name of the container's user, for programs that ask for one; any name will do."""
+
+USER_ENV = {"USER": USER_NAME, "LOGNAME": USER_NAME}
+"""Variables of a container whose user id has no name in the image: without one, torch 2 stops at its import."""
+
+FOLDER_VARIABLES = {
+    "HOME": "",
+    "XDG_CACHE_HOME": "/.cache",
+    "HF_HOME": "/.cache/huggingface",
+    "TORCH_HOME": "/.cache/torch",
+    "TRITON_CACHE_DIR": "/.cache/triton",
+    "TORCHINDUCTOR_CACHE_DIR": "/.cache/torchinductor",
+    "MPLCONFIGDIR": "/.cache/matplotlib",
+}
+"""Variables of a container with a folder that must exist and be writable; the folder below HOME of the layout tao7."""
+
+NAMED_UID = "1000"
+"""Known to NVIDIA's images for PyTorch, with a home; to others perhaps not, and a second name does no harm."""
+
+_NAME_VARIABLES = ("LOGNAME", "USER", "LNAME", "USERNAME")
+"""What Python's ``getpass.getuser`` looks at, before the image's list of users."""
+
+
+def missing_identity(options: object, names: Collection[object]) -> dict[str, str]:
+    """Return the variables that a container needs because the id of its user may be unknown in the image.
+
+    ``options`` are its DockerOptions, ``names`` its variables.
+    """
+    user = str(options.get("user") or "") if isinstance(options, dict) else ""
+    uid = user.partition(":")[0]
+    if not (uid.isascii() and uid.isdigit() and int(uid)):
+        return {}
+    missing = {} if any(name in names for name in _NAME_VARIABLES) else dict(USER_ENV)
+    return missing if "HOME" in names or uid == NAMED_UID else {**missing, "HOME": "/tmp"}  # noqa: S108 - in there
+
+
+def with_identity(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a mapping for one container, whose user has a name and a home; the shared file never gets them."""
+    envs = mapping.get("Envs", [])
+    missing = missing_identity(mapping.get("DockerOptions"), [entry["variable"] for entry in envs])
+    added = [{"variable": name, "value": value} for name, value in missing.items()]
+    return {**mapping, "Envs": [*envs, *added]} if added else dict(mapping)

@@ -15,7 +15,7 @@ from taoprofiles.errors import InvalidProfileError, InvalidStateError, TaoprofEr
 from taoprofiles.launcher.argv import MAIN_PROGRAMS
 from taoprofiles.profiles import layouts
 from taoprofiles.profiles.convert import from_mounts_file, path_expression
-from taoprofiles.profiles.identity import USER_ENV
+from taoprofiles.profiles.layouts import USER_ENV
 from taoprofiles.profiles.model import TABLES, Docker, Profile, as_bytes, from_data, to_toml
 from taoprofiles.profiles.store import Base, Store, check_name
 from taoprofiles.storage import files

@@ -35,8 +35,7 @@ from taoprofiles.mounts.paths import (
 )
 from taoprofiles.profiles.rendering import find_placeholder
 from taoprofiles.rules.finding import ERROR, WARNING, Finding, warning
-from taoprofiles.rules.gpus import wrong_gpus
-from taoprofiles.rules.specs import ACTIONS, SPEC_OPTIONS, access, check_specs, is_spec
+from taoprofiles.rules.specs import ACTIONS, SPEC_OPTIONS, access, check_specs, is_spec, wrong_gpus
 from taoprofiles.rules.specs import find_results as find_spec_results
 from taoprofiles.storage.paths import expand_user, is_inside
 from taoprofiles.system.engine import find_endpoint

@@ -10,10 +10,9 @@ from typing import Any
 from taoprofiles.launcher.host import Location, ResolvedMount
 from taoprofiles.masking import is_secret
 from taoprofiles.mounts.mapping import mounted
-from taoprofiles.profiles.identity import FOLDER_VARIABLES, NAMED_UID, USER_NAME, missing_identity
+from taoprofiles.profiles.layouts import FOLDER_VARIABLES, NAMED_UID, USER_NAME, missing_identity
 from taoprofiles.profiles.rendering import find_placeholder
-from taoprofiles.rules.finding import Finding, error, quoted, warning
-from taoprofiles.rules.locations import Locator
+from taoprofiles.rules.finding import Finding, Locator, error, quoted, warning
 from taoprofiles.storage.paths import Context, is_inside
 from taoprofiles.system.filesystem import WINDOWS_DISKS, PathInfo, answers
 

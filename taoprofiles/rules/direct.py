@@ -1,36 +1,36 @@
-"""Rules for a container that is started without the launcher: by ``docker run``, or by ``taoprof run --image``.
+"""Rules for a container without the launcher: of ``docker run``, ``taoprof run --image`` or a source tree's runner.
 
 Sources: the skill bank of TAO 7 (skills/platform/tao-run-on-docker), the Dockerfiles and entry points of tao-pytorch,
-tao-deploy and tao-data-services 7.0.1.
+tao-deploy and tao-data-services 7.0.1. What the runners mount, leave out and hide: see ``RunnerCommand``.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from taoprofiles.launcher.argv import commands_of_script, launcher_words, unwrapped
+from taoprofiles.launcher.argv import RunnerCommand, commands_of_script, launcher_words, unwrapped
 from taoprofiles.launcher.host import Host, Location, ResolvedMount
-from taoprofiles.launcher.images import find_tag, is_tao_image
+from taoprofiles.launcher.versions import find_tag, is_tao_image
 from taoprofiles.masking import is_secret, mask_command, mask_text
 from taoprofiles.mounts.paths import HostFiles
-from taoprofiles.profiles.identity import missing_identity
-from taoprofiles.profiles.layouts import is_network
+from taoprofiles.profiles.layouts import is_network, missing_identity
 from taoprofiles.profiles.rendering import Renderer
-from taoprofiles.rules import container, folders, mounts, options
+from taoprofiles.rules import container, machine, mounts
 from taoprofiles.rules.command_paths import CommandContext, check_task, find_results
-from taoprofiles.rules.finding import INFO, Finding, error, quoted, warning
-from taoprofiles.rules.gpus import wrong_gpus
-from taoprofiles.rules.locations import Locator
-from taoprofiles.rules.specs import ACTIONS
+from taoprofiles.rules.finding import INFO, Finding, Locator, error, quoted, warning
+from taoprofiles.rules.specs import ACTIONS, wrong_gpus
+from taoprofiles.rules.start import check_options
 from taoprofiles.storage.paths import Context, is_inside
 from taoprofiles.system import filesystem
 from taoprofiles.system.commands import find_missing, login_words
-from taoprofiles.system.docker_run import DockerRun
+from taoprofiles.system.docker_run import DockerRun, parse_variable, parse_volume
 from taoprofiles.system.engine import find_endpoint
 from taoprofiles.system.gpus import parse_gpus
 
@@ -212,7 +212,7 @@ def check(
     yield from container.check_variables(given, locate)
     yield from _check_variables(start)
     memory, ports = (0, ()) if is_remote else (filesystem.total_memory(), filesystem.listening_ports())
-    yield from options.check(docker, locate, memory=memory, used_ports=ports)
+    yield from check_options(docker, locate, memory=memory, used_ports=ports)
     yield from _check_gpus(start)
     yield from _check_image(start)
     prefix = list(start.line)
@@ -232,7 +232,7 @@ def check(
     for name in others:
         yield _unknown_command(name)
     if not is_remote:
-        yield from folders.check(
+        yield from machine.check_folders(
             context, start.mounts, locate, mounted=start.mounted, user=docker.get("user"),
             results=results, profile=command_context.profile or None,
         )  # fmt: skip
@@ -368,3 +368,84 @@ def _needed_image(name: str, action: str, kind: str, release: tuple[int, int, in
     if name in _DATA_SERVICES and kind in ("pyt", "deploy") and release >= (7, 0, 0):
         return f"{version}-data-services", "it is a task of the data services"
     return "", ""
+
+
+_UNCHANGED = re.compile(r"[A-Za-z0-9_@%+=:,./\[\]-]*\Z")
+"""What /bin/sh passes on as it is."""
+
+
+def from_runner(context: Context, runner: RunnerCommand, mapping: Mapping[str, Any]) -> DirectStart:
+    """Return the container that a runner starts; ``mapping`` is what it reads from ``~/.tao_mounts.json``."""
+    host = Host(context.environ, context.folder)
+    source, destination = runner.checkout(context.environ, context.folder)
+    listed = [("the checkout", source, destination)]
+    listed += [("~/.tao_mounts.json", m["source"], m["destination"]) for m in mapping.get("Mounts", [])]
+    for entry in _read_mounts(host, runner.last("--mounts_file")):
+        listed.append(("--mounts_file", entry["source"], entry["destination"]))
+    for text in runner.values("--volume"):
+        mount = parse_volume(text)
+        listed.append(("--volume", mount.source, mount.destination))
+    mounts = []
+    for number, (_, path, place) in enumerate(listed):
+        entry = {"source": path, "destination": place}
+        mounts.append(ResolvedMount(Location("Mounts", number), host.realpath(path), place.rstrip("/") or "/", entry))
+
+    def locate(location: Location) -> str:
+        if location.section == "Mounts" and location.number is not None:
+            return f"{listed[location.number][0]}: mount at {listed[location.number][2]}"
+        return f"--{location.key}" if location.key else "--env"
+
+    pairs = [parse_variable(text) for text in runner.values("--env")]
+    gpus = runner.last("--gpus", "all")
+    options = {"shm_size": runner.last("--shm_size", "16G"), "network": "host"}
+    options |= {"user": f"{context.uid}:{context.gid}"} if ("--run_as_user", "") in runner.options else {}
+    return DirectStart(
+        mounts, frozenset(), frozenset(), [],
+        [(Location("Envs", n), {"variable": name, "value": value}) for n, (name, value) in enumerate(pairs)],
+        options, "all" if gpus in ("all", "none") else gpus.split(","), "", runner.task, locate,
+    )  # fmt: skip
+
+
+def _read_mounts(host: Host, path: str) -> list[dict[str, str]]:
+    try:
+        entries = json.loads(host.read(path))["Mounts"] if path else []
+        return [entry for entry in entries if {"source", "destination"} <= entry.keys()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
+
+
+def check_runner(context: Context, runner: RunnerCommand, profile: str) -> Iterator[Finding]:
+    """Check what is special about a runner; ``profile`` is "" without one."""
+    run = f"taoprof run {profile or 'NAME'} --shared -- {runner.name} …"
+    what = f"{runner.name} exits with 0, also if the task or Docker fails"
+    yield warning("runner-exit-status", runner.name, what, "a script goes on after a failed training", run)
+    if profile:
+        what = f"{runner.name} takes only the mounts of the mapping file, not its variables, user and options"
+        yield warning("runner-ignores-options", runner.name, what, "", f"'{run}' passes them on by its options")
+    if "LAUNCHER_MOUNTS" in context.environ:
+        what, why = f"{runner.name} ignores LAUNCHER_MOUNTS", "it reads ~/.tao_mounts.json, another project's perhaps"
+        yield warning("runner-mounts-file", "LAUNCHER_MOUNTS", what, why, f"taoprof use {profile or 'NAME'}")
+    path = runner.last("--mounts_file")
+    if path and not Host(context.environ, context.folder).exists(path):
+        what = f"'{path}' does not exist, and {runner.name} does not say so"
+        yield error("runner-mounts-file", "--mounts_file", what, "nothing of it is mounted", "correct the path")
+    if runner.last("--gpus") == "none":
+        what, why = f"{runner.name} makes '--gpus device=none' of it", "Docker stops: could not select device driver"
+        yield error("gpus-missing", "--gpus", what, why, "leave it out: all GPUs are the default")
+    for text in runner.values("--env"):
+        name, equals, value = text.partition("=")
+        if not equals:
+            what = f"{runner.name} leaves out '{name}', since it has no '='"
+            yield warning("key-ignored", "--env", what, "", f"--env '{name}=${name}'")
+        elif is_secret(name, value) and not value.strip("\"'").startswith("$"):
+            what = f"{runner.name} prints the value of {name}, and it is in the command line"
+            yield warning(
+                "env-secret-plain", "--env", what, "", f"export {name} in the shell, and: --env '{name}=${name}'"
+            )
+    words = [*runner.task, *runner.values("--env"), *runner.values("--volume")]
+    for word in words:
+        if not _UNCHANGED.match(word) and not is_secret(word.partition("=")[0]):
+            what = f"/bin/sh splits or expands '{word[:60]}'"
+            why = f"{runner.name} gives its words to a shell without quotes"
+            yield warning("arg-needs-quoting", "command", what, why, f"'{run}' quotes them")
+            break

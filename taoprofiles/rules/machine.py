@@ -1,16 +1,21 @@
-"""Rules for the home folder, the variables that redirect the launcher, and the login to NVIDIA's registry."""
+"""Rules for this machine: the home, the variables that redirect the launcher, the login, the folders behind mounts."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from shlex import quote
 
 from taoprofiles.launcher import versions
 from taoprofiles.launcher.home_probe import Home, Login
-from taoprofiles.launcher.host import runs_in_ci, skips_login
-from taoprofiles.rules.finding import Finding, error, warning
-from taoprofiles.system.filesystem import WINDOWS_DISKS
+from taoprofiles.launcher.host import ResolvedMount, runs_in_ci, skips_login
+from taoprofiles.mounts import paths
+from taoprofiles.rules import container
+from taoprofiles.rules.finding import Finding, Locator, error, warning
+from taoprofiles.storage.paths import Context
+from taoprofiles.system import filesystem
+from taoprofiles.system.filesystem import WINDOWS_DISKS, PathInfo, find_foreign_files
 
 LOGIN = "docker login nvcr.io -u '$oauthtoken'"
 """The user name is literally $oauthtoken; the password is an API key of NGC."""
@@ -142,3 +147,44 @@ def check_login(login: Login, version: str, environ: Mapping[str, str], uid: int
             why = f"DOCKER_CONFIG makes docker use '{os.path.dirname(login.elsewhere)}', but tao reads {login.path}"
             hint = f"env -u DOCKER_CONFIG {hint}"
         yield error("login-missing", login.path, what, why, hint)
+
+
+_RESULTS = ("results", "result", "output", "outputs", "experiments")
+"""Names of container folders for results, where neither the command, a spec file nor a variable names one."""
+
+
+def check_folders(
+    context: Context,
+    mounts: Sequence[ResolvedMount],
+    locate: Locator,
+    *,
+    mounted: Mapping[str, str],
+    user: object,
+    results: Sequence[str],
+    profile: str | None,
+) -> Iterator[Finding]:
+    """Check the sources and the results folders for the container's ``user``.
+
+    ``mounted`` is destination by source as it reaches the container; ``results`` are the folders in it that the task
+    writes to, () if they are not known, and ``profile`` is named in hints.
+    """
+    ids = container.user_ids(user, context.uid, context.gid)
+    table, sources = filesystem.file_systems(), []
+    for mount in mounts:
+        source = PathInfo(mount.source)
+        if not source.problem:
+            where = locate(mount.location._replace(key="source"))
+            sources.append((where, source, filesystem.file_system(source.real, table)))
+    docker = os.path.realpath(shutil.which("docker", path=context.environ.get("PATH")) or "")
+    yield from container.check_sources(
+        sources, ids, home=context.home, snap=docker.startswith("/snap/"), profile=profile
+    )
+    usual = [destination for destination in mounted.values() if os.path.basename(destination) in _RESULTS]
+    named = results or usual
+    existing = [(path, filesystem.nearest_existing(path)) for path in dict.fromkeys(paths.host_paths(named, mounted))]
+    # Not those in a source that does not exist, which is reported.
+    inside = [(path, info) for path, info in existing if paths.is_mounted(info.path, mounted)]
+    yield from container.check_results(inside, ids)
+    for _, folder in inside:
+        if ids is not None and ids[0] != 0 and folder.may(*ids, 3):
+            yield from container.check_owners(folder.path, find_foreign_files(folder.path, ids[0]), ids)

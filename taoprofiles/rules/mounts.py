@@ -10,10 +10,9 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from taoprofiles.launcher.host import Host, Location, ResolvedMount, missing_source
-from taoprofiles.launcher.images import find_hidden
+from taoprofiles.launcher.versions import find_hidden
 from taoprofiles.profiles.rendering import find_placeholder
-from taoprofiles.rules.finding import INFO, Finding, error, quoted, warning
-from taoprofiles.rules.locations import Locator
+from taoprofiles.rules.finding import INFO, Finding, Locator, error, quoted, warning
 from taoprofiles.system.filesystem import PathInfo, creation_problem, is_wsl, nearest_existing
 
 

@@ -18,7 +18,7 @@ from taoprofiles.system import processes
 from taoprofiles.system.engine import RUN_LABEL, Engine
 
 if TYPE_CHECKING:
-    from taoprofiles.launcher.runners import RunnerCommand
+    from taoprofiles.launcher.argv import RunnerCommand
     from taoprofiles.profiles.rendering import Renderer
     from taoprofiles.runs.run import Run, RunOptions
 

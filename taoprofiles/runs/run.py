@@ -16,16 +16,15 @@ from taoprofiles.holds import job_records, notifications
 from taoprofiles.holds.hold import RUN_VARIABLE, Hold, new_hold
 from taoprofiles.holds.liveness import HEARTBEAT, find_active_holds
 from taoprofiles.holds.logs import RunLog, trim
-from taoprofiles.holds.records import HoldRecords
-from taoprofiles.holds.task import ContainerTask
+from taoprofiles.holds.records import ContainerTask, HoldRecords
 from taoprofiles.holds.waiting import Request
-from taoprofiles.launcher import installed, runners
+from taoprofiles.launcher import argv, installed
 from taoprofiles.launcher.argv import launcher_words, parse_launcher_argv, unwrapped
 from taoprofiles.launcher.host import runs_in_ci, runs_without_docker
 from taoprofiles.launcher.quoting import quote_argv
 from taoprofiles.masking import mask_command
 from taoprofiles.mounts import comparison, mapping
-from taoprofiles.profiles.identity import with_identity
+from taoprofiles.profiles.layouts import with_identity
 from taoprofiles.profiles.store import Store
 from taoprofiles.rules.command_paths import CommandContext, find_host_results
 from taoprofiles.runs import direct, notify, resources
@@ -100,11 +99,11 @@ class RunOptions:
     terminal: bool = False
     waiting: Sequence[Request] | None = None
     queued: tuple[Hold, int] | None = None
-    runner: runners.RunnerCommand | None = None
+    runner: argv.RunnerCommand | None = None
 
     def for_command(self, renderer: Renderer, command: Sequence[str]) -> RunOptions:
         """Return the options with the profile's image and GPUs for a command."""
-        image, runner = None if self.image == NO_IMAGE else self.image, runners.parse(command)
+        image, runner = None if self.image == NO_IMAGE else self.image, argv.parse_runner(command)
         if self.image is None and not self.shared and launcher_words(unwrapped(command)) is None and runner is None:
             image = renderer.image(command)
         is_own = self.gpus is None and (not self.shared or runner is not None)

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 from taoprofiles.errors import InvalidStateError, TaoprofError
 from taoprofiles.holds.hold import RUN_VARIABLE, Hold, results_conflicts, shorten_command
 from taoprofiles.holds.liveness import find_active_holds
-from taoprofiles.holds.records import HoldRecords
-from taoprofiles.holds.task import ContainerTask
+from taoprofiles.holds.records import ContainerTask, HoldRecords
 from taoprofiles.masking import mask_command
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store

@@ -11,8 +11,7 @@ from taoprofiles.launcher.host import Host, Location, resolve, runs_in_ci
 from taoprofiles.masking import mask_command
 from taoprofiles.mounts.mapping import sources
 from taoprofiles.rules import container, mounts
-from taoprofiles.rules.finding import ERROR, WARNING, Finding
-from taoprofiles.rules.locations import in_profile
+from taoprofiles.rules.finding import ERROR, WARNING, Finding, in_profile
 from taoprofiles.storage.files import to_taoprof_error
 from taoprofiles.system import filesystem
 

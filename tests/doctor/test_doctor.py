@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from taoprofiles.doctor import docker_probe, doctor, own_state
+from taoprofiles.doctor import docker, doctor, own_state
 from taoprofiles.launcher import installed
 from taoprofiles.storage.paths import Context
 from tests.support.commands import call
@@ -145,7 +145,7 @@ def test_a_guard_of_another_version(used: Home) -> None:
 
 
 def test_an_engine_and_programs_that_hang(used: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, name in ((docker_probe, "TIMEOUT"), (docker_probe, "GPU_TIMEOUT"), (installed, "_TIMEOUT")):
+    for module, name in ((docker, "TIMEOUT"), (docker, "GPU_TIMEOUT"), (installed, "_TIMEOUT")):
         monkeypatch.setattr(module, name, 0.5)
     for name in ("docker", "nvidia-smi", "pyenv"):
         program(used, name, "sleep 300 & wait")

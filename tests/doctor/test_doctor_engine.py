@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from taoprofiles.doctor import docker_probe
+from taoprofiles.doctor import docker
 from tests.support.engine import SOCKET, Daemon, TrainingHome
 from tests.support.home import require
 
@@ -114,7 +114,7 @@ def test_somebody_who_may_not_ask_the_engine(well: TrainingHome) -> None:
             os.setgroups([])
             os.setresgid(65534, 65534, 65534)
             os.setresuid(65534, 65534, 65534)
-            found = docker_probe.probe_docker({"PATH": ""})
+            found = docker.probe_docker({"PATH": ""})
             os.write(write, f"{found.first.trouble} {found.group}".encode())
         finally:
             os._exit(0)

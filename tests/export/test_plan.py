@@ -14,7 +14,7 @@ from taoprofiles.export.plan import Plan, plan_container
 from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.simulation import predict
 from taoprofiles.mounts import mapping
-from taoprofiles.profiles.identity import with_identity
+from taoprofiles.profiles.layouts import with_identity
 from taoprofiles.profiles.model import Profile, parse, template, to_toml
 from taoprofiles.profiles.rendering import Renderer
 from tests.support.generated_profiles import AROUND, moderate, usable_profiles

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taoprofiles.doctor import docker_probe
+from taoprofiles.doctor import docker
 from taoprofiles.launcher import home_probe, installed
 from taoprofiles.launcher.installed import NO_ANSWER, NO_INTERPRETER, NO_LAUNCHER, OTHER_PROGRAM
 from taoprofiles.rules.machine import check_home, check_login
@@ -176,7 +176,7 @@ def test_any_bytes_of_an_engine_are_an_answer(content: bytes) -> None:
 
         thread = threading.Thread(target=serve)
         thread.start()
-        assert docker_probe._ask({}, f"unix://{folder}/s").trouble
+        assert docker._ask({}, f"unix://{folder}/s").trouble
         thread.join()
 
 
@@ -184,18 +184,18 @@ def test_any_bytes_of_an_engine_are_an_answer(content: bytes) -> None:
     "address", ["tcp://", "tcp://x", "ssh://", "nonsense", "unix://", "tcp://[:::1", "fd://", "\0"]
 )
 def test_any_docker_host_is_an_answer(address: str) -> None:
-    assert docker_probe._ask({"PATH": ""}, address).trouble
+    assert docker._ask({"PATH": ""}, address).trouble
 
 
 def test_an_engine_that_hangs_is_waited_for_no_longer_than_that(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(docker_probe, "TIMEOUT", 0.2)
+    monkeypatch.setattr(docker, "TIMEOUT", 0.2)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "s"))
         server.listen()
         began = time.monotonic()
-        result = docker_probe._ask({}, f"unix://{tmp_path}/s")
+        result = docker._ask({}, f"unix://{tmp_path}/s")
     assert result.trouble == "silent"
     assert time.monotonic() - began < 30
 

@@ -15,7 +15,7 @@ from taoprofiles.launcher.host import Host, Location, ResolvedMount
 from taoprofiles.launcher.simulation import predict
 from taoprofiles.launcher.versions import NEWEST, behaviour_of
 from taoprofiles.rules import mounts, start
-from taoprofiles.rules.locations import find_lines, in_file
+from taoprofiles.rules.finding import find_lines, in_file
 from tests.support.generated_profiles import any_text, moderate
 
 leaves = st.just("LEAF")
@@ -117,7 +117,7 @@ def test_every_refusal_of_any_text_is_a_finding(text: str) -> None:
     assert (prediction.content is not None) is isinstance(data, dict)
     lines = find_lines(text)
     file = start.MountsFile(name, text, in_file(name, lines), lines)
-    findings = list(start.check(prediction, file, behaviour_of(NEWEST), host))
+    findings = list(start.check_start(prediction, file, behaviour_of(NEWEST), host))
     for finding in findings:
         assert finding.lines()
     errors = [finding for finding in findings if finding.severity == "error"]

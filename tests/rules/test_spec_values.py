@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taoprofiles.masking import is_secret
-from taoprofiles.rules.spec_values import SpecValue, read_values
-from taoprofiles.rules.specs import path_in
+from taoprofiles.rules.specs import SpecValue, path_in, read_values
 
 NO_PATHS = re.compile("regex|pattern|layer|node|tensor")
 """In a key: its values may begin with "/", and are no paths."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from taoprofiles.profiles.identity import FOLDER_VARIABLES
+from taoprofiles.profiles.layouts import FOLDER_VARIABLES
 from tests.support.engine import SOCKET, Engine, TrainingHome
 from tests.support.home import require
 from tests.support.training import BackgroundRun, two_projects

@@ -12,7 +12,7 @@ import pytest
 
 from taoprofiles.holds import manage
 from taoprofiles.holds.hold import HeldError
-from taoprofiles.holds.task import ContainerTask
+from taoprofiles.holds.records import ContainerTask
 from taoprofiles.holds.waiting import Request, wait_until_free
 from taoprofiles.runs.monitor import Monitor
 from taoprofiles.switching import switch

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from taoprofiles.launcher.runners import parse
+from taoprofiles.launcher.argv import parse_runner
 from tests.support.commands import call, one_clear_error
 from tests.support.home import Home
 from tests.support.runner import RUNNER
@@ -140,12 +140,12 @@ def test_it_is_checked(home: Home, runner: list[str]) -> None:
     ],
 )  # fmt: skip
 def test_its_command_line(words: str, name: str, task: list[str]) -> None:
-    found = parse(words.split())
+    found = parse_runner(words.split())
     assert found is not None
     assert (found.name, found.task) == (name, task)
-    assert parse(found.words) is not None
+    assert parse_runner(found.words) is not None
 
 
 @pytest.mark.parametrize("words", ["", "tao", "python3", "python3 x.py tao_pt.py", "echo tao_pt"])
 def test_what_is_no_runner(words: str) -> None:
-    assert parse(words.split()) is None
+    assert parse_runner(words.split()) is None

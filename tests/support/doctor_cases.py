@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from taoprofiles.doctor.cluster_state import ClusterState
-from taoprofiles.doctor.docker_probe import DockerFacts, EngineProbe, Gpus
-from taoprofiles.doctor.doctor import Machine
+from taoprofiles.doctor.docker import DockerFacts, EngineProbe, Gpus
+from taoprofiles.doctor.doctor import ClusterState, Machine
 from taoprofiles.doctor.own_state import OwnState
 from taoprofiles.launcher.home_probe import FileSystem, Home, Login
 from taoprofiles.launcher.installed import Launcher, Launchers

@@ -12,9 +12,8 @@ import socket
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from taoprofiles.rules import container, options
-from taoprofiles.rules.finding import Finding
-from taoprofiles.rules.locations import in_profile
+from taoprofiles.rules import container, start
+from taoprofiles.rules.finding import Finding, in_profile
 from taoprofiles.system.filesystem import PathInfo
 from tests.support.home import Home, OtherUser
 
@@ -102,7 +101,7 @@ def port(taken: bool) -> SetUp:
         with socket.create_server(("127.0.0.1", 0)) as server:
             number = server.getsockname()[1]
             given, known = {"ports": {"8888": number}, "shm_size": "1G"}, {number} if taken else set()
-            return tuple(options.check(given, in_profile({}), memory=0, used_ports=known))
+            return tuple(start.check_options(given, in_profile({}), memory=0, used_ports=known))
 
     return prepare
 
