@@ -162,7 +162,7 @@ class _Screen:
 
     def run(self) -> None:
         """Redraw the screen until q is typed. Raises KeyboardInterrupt for Ctrl-C."""
-        gpus, drawn = _GpuPoller(self._context.environ), None
+        gpus, drawn, next_look = _GpuPoller(self._context.environ), None, 0.0
         # Without redirection: the encoding of stdout decides what a sparkline consists of.
         live = Live(
             console=self._console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
@@ -170,11 +170,12 @@ class _Screen:
         try:
             with exit_on_signals(), _signals() as wakeups, _keys() as keyboard, live:
                 while True:
-                    content = self._get_content(gpus.gpus)
+                    if (now := time.monotonic()) >= next_look:  # not for each key and each step of a resize
+                        content, next_look = self._get_content(gpus.gpus), now + INTERVAL
                     if (content, self._console.size) != drawn:
                         drawn = (content, self._console.size)
                         live.update(self._render(content), refresh=True)
-                    for event in _wait(wakeups, keyboard):
+                    for event in _wait(wakeups, keyboard, max(0.0, next_look - time.monotonic())):
                         if event == "q":
                             return
                         if event == "stop":
@@ -287,10 +288,10 @@ def _keys() -> Iterator[int | None]:
         termios.tcsetattr(0, termios.TCSADRAIN, before)
 
 
-def _wait(wakeups: socket.socket, keyboard: int | None) -> Iterator[str]:
-    """Wait for INTERVAL, a key or a signal; yield "q" for the key and "stop" for Ctrl-Z."""
+def _wait(wakeups: socket.socket, keyboard: int | None, seconds: float) -> Iterator[str]:
+    """Wait for that long, a key or a signal; yield "q" for the key and "stop" for Ctrl-Z."""
     sources: list[Any] = [wakeups] if keyboard is None else [wakeups, keyboard]
-    ready, _, _ = select.select(sources, [], [], INTERVAL)
+    ready, _, _ = select.select(sources, [], [], seconds)
     if wakeups in ready and signal.SIGTSTP in wakeups.recv(1 << 10):
         yield "stop"
     if keyboard in ready:

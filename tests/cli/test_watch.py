@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from rich.console import Console
 
 from taoprofiles.cli import watch
 from taoprofiles.cli.status import get_report
@@ -184,6 +186,17 @@ def test_looks_are_few(sandbox: Sandbox) -> None:
         sandbox.run("use", "b", check=True)
         assert watcher.look().now.name == "b"
         assert look.call_count == 20 * watch.INTERVAL / watch.LOOK_INTERVAL + 1
+
+
+def test_keys_and_signals_cause_no_looks(sandbox: Sandbox) -> None:
+    events = iter([*[()] * 50, ("q",)])
+    with (
+        mock.patch("taoprofiles.cli.watch.time.monotonic", lambda: 1000.0),
+        mock.patch("taoprofiles.cli.watch._wait", lambda *_: next(events)),
+        mock.patch("taoprofiles.cli.watch._Watcher.look", return_value=get_report(sandbox.context)) as look,
+    ):
+        watch._Screen(sandbox.context, Console(file=io.StringIO())).run()
+    assert look.call_count == 1
 
 
 def test_status_loads_what_it_shows(sandbox: Sandbox) -> None:
