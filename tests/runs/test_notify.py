@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -27,7 +28,7 @@ from tests.support.commands import Terminal, one_clear_error
 from tests.support.engine import until
 from tests.support.guard_process import GuardProcess, held
 from tests.support.home import require
-from tests.support.receivers import Desktop, MailReceiver, WebReceiver
+from tests.support.receivers import Desktop, MailReceiver, NotificationServer, SessionBus, WebReceiver
 from tests.support.sandbox import Sandbox, gone, kill
 
 pytestmark = pytest.mark.slow
@@ -132,41 +133,44 @@ def test_a_run_that_ends_in_the_queue_is_told_but_has_no_hook(sandbox: Sandbox, 
     assert sorted((sandbox.root / "hook").read_text().split()) == sorted([first, third])
 
 
-BUS = """\
-<busconfig><type>session</type><listen>{address}</listen>
-<policy context="default"><allow send_destination="*"/><allow eavesdrop="true"/><allow own="*"/></policy>
-</busconfig>
-"""
-"""As a session's, without the services that this machine may have, such as one that shows notifications."""
+@pytest.fixture
+def bus(tmp_path: Path) -> Iterator[SessionBus]:
+    for program in ("dbus-daemon", "busctl"):
+        require(shutil.which(program), f"{program} is not installed")
+    with SessionBus(tmp_path) as bus:
+        yield bus
 
 
-def test_the_bus_of_a_desktop_gets_a_call_that_it_understands(sandbox: Sandbox, tmp_path: Path) -> None:
-    for program in ("dbus-daemon", "dbus-monitor", "busctl"):
-        require(subprocess.run(["which", program], capture_output=True).returncode == 0, f"{program} is not installed")
-    address = f"unix:path={tmp_path}/bus"
-    config = tmp_path / "bus.conf"
-    config.write_text(BUS.format(address=address))
-    daemon = subprocess.Popen(["dbus-daemon", f"--config-file={config}", "--nofork"], stderr=subprocess.DEVNULL)
-    environ = {**os.environ, "DBUS_SESSION_BUS_ADDRESS": address}
-    output = tmp_path / "output"
-    try:
-        until((tmp_path / "bus").exists, "the bus is there")
-        with output.open("w") as file:
-            monitor = subprocess.Popen(["dbus-monitor", "--session"], env=environ, stdout=file)
-        try:
-            until(lambda: "NameAcquired" in output.read_text(), "the monitor listens")
-            # Nobody shows notifications on this bus: that is no desktop session, and no failure.
-            assert desktops.notify(environ, "-b finished", "a < b\nsecond line") == ""
-            until(lambda: "member=Notify" in output.read_text(), "the call is there")
-            call = output.read_text().partition("member=Notify")[2]
-            texts = re.findall(r'string "([^"]*)"', call)
-            assert texts[:4] == ["taoprofiles", "", "-b finished", "a &lt; b\nsecond line"]
-        finally:
-            monitor.kill()
-            monitor.wait()
-    finally:
-        daemon.kill()
-        daemon.wait()
+def test_the_notification_server_of_a_desktop_shows_the_end_once(sandbox: Sandbox, bus: SessionBus) -> None:
+    sandbox.environ["DBUS_SESSION_BUS_ADDRESS"] = bus.address
+    task = ("sh", "-c", "exit 3", "unet", "train", "-r", "/workspace/tao-experiments/x & y")
+    words = ("run", "b", "--notify", "desktop", "--", *task)
+    # Without a server on the bus there is no desktop session, and that is no failure.
+    assert sandbox.run(*words).stderr == ""
+    with NotificationServer(bus.address) as server:
+        assert sandbox.run(*words).stderr == ""
+        run = sandbox.run(*words[:2], "--detach", *words[2:], stdin=subprocess.DEVNULL, check=True).stdout.strip()
+        sandbox.run("wait", run)
+        settled(sandbox)
+        assert [shown[:3] for shown in server.shown] == [("taoprofiles", "", "b failed (exit status 3)")] * 2
+        assert server.shown[1][3].startswith(f"run {run} failed (exit status 3) after")
+        assert server.shown[1][3].splitlines()[-1].endswith("/projects/b/x &amp; y")  # it may have markup
+        server.error = "org.freedesktop.DBus.Error.LimitsExceeded"
+        done = sandbox.run(*words)
+        assert (done.returncode, len(server.shown)) == (3, 2)
+        assert "warning: run" in done.stderr and "desktop failed: " in done.stderr and "it is broken" in done.stderr
+
+
+def test_a_desktop_without_busctl_is_told_by_notify_send(bus: SessionBus, tmp_path: Path) -> None:
+    program = shutil.which("notify-send")
+    require(program, "notify-send is not installed")
+    (tmp_path / "notify-send").symlink_to(str(program))
+    environ = {"PATH": str(tmp_path), "DBUS_SESSION_BUS_ADDRESS": bus.address}
+    title, body = "-b finished", "a < b\nC:\\nine"
+    assert desktops.notify(environ, title, body) == ""
+    with NotificationServer(bus.address) as server:
+        assert desktops.notify(environ, title, body) == ""
+        assert [shown[2:] for shown in server.shown] == [(title, "a &lt; b\nC:\\nine")]
 
 
 # What goes wrong
