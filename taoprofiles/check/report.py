@@ -11,14 +11,12 @@ from typing import Any, NamedTuple
 from taoprofiles.check import fix
 from taoprofiles.check.target import CheckTarget
 from taoprofiles.errors import UsageError
-from taoprofiles.launcher import argv, home_probe, installed, mounts_file, versions
+from taoprofiles.launcher import argv, home_probe, installed, versions
 from taoprofiles.launcher.argv import MAIN_PROGRAMS, container_words, launcher_words, parse_launcher_argv, unwrapped
 from taoprofiles.launcher.command_line import known_images
 from taoprofiles.launcher.host import Host, resolve, runs_in_ci
-from taoprofiles.launcher.mounts_file import Content, get_volumes
 from taoprofiles.launcher.prediction import MOST_REFUSALS, Call, Prediction, Refusal, StartLog
-from taoprofiles.launcher.sdk import size_in_bytes
-from taoprofiles.launcher.simulation import predict
+from taoprofiles.launcher.simulation import Content, get_volumes, predict, read_mounts_file, size_in_bytes
 from taoprofiles.masking import is_secret
 from taoprofiles.mounts import mapping
 from taoprofiles.rules import container, direct, machine, mounts
@@ -270,7 +268,7 @@ def _check_start(
         yield from check_program(words, command_context)
     if command_context.is_without_docker:
         yield machine.without_docker()
-        unread = mounts_file.read(target.path, host, StartLog())  # it says which paths are the container's
+        unread = read_mounts_file(target.path, host, StartLog())  # it says which paths are the container's
         volumes = get_volumes(unread.mounts) if unread is not None else {}
         yield from check_command(command, replace(command_context, mounts=volumes))
     yield from _check_login(context, prediction)

@@ -12,7 +12,7 @@ from taoprofiles.launcher.host import Location, ResolvedMount
 if TYPE_CHECKING:
     from typing import TypeVar
 
-    from taoprofiles.launcher.mounts_file import Content
+    from taoprofiles.launcher.simulation import Content
 
     T = TypeVar("T")
 

@@ -1,13 +1,226 @@
-"""The simulation of a start: what a launcher of a given version does, found out without starting it."""
+"""The simulation of a start: what a launcher of a given version does, found out without starting it.
+
+It reads the mounts file in the order of the launcher, which stops at the first error (``_get_mount_env_data``,
+``formatted_mounts`` and ``formatted_envs`` in docker_handler.py of every version), and makes the request to the engine
+as the Docker SDK does: docker 4.3.1, which every launcher so far pins (``containers.run`` in models/containers.py,
+``HostConfig`` and ``ContainerConfig`` in types/containers.py). The SDK refuses some values before it calls the engine;
+the engine judges the others.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import io
+import json
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
-from taoprofiles.launcher import command_line, mounts_file, sdk
-from taoprofiles.launcher.host import Host, Location, ResolvedMount, find_mounts_path, runs_in_ci, runs_without_docker
+from taoprofiles.launcher import command_line
+from taoprofiles.launcher.host import (
+    ENTRY_KEYS,
+    Host,
+    Location,
+    ResolvedMount,
+    find_mounts_path,
+    missing_source,
+    runs_in_ci,
+    runs_without_docker,
+)
 from taoprofiles.launcher.prediction import CONTAINER, Call, Prediction, RefusedError, StartLog
 from taoprofiles.launcher.versions import behaviour_of
+
+
+class Content(NamedTuple):
+    """What the launcher takes from a mounts file: the entries that it accepts, and DockerOptions as written."""
+
+    mounts: list[ResolvedMount]
+    variables: list[tuple[Location, dict[str, Any]]]
+    options: Any
+
+    @property
+    def environment(self) -> list[str]:
+        """Return the variables of the container as NAME=VALUE."""
+        return [f"{entry['variable']}={entry['value']}" for _, entry in self.variables]
+
+
+def read_mounts_file(path: str, host: Host, log: StartLog) -> Content | None:
+    """Read a mounts file; return None if it is not a JSON object. A file that does not exist is empty."""
+    if not host.exists(path):
+        return Content([], [], {})
+    data: dict[str, Any] | None = None
+    with log.step("file"):
+        text = io.TextIOWrapper(io.BytesIO(host.read(path)), encoding="utf-8").read()
+        value = json.loads(text)
+        _ = value.keys()
+        data = value
+    return None if data is None else _take_sections(data, host, log, path)
+
+
+def _take_sections(data: dict[str, Any], host: Host, log: StartLog, path: str) -> Content:
+    mounts: list[ResolvedMount] = []
+    variables: list[tuple[Location, dict[str, Any]]] = []
+    options: Any = {}
+    with log.step("file"):
+        if "Mounts" not in data:
+            raise RefusedError("AssertionError", "Invalid json file. Requires Mounts key.", Location("file"))
+    for section, value in log.while_few(data.items()):
+        if section == "Mounts":
+            mounts = _take_mounts(value, host, log)
+        elif section == "Envs":
+            variables = _take_variables(value, log)
+        elif section == "DockerOptions":
+            options = value
+        else:
+            with log.step("file"):
+                message = f"Invalid field {section} found in {path} file."
+                raise RefusedError("KeyError", message, Location("file", key=section))
+    return Content(mounts, variables, options)
+
+
+def get_volumes(mounts: Iterable[ResolvedMount]) -> dict[str, str]:
+    """Return what reaches Docker, destination by source: of several mounts of one source only the last."""
+    return {mount.source: mount.destination for mount in mounts}
+
+
+def _take_mounts(value: Any, host: Host, log: StartLog) -> list[ResolvedMount]:
+    mounts: list[ResolvedMount] = []
+    entries: list[Any] = []
+    with log.step("Mounts"):
+        entries = list(value)
+    for index, entry in log.while_few(enumerate(entries)):
+        location = Location("Mounts", index)
+        if not _has_keys(entry, "Mounts are not formatted correctly.", location, log):
+            continue
+        paths: list[str] = []
+        for key in ENTRY_KEYS["Mounts"]:
+            with log.step("Mounts", index, key):
+                paths.append(host.realpath(host.expanduser(entry[key])))
+        if len(paths) < 2:
+            continue
+        source, destination = paths
+        with log.step("Mounts", index):
+            if not host.exists(source):
+                raise RefusedError("ValueError", missing_source(source), location._replace(key="source"))
+        mounts.append(ResolvedMount(location, source, destination, entry))
+    return mounts
+
+
+def _take_variables(value: Any, log: StartLog) -> list[tuple[Location, dict[str, Any]]]:
+    entries: list[Any] = []
+    with log.step("Envs"):
+        entries = list(value)
+    located = [(Location("Envs", index), entry) for index, entry in enumerate(entries)]
+    message = "Env variables aren't formatter correctly."
+    return [(location, entry) for location, entry in log.while_few(located) if _has_keys(entry, message, location, log)]
+
+
+def _has_keys(entry: Any, message: str, location: Location, log: StartLog) -> bool:
+    before = len(log.refusals)
+    with log.step(*location):
+        if not set(ENTRY_KEYS[location.section]) <= set(entry.keys()):
+            raise RefusedError("AssertionError", message, location)
+    return len(log.refusals) == before
+
+
+_ALL_GPUS = {"Driver": "", "Count": -1, "DeviceIDs": [], "Capabilities": [["gpu"]], "Options": {}}
+
+_UNITS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+def parse_size(text: str) -> int:
+    """Return a size such as ``16G``, ``1.5 g`` or ``64MB`` in bytes, also the unit if there is none; 0 for no text.
+
+    Raises RefusedError; and OverflowError or ValueError for infinity and the like.
+    """
+    if not text:
+        return 0
+    if text[-2:].isalpha() and len(text) > 1 and text[-1] in "bB":
+        text = text[:-1]
+    number, unit = (text, "b") if text[-1].isdigit() else (text[:-1], text[-1].lower())
+    message = (
+        f"The specified value for memory ({text}) should specify the units. "
+        "The postfix should be one of the `b` `k` `m` `g` characters"
+    )
+    if unit in _UNITS:
+        try:
+            size = float(number)
+        except ValueError:
+            message = f"Failed converting the string value for memory ({number}) to an integer."
+        else:
+            return int(size * _UNITS[unit])
+    raise RefusedError("DockerException", message, Location("DockerOptions", key="shm_size"))
+
+
+def size_in_bytes(size: object) -> int | None:
+    """Return a size, given as text or number, in bytes; None for anything else."""
+    try:
+        return parse_size(size) if isinstance(size, str) else int(size) if isinstance(size, int) else None
+    except (RefusedError, ValueError, OverflowError):
+        return None
+
+
+def _port_bindings(ports: Any, log: StartLog) -> dict[str, list[dict[str, Any]]]:
+    items: list[tuple[str, Any]] = []
+    bindings: dict[str, list[dict[str, Any]]] = {}
+    with log.step("DockerOptions", key="ports"):
+        items = list(ports.items())
+    for key, hosts in items:
+        with log.step("DockerOptions", key=f"ports.{key}"):
+            bindings[key if "/" in key else f"{key}/tcp"] = [
+                _binding(host) for host in (hosts if isinstance(hosts, list) else [hosts])
+            ]
+    return bindings
+
+
+def _binding(host: Any) -> dict[str, Any]:
+    address = ""
+    if isinstance(host, dict):
+        if "HostPort" not in host:
+            raise ValueError(host)
+        host, address = host["HostPort"], host.get("HostIp", "")
+    return {"HostIp": address, "HostPort": "" if host is None else str(host)}
+
+
+def create_request(
+    image: str,
+    volumes: dict[str, str],
+    environment: list[str],
+    options: dict[str, Any],
+    *,
+    entrypoint: list[str] | None,
+    log: StartLog,
+) -> dict[str, Any]:
+    """Return the body of the request ``/containers/create``; ``options`` are the launcher's arguments, tty included."""
+    network = options.get("network")
+    host: dict[str, Any] = {"AutoRemove": True, "DeviceRequests": [_ALL_GPUS], "NetworkMode": network or "default"}
+    networking = None
+    with log.step("DockerOptions", key="network"):
+        networking = {network: None} if network else None
+    size = options.get("shm_size")
+    with log.step("DockerOptions", key="shm_size"):
+        host["ShmSize"] = parse_size(size) if isinstance(size, str) else size
+    host["Privileged"] = options.get("privileged") or None
+    if volumes:
+        host["Binds"] = [f"{source}:{destination}:rw" for source, destination in volumes.items()]
+    ports = options.get("ports")
+    bindings = _port_bindings(ports, log) if ports else {}
+    host["PortBindings"] = bindings if ports else None
+    if "ulimits" in options:
+        host["Ulimits"] = [{"Name": name, "Soft": v, "Hard": v} for name, v in options["ulimits"].items()]
+    user = options.get("user")
+    request = {
+        "Image": image,
+        "Entrypoint": entrypoint,
+        "User": None if user is None else str(user),
+        "Tty": options["tty"],
+        "Env": environment or None,
+        "Volumes": {bind: {} for bind in volumes.values()} if volumes else None,
+        "ExposedPorts": {port: {} for port in bindings} if bindings else None,
+        "NetworkingConfig": networking,
+        "HostConfig": {key: value for key, value in host.items() if value is not None},
+    }
+    never = ("OpenStdin", "StdinOnce", "AttachStdin", "AttachStdout", "AttachStderr", "NetworkDisabled")
+    return {key: value for key, value in request.items() if value is not None} | dict.fromkeys(never, False)
+
 
 _CI_OPTIONS = ("tty", "privileged", "shm_size")
 _ANY_TASK = command_line.Task("", [], "", "")
@@ -48,7 +261,7 @@ class _Start:
         self.is_ci = runs_in_ci(host.environ, self.behaviour)
         self.ignore_ci = ignore_ci
         self.source_file: str | None = None
-        self.content: mounts_file.Content | None = None
+        self.content: Content | None = None
         self.volumes: list[ResolvedMount] = []
         self.call: Call | None = None
         self.shell = ""
@@ -83,7 +296,7 @@ class _Start:
                 log.change("volume-not-seen", Location("command"), was=word)
         path = find_mounts_path(self.host, self.behaviour)
         self.source_file = path if self.host.exists(path) else None
-        self.content = mounts_file.read(path, self.host, log)
+        self.content = read_mounts_file(path, self.host, log)
         if self.content is None:
             return
         line = command_line.container_command_line(task.name, task.rest)
@@ -92,9 +305,7 @@ class _Start:
         else:
             self._run_container(task.image, self.content, given, line)
 
-    def _run_container(
-        self, image: str, content: mounts_file.Content, given: list[tuple[Location, str]], line: str
-    ) -> None:
+    def _run_container(self, image: str, content: Content, given: list[tuple[Location, str]], line: str) -> None:
         log, host = self.log, self.host
         for location, text in given:
             with log.step(*location):
@@ -103,7 +314,7 @@ class _Start:
                 self.volumes.append(ResolvedMount(location, host.realpath(parts[0]), host.realpath(parts[1]), entry))
                 if parts[2:] and parts[2:] != ["rw"]:
                     log.change("mode-ignored", location, ":".join(parts[2:]))
-        volumes = mounts_file.get_volumes([*content.mounts, *self.volumes])
+        volumes = get_volumes([*content.mounts, *self.volumes])
         environment = list(content.environment)
         if self.behaviour.sets_client_type:
             environment.append("TAO_CLIENT_TYPE=launcher")
@@ -119,7 +330,7 @@ class _Start:
             dropped = [Location("DockerOptions", key=key) for key in options if key not in _CI_OPTIONS]
             for location in [*dropped, *(location for location, _ in given)]:
                 log.change("ci-dropped", location)
-        body = sdk.create_request(image, volumes, environment, options, entrypoint=self.behaviour.entrypoint, log=log)
+        body = create_request(image, volumes, environment, options, entrypoint=self.behaviour.entrypoint, log=log)
         config = body["HostConfig"]
         self.call = Call(
             image,
@@ -167,13 +378,13 @@ class _Start:
                 limits[name] = limit
         return limits
 
-    def _run_in_ci(self, image: str, content: mounts_file.Content, line: str) -> None:
+    def _run_in_ci(self, image: str, content: Content, line: str) -> None:
         tty, options = True, {}
         with self.log.step("DockerOptions"):
             tty = bool(content.options.get("tty", True))
             options = dict(content.options)
         words = ["docker run", "-it" if tty else "-i", "--rm", "--gpus all"]
-        volumes = mounts_file.get_volumes(content.mounts)
+        volumes = get_volumes(content.mounts)
         words.append(" ".join(f"-v {source}:{destination}:rw" for source, destination in volumes.items()))
         words.append(" ".join(f"-e {variable}" for variable in content.environment))
         for key, value in options.items():

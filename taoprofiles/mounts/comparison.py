@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from taoprofiles.launcher.host import runs_in_ci
-from taoprofiles.launcher.sdk import size_in_bytes
+from taoprofiles.launcher.simulation import size_in_bytes
 from taoprofiles.system.filesystem import real_paths
 
 if TYPE_CHECKING:

@@ -8,9 +8,8 @@ from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 from taoprofiles.launcher.host import ENTRY_KEYS, Host, Location
-from taoprofiles.launcher.mounts_file import Content
 from taoprofiles.launcher.prediction import Prediction, Refusal, SilentEffect
-from taoprofiles.launcher.sdk import size_in_bytes
+from taoprofiles.launcher.simulation import Content, size_in_bytes
 from taoprofiles.launcher.versions import Behaviour
 from taoprofiles.mounts.mapping import explain_json_error
 from taoprofiles.rules import container, mounts

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from taoprofiles.launcher import command_line, host, mounts_file, sdk, versions
+from taoprofiles.launcher import command_line, host, versions
 from taoprofiles.launcher import simulation as predict_module
 from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.prediction import Prediction, Refusal
@@ -135,28 +135,28 @@ def test_any_number_of_odd_things_at_once(launchers: list[Launcher], root: Path,
 
 BREAKS = [
     (host, "if named is None:", "if not named:"),
-    (mounts_file, 'encoding="utf-8")', 'encoding="utf-8-sig")'),
-    (mounts_file, "text = io.TextIOWrapper(io.BytesIO(host.read(path)), encoding=\"utf-8\").read()",
+    (predict_module, 'encoding="utf-8")', 'encoding="utf-8-sig")'),
+    (predict_module, "text = io.TextIOWrapper(io.BytesIO(host.read(path)), encoding=\"utf-8\").read()",
      "text = host.read(path).decode()"),
-    (mounts_file, "host.realpath(host.expanduser(entry[key]))", "host.realpath(entry[key])"),
-    (mounts_file, "host.realpath(host.expanduser(entry[key]))", "host.expanduser(entry[key])"),
-    (mounts_file, "            if not host.exists(source):", "            if False:"),
-    (mounts_file, "for mount in mounts}", "for mount in reversed(list(mounts))}"),
+    (predict_module, "host.realpath(host.expanduser(entry[key]))", "host.realpath(entry[key])"),
+    (predict_module, "host.realpath(host.expanduser(entry[key]))", "host.expanduser(entry[key])"),
+    (predict_module, "            if not host.exists(source):", "            if False:"),
+    (predict_module, "for mount in mounts}", "for mount in reversed(list(mounts))}"),
     (predict_module, "host.realpath(parts[0]), host.realpath(parts[1])", "host.realpath(parts[0]), parts[1]"),
     (predict_module, "host.realpath(parts[0]), host", "parts[0], host"),
-    (mounts_file, "={entry['value']}\"", "={entry['value'] or ''}\""),
-    (mounts_file, 'raise RefusedError("KeyError"', 'RefusedError("KeyError"'),
-    (sdk, "1 << 10", "1000"),
-    (sdk, 'text[-1] in "bB"', 'text[-2:] in ("gb", "GB")'),
-    (sdk, "    if not text:\n        return 0\n", ""),
+    (predict_module, "={entry['value']}\"", "={entry['value'] or ''}\""),
+    (predict_module, 'raise RefusedError("KeyError"', 'RefusedError("KeyError"'),
+    (predict_module, "1 << 10", "1000"),
+    (predict_module, 'text[-1] in "bB"', 'text[-2:] in ("gb", "GB")'),
+    (predict_module, "    if not text:\n        return 0\n", ""),
     (predict_module, "if limit and not isinstance", "if not isinstance"),
-    (sdk, '"" if host is None else str(host)', "str(host)"),
-    (sdk, 'key if "/" in key else f"{key}/tcp"', 'f"{key}/tcp"'),
-    (sdk, "None if user is None else str(user)", "user"),
-    (sdk, 'network or "default"', "network"),
-    (sdk, ":rw", ":ro"),
-    (sdk, 'if "ulimits" in options:', 'if options.get("ulimits"):'),
-    (sdk, '"Env": environment or None', '"Env": environment'),
+    (predict_module, '"" if host is None else str(host)', "str(host)"),
+    (predict_module, 'key if "/" in key else f"{key}/tcp"', 'f"{key}/tcp"'),
+    (predict_module, "None if user is None else str(user)", "user"),
+    (predict_module, 'network or "default"', "network"),
+    (predict_module, ":rw", ":ro"),
+    (predict_module, 'if "ulimits" in options:', 'if options.get("ulimits"):'),
+    (predict_module, '"Env": environment or None', '"Env": environment'),
     (host, '"CI_PROJECT_DIR" in environ', 'environ.get("CI_PROJECT_DIR")'),
     (predict_module, 'interactive = "-it" if tty else "-i"', 'interactive = "-it"'),
     (predict_module, 'environment.append("TAO_CLIENT_TYPE=launcher")', "pass"),
