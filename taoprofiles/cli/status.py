@@ -77,7 +77,7 @@ def get_report(context: Context, reader: ProgressReader | None = None) -> Status
     progress: dict[str, Progress] = {}
     last_lines: dict[str, str] = {}
     if runs:  # else nothing is imported for them
-        from taoprofiles.runs.output import last_line
+        from taoprofiles.runs.lookup import last_line
         from taoprofiles.runs.progress import ProgressReader
 
         progress = (reader or ProgressReader()).read(runs)

@@ -1,7 +1,7 @@
 """The program of a kernel that runs in a profile: ipykernel, and what is done about the notebook's own first cells.
 
 It runs in the user's environment, which needs ipykernel and nothing of taoprofiles: it imports the standard library
-only, and runs on Python 3.8. ``taoprof run`` becomes this program (``runs/kernel.py``); what it passes is in the
+only, and runs on Python 3.8. ``taoprof run`` becomes this program (``runs/session.py``); what it passes is in the
 variable TAOPROF_KERNEL.
 """
 

@@ -1,16 +1,20 @@
-"""The runs, active and ended: which there are, what they wrote, and waiting for their end."""
+"""The runs, active and ended: which there are, what they wrote and print; waiting for their end, and stopping them."""
 
 from __future__ import annotations
 
+import io
 import os
+import signal
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
 
 from taoprofiles.errors import NotFoundError, TaoprofError, UsageError
-from taoprofiles.holds.hold import OWN_KINDS, Hold
-from taoprofiles.holds.liveness import find_active_holds
+from taoprofiles.holds.hold import AGENT, OWN_KINDS, RUN_VARIABLE, Hold
+from taoprofiles.holds.liveness import ActiveHolds, find_active_holds
+from taoprofiles.holds.logs import KEPT_LOGS, LogReader, RunLog
 from taoprofiles.holds.manage import active_holds
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.holds.waiting import RETRY_INTERVAL, wait_for_exit
@@ -21,6 +25,7 @@ from taoprofiles.storage.locks import Lock
 from taoprofiles.storage.paths import Context, is_inside
 from taoprofiles.system import processes
 from taoprofiles.system.clusters import ClusterError
+from taoprofiles.system.engine import Engine, EngineError
 from taoprofiles.system.filesystem import answers, real_paths
 
 CLUSTER_INTERVALS = (1.0, 30.0)
@@ -194,3 +199,126 @@ def _runs_writing(real: str, runs: Iterator[Hold]) -> Iterator[Hold]:
 
 def _may_have_written(run: Hold) -> bool:
     return run.ended is None or bool(run.container) or run.status == 0 or parse_launcher_argv(run.command) is None
+
+
+def stop(context: Context, hold_id: str) -> Hold:
+    """Stop the container of a run, or its processes if it has none; then its hold ends by itself.
+
+    Of a notebook, only what its cells started is stopped, not the kernel. Raises what ``find_stoppable`` does, and
+    TaoprofError if the engine refuses, ClusterError if a cluster does.
+    """
+    hold = find_stoppable(context, active_holds(context), hold_id)
+    if hold.cluster is not None:
+        cluster.cancel(context, hold)
+        return hold
+    if hold.container:
+        try:
+            if not Engine(context.environ, address=hold.engine).stop(hold.container):
+                raise NotFoundError(f"container {hold.container[:6]} does not exist any more")
+        except EngineError as error:
+            raise TaoprofError(f"container {hold.container[:6]} could not be stopped: {error}") from None
+        if hold.kind == "found":
+            return hold  # its launcher ends with it
+    pids = _processes(context, hold)
+    if not pids and hold.kind == "run" and processes.alive(hold.pid, hold.start):
+        pids = [hold.pid]  # its command has not been started yet
+    for pid in pids:
+        with suppress(ProcessLookupError, PermissionError):  # it has just ended; the pid may be another user's by now
+            if pid != os.getpid():
+                # An interactive shell ignores SIGTERM, and exits on SIGHUP, as when its terminal closes.
+                os.kill(pid, signal.SIGHUP if hold.kind == "shell" else signal.SIGTERM)
+    return hold
+
+
+def find_stoppable(context: Context, active: ActiveHolds, hold_id: str) -> Hold:
+    """Return the hold whose work can be stopped; its id may be shortened, "-" is the newest run.
+
+    Raises NotFoundError, UsageError if there is nothing to stop or it is on another host.
+    """
+    candidates = [hold for hold in active.holds if hold.kind == "run" or hold_id != "-"]
+    hold = active.find(hold_id) or match_id(candidates, hold_id)
+    if hold.cluster is not None:
+        cluster.refresh(context, [hold])
+        if hold.ended is not None:
+            active.holds.remove(hold)
+            return find_stoppable(context, active, hold_id)
+    hold_id = hold.id
+    if hold.kind == "manual":
+        raise UsageError(f"'{hold_id}' is a manual hold without a command", hint=f"'taoprof release {hold_id}'")
+    if hold.kind == AGENT:
+        raise UsageError(
+            f"'{hold_id}' is a container of NVIDIA's agent, which keeps the record of its job '{hold.job}'",
+            hint=f"let the agent cancel the job; or, without it: docker stop {(hold.container or '')[:12]}",
+        )
+    if hold.cluster is None and hold.host_id != processes.host_id():
+        raise UsageError(f"'{hold_id}' runs on {hold.host}: stop it there")
+    if hold.kind == "notebook" and not (hold.container or _processes(context, hold)):
+        raise UsageError(f"notebook '{hold.reason}' has no running task", hint="shut its kernel down in Jupyter")
+    return hold
+
+
+def _processes(context: Context, hold: Hold) -> list[int]:
+    pids = [pid for pid, tag in processes.with_variable(context.uid, RUN_VARIABLE) if tag == hold.id]
+    if hold.kind == "found" and processes.alive(hold.pid, hold.start):
+        pids.append(hold.pid)
+    return pids
+
+
+LOG_INTERVAL = 0.3
+"""Seconds between two looks at a log that is followed."""
+
+CHECK_INTERVAL = 1.0
+"""Seconds without output after which a look is taken whether the run is over."""
+
+
+def open_log(context: Context, run: Hold) -> LogReader:
+    """Open the log of a run. Raises NotFoundError if it has none, ClusterError."""
+    secrets = cluster.secret_values(context, run.profile or "")
+    if run.cluster == "kubernetes" and ended_run(context, run) is None:
+        return cluster.PodLog(context, run, secrets)
+    try:
+        return RunLog(context, run.id).open(secrets)
+    except NotFoundError:
+        raise NotFoundError(
+            f"run {run.id} has no log: it was an interactive shell, its log could not be written, or there were"
+            f" {KEPT_LOGS} newer runs"
+        ) from None
+
+
+def last_lines(reader: LogReader, number: int | None, *, to_end: bool) -> bytes:
+    """Return the last lines that are in the log by now; all of them if ``number`` is None.
+
+    With ``to_end``, also the beginning of a line that is not complete.
+    """
+    lines: deque[bytes] = deque(maxlen=number)
+    while chunk := reader.read():
+        lines.extend(io.BytesIO(chunk))  # as lines that end with "\n": a progress bar is one line
+    return b"".join(lines) + (reader.rest() if to_end else b"")
+
+
+def last_line(context: Context, run: Hold) -> str:
+    """Return the last line that a run has printed; "" if it has no log, or only the cluster has it."""
+    # First, since the profile is read for its secrets.
+    if run.cluster == "kubernetes" or files.stat_or_none(RunLog(context, run.id).path) is None:
+        return ""
+    try:
+        return open_log(context, run).last_line()
+    except (TaoprofError, OSError):
+        return ""
+
+
+def follow_log(context: Context, run: Hold, reader: LogReader) -> Iterator[bytes]:
+    """Yield what the run prints, until it is over."""
+    find_end = EndWatch(context, run)
+    while True:
+        is_over = find_end() is not None  # first, so that nothing is missed that was printed before
+        if is_over:
+            reader.set_over()
+        end = time.monotonic() + CHECK_INTERVAL
+        while time.monotonic() < end:
+            while chunk := reader.read():
+                yield chunk
+            if is_over:
+                yield reader.rest()
+                return
+            time.sleep(LOG_INTERVAL)

@@ -1,8 +1,11 @@
-"""The targets of a run's notification, which are checked when it starts, and the hooks of a profile."""
+"""The targets of a run's notification, which are checked when it starts, the desktop as one, and a profile's hooks."""
 
 from __future__ import annotations
 
+import html
 import importlib.util
+import os
+import shutil
 import socket
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,10 +14,50 @@ from taoprofiles.errors import UsageError
 from taoprofiles.holds.hold import Hold
 from taoprofiles.masking import mask_target, mask_text
 from taoprofiles.system.commands import exit_on_signals, run_bounded
-from taoprofiles.system.desktop import session_bus
 
 if TYPE_CHECKING:
     from taoprofiles.profiles.rendering import Renderer
+
+
+DESKTOP_TIMEOUT = 10.0
+"""Seconds that the desktop gets to accept a notification."""
+
+_BUS_NAME = "org.freedesktop.Notifications"
+_NO_SERVER = ("ServiceUnknown", "was not provided by any", "not activatable", "Could not activate remote peer")
+"""Parts of the errors that mean that no notification server is on the bus: the D-Bus error name, and the texts of
+dbus-daemon, dbus-broker and sd-bus."""
+
+
+def session_bus(environ: Mapping[str, str]) -> str:
+    """Return the address of the user's session bus, "" if there is none.
+
+    It is the one of systemd's user manager where the environment names none, as in an ssh session or after su.
+    """
+    if environ.get("DBUS_SESSION_BUS_ADDRESS"):
+        return environ["DBUS_SESSION_BUS_ADDRESS"]
+    path = os.path.join(environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}", "bus")
+    return f"unix:path={path}" if os.path.exists(path) else ""
+
+
+def notify_desktop(environ: Mapping[str, str], title: str, body: str) -> str:
+    """Show a notification; return why that failed, "" if it did not or there is no desktop session to show it in."""
+    address = session_bus(environ)
+    if not address:
+        return ""
+    environ = {**environ, "DBUS_SESSION_BUS_ADDRESS": address}
+    body = html.escape(body, quote=False)  # it may have markup
+    if shutil.which("busctl", path=environ.get("PATH")):
+        call = (_BUS_NAME, f"/{_BUS_NAME.replace('.', '/')}", _BUS_NAME, "Notify", "susssasa{sv}i")
+        words = ["busctl", "--user", "--", "call", *call, "taoprofiles", "0", "", title, body, "0", "0", "-1"]
+    elif shutil.which("notify-send", path=environ.get("PATH")):
+        words = ["notify-send", "--app-name=taoprofiles", "--", title, body.replace("\\", "\\\\")]
+    else:
+        return "neither busctl nor notify-send is installed"
+    done = run_bounded(words, environ, DESKTOP_TIMEOUT)
+    if done.status == 0 or any(text in done.err for text in _NO_SERVER):
+        return ""
+    return done.problem or (done.err.strip().splitlines() or [f"exit status {done.status}"])[-1]
+
 
 DESKTOP, NONE = "desktop", "none"
 

@@ -25,12 +25,19 @@ from taoprofiles.holds.hold import Hold, format_age
 from taoprofiles.holds.notifications import Notification
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.masking import MASK, MIN_SECRET_LENGTH, mask_target, mask_text, printable
-from taoprofiles.runs.notify import DESKTOP, SEND_TIMEOUT, TIME_LIMIT, get_outcome, new_apprise, run_hook
+from taoprofiles.runs.notify import (
+    DESKTOP,
+    SEND_TIMEOUT,
+    TIME_LIMIT,
+    get_outcome,
+    new_apprise,
+    notify_desktop,
+    run_hook,
+)
 from taoprofiles.runs.progress import read_last
 from taoprofiles.storage.best_effort import add_message
 from taoprofiles.storage.locks import Lock
 from taoprofiles.storage.paths import Context
-from taoprofiles.system import desktop
 from taoprofiles.system.systemd import SCOPE_TIMEOUT, Manager
 
 ATTEMPTS = 3
@@ -109,7 +116,7 @@ def _send(context: Context, target: str, message: Message) -> str:
     """Send to one target; return what went wrong, without any part of the target that may be secret."""
     try:
         if target == DESKTOP:
-            return desktop.notify(context.environ, message.title, message.body)
+            return notify_desktop(context.environ, message.title, message.body)
         return _send_by_apprise(target, message)
     except Exception as error:  # noqa: BLE001 - of a plugin: the run and the other targets must not suffer
         return _without_secrets(f"{type(error).__name__}: {error}", target)

@@ -2,37 +2,46 @@
 
 Its environment gets the profile's variables, the path of its own mounts file or of the shared one, and the run tag by
 which what it starts is recognised. The hold ends with the process, or with what it started if that is still running.
+
+``taoprof run NAME -- PYTHON -m ipykernel_launcher …`` becomes such a kernel: the process is replaced, not the kernel's
+parent, so pid, signals and the parent that the kernel watches are those of a plain kernel. If the profile cannot be
+used, it becomes a kernel whose cells say why.
 """
 
 from __future__ import annotations
 
 import atexit
+import json
 import os
+import shutil
 import sys
 import threading
 import time
 from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from taoprofiles.errors import InvalidStateError, TaoprofError
+from taoprofiles.errors import InvalidStateError, NotFoundError, TaoprofError, UsageError, reason_of
 from taoprofiles.holds.hold import RUN_VARIABLE, Hold, results_conflicts, shorten_command
 from taoprofiles.holds.liveness import find_active_holds
 from taoprofiles.holds.records import ContainerTask, HoldRecords
 from taoprofiles.masking import mask_command
 from taoprofiles.mounts import mapping
+from taoprofiles.profiles import kernels
 from taoprofiles.profiles.store import Store
 from taoprofiles.rules.command_paths import CommandContext, find_host_results
+from taoprofiles.runs import kernel_program
 from taoprofiles.runs.resources import require_free_results
 from taoprofiles.runs.run import EXIT_TIMEOUT, PROFILE_VARIABLE, Run, RunOptions, prepare
 from taoprofiles.storage import files
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock
-from taoprofiles.storage.paths import Context
+from taoprofiles.storage.paths import Context, to_bytes
 from taoprofiles.system import processes
 
 if TYPE_CHECKING:
     from taoprofiles.profiles.rendering import Renderer
     from taoprofiles.runs.kernel_program import ProfileKernel
+
 
 _OWN_VARIABLES = (PROFILE_VARIABLE, RUN_VARIABLE, "LAUNCHER_MOUNTS")
 
@@ -346,3 +355,70 @@ def _update(environ: MutableMapping[str, str], values: Mapping[str, str | None])
             environ.pop(name, None)
         else:
             environ[name] = value
+
+
+def is_kernel_command(command: list[str], options: RunOptions) -> bool:
+    """Check whether a run is a kernel with its own mounts file."""
+    return command[1:3] == ["-m", "ipykernel_launcher"] and not options.shared and not (options.image or options.on)
+
+
+def start_kernel(context: Context, name: str, command: list[str], options: RunOptions) -> NoReturn:
+    """Become the kernel. Raises TaoprofError only if no Python with ipykernel is left that could show the reason."""
+    python = command[0]
+    try:
+        problem = kernels.python_problem(python, context.environ)
+        if problem:
+            raise UsageError(
+                f"'{python}' cannot run a kernel: {problem}",
+                hint=f"to choose another Python: taoprof kernel install {name} --python PATH",
+            )
+        reason = os.path.basename(context.environ.get(NAME_VARIABLE, "")) or "kernel"
+        run = prepare(context, name, [], kind="notebook", reason=reason, options=options)
+        try:
+            _exec_kernel(python, command[3:], _kernel_environ(context, run, python), _kernel_settings(context, run))
+        except BaseException:
+            run.discard()
+            raise
+    except TaoprofError as error:
+        _exec_failing_kernel(context, name, command, error)
+
+
+def _kernel_settings(context: Context, run: Run) -> dict[str, object]:
+    names = (*run.variables, PROFILE_VARIABLE, "LAUNCHER_MOUNTS")
+    before = {name: context.environ.get(name) for name in names}
+    os.set_inheritable(run.liveness_fd, True)
+    return {"profile": run.hold.profile, "run": run.hold.id, "fd": run.liveness_fd, "before": before}
+
+
+def _kernel_environ(context: Context, run: Run, python: str) -> dict[str, str]:
+    """Return the environment of the kernel; the commands beside its Python and 'taoprof' are on PATH."""
+    environ = {name: value for name, value in run.environ.items() if name != RUN_VARIABLE}
+    folders = context.environ.get("PATH", os.defpath).split(os.pathsep)
+    before = [folder for folder in (os.path.dirname(python),) if folder not in folders]
+    after = [folder for folder in (os.path.dirname(kernels.taoprof()),) if folder not in [*before, *folders]]
+    return {**environ, "PATH": os.pathsep.join([*before, *folders, *after])}
+
+
+def _exec_kernel(
+    python: str, arguments: list[str], environ: Mapping[str, str], settings: dict[str, object]
+) -> NoReturn:
+    environ = {**environ, kernel_program.SETTINGS: json.dumps(settings)}
+    encoded = {to_bytes(name): to_bytes(value) for name, value in environ.items()}
+    try:
+        os.execve(python, [python, kernel_program.__file__, *arguments], encoded)  # noqa: S606
+    except (OSError, ValueError) as error:
+        raise TaoprofError(f"'{python}' cannot be started: {reason_of(error)}") from None
+
+
+def _exec_failing_kernel(context: Context, name: str, command: list[str], error: TaoprofError) -> NoReturn:
+    """Become a kernel whose cells fail with the error. The server's own Python has ipykernel if no other has it."""
+    if isinstance(error, NotFoundError):
+        error.hint = f"'taoprof list' shows all; to remove this kernel: taoprof kernel remove {name}"
+    text = "; ".join([error.message, *error.problems]) + (f". hint: {error.hint}" if error.hint else "")
+    settings: dict[str, object] = {"error": f"{text}. Then restart the kernel"}
+    server = files.try_read(f"/proc/{os.getppid()}/cmdline", 1 << 20)[0].partition(b"\0")[0].decode(errors="replace")
+    for candidate in (command[0], sys.executable, server, "python3"):
+        python = shutil.which(candidate, path=context.environ.get("PATH"))
+        if python is not None and not kernels.python_problem(python, context.environ):
+            _exec_kernel(python, command[3:], context.environ, settings)
+    raise error

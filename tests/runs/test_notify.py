@@ -22,7 +22,6 @@ from taoprofiles.holds.records import HoldRecords
 from taoprofiles.runs import notify, sender
 from taoprofiles.storage.locks import Lock
 from taoprofiles.storage.paths import Context
-from taoprofiles.system import desktop as desktops
 from taoprofiles.system import processes
 from tests.support.commands import Terminal, one_clear_error
 from tests.support.engine import until
@@ -167,9 +166,9 @@ def test_a_desktop_without_busctl_is_told_by_notify_send(bus: SessionBus, tmp_pa
     (tmp_path / "notify-send").symlink_to(str(program))
     environ = {"PATH": str(tmp_path), "DBUS_SESSION_BUS_ADDRESS": bus.address}
     title, body = "-b finished", "a < b\nC:\\nine"
-    assert desktops.notify(environ, title, body) == ""
+    assert notify.notify_desktop(environ, title, body) == ""
     with NotificationServer(bus.address) as server:
-        assert desktops.notify(environ, title, body) == ""
+        assert notify.notify_desktop(environ, title, body) == ""
         assert [shown[2:] for shown in server.shown] == [(title, "a &lt; b\nC:\\nine")]
 
 

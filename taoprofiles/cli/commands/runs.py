@@ -28,8 +28,8 @@ def run_command(context: Context, args: argparse.Namespace) -> Result:
     from dataclasses import replace
 
     from taoprofiles.holds.waiting import wait_until_free
-    from taoprofiles.runs import kernel
     from taoprofiles.runs import run as runs
+    from taoprofiles.runs import session
     from taoprofiles.system.gpus import parse_gpus
 
     if not args.command:
@@ -48,8 +48,8 @@ def run_command(context: Context, args: argparse.Namespace) -> Result:
         terminal=sys.stdin.isatty() and sys.stdout.isatty() and not args.json and not args.detach,
     )
 
-    if kernel.is_kernel(args.command, options) and not (args.json or args.detach):
-        kernel.start(context, args.name, args.command, options)
+    if session.is_kernel_command(args.command, options) and not (args.json or args.detach):
+        session.start_kernel(context, args.name, args.command, options)
 
     if args.detach and args.on is None:  # a job of a cluster goes on by itself
         return _detach(context, args, options)
@@ -106,13 +106,13 @@ def _submit(run: Run) -> Result:
 
 
 def logs_command(context: Context, args: argparse.Namespace) -> Result:
-    from taoprofiles.runs import lookup, output
+    from taoprofiles.runs import lookup
 
     if args.follow and args.json:
         raise UsageError("-f cannot be combined with --json")
     run = lookup.find_run(context, args.run)
-    reader = output.open_log(context, run)
-    text = output.last_lines(reader, args.lines, to_end=not args.follow)
+    reader = lookup.open_log(context, run)
+    text = lookup.last_lines(reader, args.lines, to_end=not args.follow)
     if args.json:
         lines = text.decode("utf-8", "replace").splitlines()
         return Result({"id": run.id, "name": run.profile, "lines": lines})
@@ -120,7 +120,7 @@ def logs_command(context: Context, args: argparse.Namespace) -> Result:
     if run.cluster is not None and not text and lookup.ended_run(context, run) is None:
         print_progress(f"run {run.id} has printed nothing yet: {run.state or run.phase}")
     if args.follow:
-        for more in output.follow(context, run, reader):
+        for more in lookup.follow_log(context, run, reader):
             print_raw(more)
     return Result({})
 
@@ -155,7 +155,7 @@ def shell_command(context: Context, args: argparse.Namespace) -> Result:
 
 def stop_command(context: Context, args: argparse.Namespace) -> Result:
     from taoprofiles.holds.waiting import leave_queue
-    from taoprofiles.runs.stop import find_stoppable, stop
+    from taoprofiles.runs.lookup import find_stoppable, stop
 
     if leave_queue(context, args.id):
         return Result({"id": args.id, "container": None}, [f"{args.id}: left the queue"])
