@@ -12,12 +12,12 @@ from taoprofiles.check import fix
 from taoprofiles.check.target import CheckTarget
 from taoprofiles.errors import UsageError
 from taoprofiles.launcher import argv, home_probe, installed, versions
-from taoprofiles.launcher.argv import MAIN_PROGRAMS, container_words, launcher_words, parse_launcher_argv, unwrapped
+from taoprofiles.launcher.argv import MAIN_PROGRAMS, container_words, launcher_words, simple_commands, unwrapped
 from taoprofiles.launcher.command_line import known_images
 from taoprofiles.launcher.host import Host, resolve, runs_in_ci
 from taoprofiles.launcher.prediction import MOST_REFUSALS, Call, Prediction, Refusal, StartLog
 from taoprofiles.launcher.simulation import Content, get_volumes, predict, read_mounts_file, size_in_bytes
-from taoprofiles.masking import is_secret
+from taoprofiles.masking import is_secret, mask_text
 from taoprofiles.mounts import mapping
 from taoprofiles.rules import container, direct, machine, mounts
 from taoprofiles.rules.command_paths import CommandContext, check_command, check_program, explain_task, find_results
@@ -104,9 +104,10 @@ def check(
             context, target, command, command_context, is_profile_given=is_profile_given, image=image, gpus=gpus
         )
     findings, dropped_in_ci = list(target.findings), []
-    if command and words is None:
-        what = f"'{command[0]}' is no launcher, no 'docker run' and no task of TAO: this command is not checked, only "
-        what += "the mounts are"
+    words, others = _launchers(command)
+    if others and not direct.tasks(command)[0]:
+        rest = "this command is not checked" + ("" if words else ", only the mounts are")
+        what = f"'{mask_text(others[0])}' is no launcher, no 'docker run' and no task of TAO: {rest}"
         findings.append(warning("command-not-checked", "command", what, hint="give the command itself after '--'"))
     if not command or words is not None:
         findings += _ignored_keys(target)
@@ -131,6 +132,16 @@ def check(
     findings = fix.add_commands(context, findings, target, is_profile_given=is_profile_given)
     findings = sorted(by_severity(findings), key=lambda finding: finding.id != _EXTERNAL_CHANGE_ID)[:MOST_FINDINGS]
     return Report(target.name, target.path, installed_launcher, version, prediction, dropped_in_ci, findings, secrets)
+
+
+def _launchers(command: list[str]) -> tuple[list[str] | None, list[str]]:
+    """Return the words of the first launcher that a command starts, and the programs that are none."""
+    commands = simple_commands(command)
+    launchers = [launcher_words(words) for words in commands]
+    words, ignored = next(filter(None, launchers), None), direct.WITHOUT_WORK if len(commands) > 1 else ()
+    pairs = zip(commands, launchers, strict=True)
+    others = [name for (name, *_), launcher in pairs if launcher is None and name not in ignored]
+    return words, others or ([] if words else command[:1])
 
 
 def _as_task(command: list[str], *, image: str | None, is_other: bool) -> list[str]:
@@ -257,7 +268,7 @@ def _check_start(
     known = {(finding.id, finding.where) for finding in target.findings}
     problems = check_start(prediction, target.file, command_context.behaviour, host)
     yield from (finding for finding in problems if (finding.id, finding.where) not in known)
-    words = launcher_words(unwrapped(command)) or []
+    words = _launchers(command)[0] or []
     if refusal := next((r for r in prediction.refusals if r.location.section == "command"), None):
         if refusal.message.startswith("invalid choice"):
             images = known_images(command_context.behaviour, host)
@@ -360,9 +371,7 @@ def _check_content(
         yield from container.check_ci_values(content.mounts, content.variables, locate)
     yield from check_command(command, replace(command_context, mounts=get_volumes(content.mounts)))
     mounts = get_volumes(content.mounts)
-    launch = parse_launcher_argv(unwrapped(command))
-    words = launch.words if launch is not None else command or ["train"]
-    results = find_results(words, replace(command_context, mounts=mounts))
+    results = find_results(command or ["train"], replace(command_context, mounts=mounts))
     yield from machine.check_folders(
         context, content.mounts, locate, mounted=mounts, user=docker.get("user"), results=results,
         profile=target.name,

@@ -18,7 +18,7 @@ from taoprofiles.errors import InvalidStateError, TaoprofError, UsageError
 from taoprofiles.holds.hold import HeldError
 from taoprofiles.jupyter import display
 from taoprofiles.jupyter.display import COMMANDS, OPTIONS, Output, as_cell
-from taoprofiles.launcher.argv import PROGRAMS, commands_of_script, parse_launcher_argv, unwrapped
+from taoprofiles.launcher.argv import PROGRAMS, commands_of_script, parse_launcher_argv, simple_commands, unwrapped
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store
 from taoprofiles.runs import kernel_program
@@ -206,8 +206,7 @@ class Extension:
         words = [
             os.fsdecode(word) for word in (arguments[1] if event == "subprocess.Popen" else ["sh", "-c", *arguments])
         ]
-        is_script = words[1:2] == ["-c"] and os.path.basename(words[0]) in SCRIPT_MAGICS
-        self._require_free_results(commands_of_script(words[2]) if is_script else [words])
+        self._require_free_results(simple_commands(words))
 
     def _require_free_results(self, commands: Iterable[list[str]]) -> None:
         """Refuse a training that would write to the results folder of another one; the cell fails."""

@@ -10,7 +10,6 @@ import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import NamedTuple
 
 from taoprofiles.errors import UsageError
@@ -32,14 +31,21 @@ VOLUME = "--volume"
 """Option of nvidia-tao 6.0.0 and later: SRC:DST, a further mount. Its value does not pass through a shell."""
 
 
-_WRAPPERS = frozenset(
+WRAPPERS = frozenset(
     "chrt doas env exec ionice nice nohup numactl setsid srun stdbuf strace sudo systemd-run taskset time timeout "
     "unbuffer".split()
 )
 """Programs that start the command behind their own options, with its words unchanged."""
 
 
+SHELLS = ("bash", "sh", "dash", "zsh")
+
 _ASSIGNMENT = r"[A-Za-z_]\w*="
+_KEYWORDS = frozenset("then do else if elif while until time exec ! {".split())
+_COMMENT = re.compile(r"""((?:[^\s'"\\#;&|()]|\\.|'[^']*'|"(?:\\.|[^"\\])*"|(?<=[^\s;&|()])\#)+)|\#[^\n]*""", re.S)
+"""A word, or a comment: ``#`` begins one only in front of a word."""
+_HERE_DOCUMENT = re.compile(r"(?<!<)<<-?\s*['\"]?(\w+)")
+_LINES_OF_QUOTE = 50
 
 
 class LauncherCommand(NamedTuple):
@@ -86,29 +92,81 @@ def launcher_words(argv: Sequence[str]) -> list[str] | None:
 
 def unwrapped(argv: Sequence[str]) -> list[str]:
     """Return ``argv`` without ``env``, ``nohup``, ``timeout 1h`` and the like in front of a launcher."""
-    if argv and os.path.basename(argv[0]) in _WRAPPERS:
+    if argv and os.path.basename(argv[0]) in WRAPPERS:
         for position in range(1, len(argv)):
             if os.path.basename(argv[position]).startswith((*PROGRAMS, "python")) and launcher_words(argv[position:]):
                 return list(argv[position:])
     return list(argv)
 
 
+def script_of(argv: Sequence[str]) -> str | None:
+    """Return the script of ``bash -lc SCRIPT``, also behind ``timeout 1h`` and the like; None for any other command."""
+    is_wrapped = bool(argv) and os.path.basename(argv[0]) in WRAPPERS
+    starts = range(len(argv) if is_wrapped else min(len(argv), 1))
+    start = next((number for number in starts if os.path.basename(argv[number]) in SHELLS), len(argv))
+    words, is_script = iter(argv[start + 1 :]), False
+    for word in words:
+        if word[:1] not in ("-", "+"):
+            return word if is_script else None
+        if not word.startswith("--"):
+            is_script |= word[0] == "-" and "c" in word
+            if word[-1] in "oO":  # -o pipefail
+                next(words, None)
+    return None
+
+
+def simple_commands(argv: Sequence[str]) -> list[list[str]]:
+    """Return the commands that a command consists of: those of the script of ``bash -c``, else itself."""
+    script = script_of(argv)
+    if script is None:
+        return [unwrapped(argv)] if argv else []
+    return [command for words in commands_of_script(script) for command in simple_commands(words)]
+
+
 def commands_of_script(script: str, *, keeps_assignments: bool = False) -> Iterator[list[str]]:
     """Yield the words of each simple command of a shell script, by default without assignments in front of it.
 
-    The quotes are removed and nothing is expanded; a line with an open quote is left out.
+    Quotes, comments and keywords in front of a command, such as ``do``, are removed, and nothing is expanded. A line
+    with a quote that stays open is one word, which begins like the line.
     """
-    for line in script.replace("\\\n", " ").splitlines():
-        lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
-        lexer.whitespace_split, lexer.commenters = True, ""
+    for tokens in _token_lines(script):
         words: list[str] = []
-        with suppress(ValueError):
-            for word in [*lexer, ";"]:
-                if word and set(word) <= set(";&|()"):
+        for word in [*tokens, ";"]:
+            if word and set(word) <= set(";&|()"):
+                if words:
                     yield words
-                    words = []
-                elif words or keeps_assignments or not re.match(_ASSIGNMENT, word):
-                    words.append(word)
+                words = []
+            elif words or not (word in _KEYWORDS or (not keeps_assignments and re.match(_ASSIGNMENT, word))):
+                words.append(word)
+
+
+def _token_lines(script: str) -> Iterator[list[str]]:
+    """Yield the words and operators of each line; one whose quote stays open continues in the lines below."""
+    lines, number, end_of_text = script.replace("\\\n", " ").splitlines(), 0, ""
+    while number < len(lines):
+        line, count, most = lines[number], 1, 1 if end_of_text else _LINES_OF_QUOTE
+        while (tokens := _tokens("\n".join(lines[number : number + count]))) is None and count < most:
+            count += 1
+        if tokens is not None:
+            yield tokens
+        elif not end_of_text:  # else an apostrophe in the text of a here-document is no quote
+            yield [f"{line.split()[0]} …"]
+        number += 1 if tokens is None else count
+        if end_of_text:
+            end_of_text = "" if line.strip() == end_of_text else end_of_text
+        elif match := _HERE_DOCUMENT.search(line):
+            end_of_text = match[1]
+
+
+def _tokens(text: str) -> list[str] | None:
+    """Return the words and operators of a part of a script, None if a quote stays open."""
+    uncommented = _COMMENT.sub(lambda match: match[1] or "", text)
+    lexer = shlex.shlex(uncommented, posix=True, punctuation_chars=True)
+    lexer.whitespace_split, lexer.commenters = True, ""
+    try:
+        return list(lexer)
+    except ValueError:
+        return None
 
 
 def parse_launcher_argv(argv: Sequence[str]) -> LauncherCommand | None:

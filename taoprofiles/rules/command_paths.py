@@ -11,7 +11,15 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from taoprofiles.launcher.argv import GROUPS, HANDLERS, VOLUME, add_volumes, parse_launcher_argv, unwrapped
+from taoprofiles.launcher.argv import (
+    GROUPS,
+    HANDLERS,
+    VOLUME,
+    add_volumes,
+    parse_launcher_argv,
+    script_of,
+    simple_commands,
+)
 from taoprofiles.launcher.host import runs_without_docker
 from taoprofiles.launcher.quoting import (
     SHELLS_OWN,
@@ -75,7 +83,8 @@ class CommandContext:
 
     Without the launcher, ``prefix`` are the words in front of the task's command, () if they must not be shown;
     ``volumes`` are destinations whose content is not on this host, and ``gpus`` is the number of the container's GPUs,
-    None if that is not known. With ``reads_specs`` false, spec files are not read: they are another machine's.
+    None if that is not known. With ``reads_specs`` false, spec files are not read: they are another machine's. With
+    ``is_script``, the command is one of a script, which may set variables itself.
     """
 
     mounts: Mapping[str, str]
@@ -92,6 +101,7 @@ class CommandContext:
     volumes: Sequence[str] = ()
     gpus: int | None = None
     reads_specs: bool = True
+    is_script: bool = False
 
     @property
     def is_without_docker(self) -> bool:
@@ -124,12 +134,19 @@ class PathArgument(NamedTuple):
 
 
 def check_command(command: Sequence[str], context: CommandContext) -> list[Finding]:
-    """Return the findings about a launcher command and the spec files that it names; [] for any other command."""
-    words = unwrapped(command)
-    launch = parse_launcher_argv(words)
-    if launch is None:
-        return []
-    return [*_check_wrappers(command[: len(command) - len(words)], words, context), *check_task(launch.words, context)]
+    """Return the findings about launcher commands and the spec files that they name; [] for any other command.
+
+    A launcher that a script starts gets its words from that, unchanged.
+    """
+    if script_of(command) is not None:
+        context = replace(context, is_script=True, is_quoted=False, is_run=False)
+    findings = []
+    for words in simple_commands(command):
+        launch = parse_launcher_argv(words)
+        if launch is not None:
+            wrappers = () if context.is_script else command[: len(command) - len(words)]
+            findings += [*_check_wrappers(wrappers, words, context), *check_task(launch.words, context)]
+    return findings
 
 
 def _check_wrappers(wrappers: Sequence[str], words: Sequence[str], context: CommandContext) -> Iterator[Finding]:
@@ -167,8 +184,13 @@ def check_task(words: Sequence[str], context: CommandContext) -> list[Finding]:
 def find_results(words: Sequence[str], context: CommandContext) -> list[str]:
     """Return the folders in the container into which a task writes: by its command, its spec files or the layout.
 
-    A spec file on a file server that does not answer is left out.
+    A spec file on a file server that does not answer is left out. Of a script, each command is such a task.
     """
+    script = script_of(words)
+    if script is not None:
+        arguments = words[words.index(script) + 1 :]  # of which the script's "$@" may be
+        of_each = (find_results(command, context) for command in [*simple_commands(words), arguments])
+        return list(dict.fromkeys(itertools.chain.from_iterable(of_each)))
     named = results_folders(words, context.variables)
     if results_folders(words, {}) or not context.reads_specs:  # the command names them
         return named
@@ -330,7 +352,9 @@ class _CommandChecker:
                 self._add("arg-empty-variable", argument, "it has no value", why, hint, severity=severity)
         for number, key, word in _valued(self.words):
             unset = self._unset(word)
-            if unset:
+            if unset and self._context.is_script:
+                self._unset_words.add(number)
+            elif unset:
                 self._unset_words.add(number)
                 why = "taoprof does not know the variables of a notebook or another shell"
                 argument = PathArgument(number, key, word)

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from taoprofiles.launcher.argv import RunnerCommand, commands_of_script, launcher_words, unwrapped
+from taoprofiles.launcher.argv import WRAPPERS, RunnerCommand, launcher_words, script_of, simple_commands
 from taoprofiles.launcher.host import Host, Location, ResolvedMount
 from taoprofiles.launcher.versions import find_tag, is_tao_image
 from taoprofiles.masking import is_secret, mask_command, mask_text
@@ -40,6 +40,8 @@ _DATA_SERVICES = frozenset("analytics annotations augmentation auto_label embedd
 _SHM = "/dev/shm"  # noqa: S108 - the shared memory of this host, which is only measured
 UNCHECKED = ("paths-unchecked", "spec-unchecked")
 """Findings that name what could not be looked at."""
+WITHOUT_WORK = ("cd", "export", "set", "for", "done", "fi", "}")
+"""Words of a script behind which is no task."""
 _NO_COMMAND_SINCE = (6, 0, 0)
 """From this release on an image that is started without a command runs the old microservice."""
 
@@ -162,21 +164,14 @@ def tasks(words: Sequence[str]) -> tuple[list[list[str]], list[str]]:
     ``bash -c 'A && B'`` has two commands; a task that is started as a Python module becomes its own name.
     """
     known, others = [], []
-    for command in _commands(words):
-        task = _task(command)
+    for command in simple_commands(words):
+        starts = range(len(command) if os.path.basename(command[0]) in WRAPPERS else 1)
+        task = next(filter(None, (_task(command[start:]) for start in starts)), None)
         if task is not None:
             known.append(task)
-        else:
+        elif command[0] not in WITHOUT_WORK or script_of(words) is None:
             others.append(os.path.basename(command[0]))
     return known, others
-
-
-def _commands(words: Sequence[str]) -> list[list[str]]:
-    words = unwrapped(words)
-    name = os.path.basename(words[0]) if words else ""
-    if name in ("bash", "sh") and len(words) > 2 and words[1].startswith("-") and words[1].endswith("c"):
-        return [command for command in commands_of_script(words[2]) if command and command[0] not in ("cd", "export")]
-    return [list(words)] if words else []
 
 
 def _task(words: Sequence[str]) -> list[str] | None:
@@ -221,6 +216,7 @@ def check(
     command_context = replace(
         command_context, mounts=start.mounted, volumes=start.volumes, gpus=start.gpu_count, is_quoted=True,
         files=_RemoteFiles(start) if is_remote else command_context.files, reads_specs=not is_remote,
+        is_script=script_of(start.words) is not None,
         environ={k: v for k, v in context.environ.items() if k != "TAO_DOCKER_DISABLE"},
     )  # fmt: skip
     known, others = tasks(start.words)

@@ -43,6 +43,8 @@ def ids(done: CommandResult) -> list[str]:
         "dino train -e {0}",
         "python -m nvidia_tao_pytorch.cv.nvpanoptix3d.entrypoint.nvpanoptix3d train -e {0}",
         "bash -c 'cd /x && dino train -e {0}'",
+        "timeout 1h sh -euo pipefail -c 'for i in 1; do dino train -e {0} results_dir=/specs/$i; done # it'\\''s'",
+        "nohup dino train -e {0}",
         "a_network_of_next_year train -e {0}",
     ],
 )
@@ -103,12 +105,13 @@ def test_the_variables_of_a_profile_are_those_of_a_docker_run(home: Home) -> Non
         ("python train.py", "'python' is no launcher, no 'docker run' and no task of TAO"),
         (f"docker run --gpus all {IMAGE} python train.py", "'python' is not a task of TAO"),
         (f"docker run --gpus all --env-file e {IMAGE} dino train", "not checked: --env-file"),
+        ("bash -c 'tao model dino train; python train.py'", "'python' is no launcher"),
         ("docker compose up", "'docker' is no launcher, no 'docker run' and no task of TAO"),
     ],
 )
 def test_what_is_not_understood_is_named(home: Home, command: str, what: str) -> None:
     for name in ([], ["p"]):
-        done = call(home, "check", *name, "--", *command.split())
+        done = call(home, "check", *name, "--", *shlex.split(command))
         assert what in done.out
         assert "no problems found" not in done.out
 
@@ -185,6 +188,13 @@ def test_the_forms_of_gpus(gpus: str, expected: object) -> None:
     run = parse(["docker", "run", "--gpus", gpus, "x"])
     assert run is not None
     assert run.gpus == expected
+
+
+@pytest.mark.parametrize("script", ["dino train; python train.py", "dino train -e x\npython it's"])
+def test_each_command_of_a_script_that_is_not_understood_is_named(home: Home, script: str) -> None:
+    assert "'python" in call(home, "check", "p", "--", "bash", "-c", script).out
+    missing = call(home, "--json", "check", "--", "bash", "-c", script)
+    assert ids(missing) == ["no-mapping-file"], "a task of TAO, but there are no mounts"
 
 
 @pytest.mark.parametrize(

@@ -165,6 +165,10 @@ def test_a_run_keeps_a_record_where_the_bank_has_a_folder(home: Home) -> None:
     (record,) = records(folder)
     assert (record["id"], record["terminal_state"], record["backend_ref"]) == (before["id"], "ERROR", record["id"][-5:])
     assert (record["network_arch"], record["action"]) == ("sh", "run")
+    (folder / f"{record['id']}.json").unlink()
+    assert call(home, "run", "a", "--", "sh", "-c", "exit 3; cd /; dino train").status == 3
+    (record,) = records(folder)
+    assert (record["network_arch"], record["action"]) == ("dino", "train")
 
 
 def test_states_of_records(home: Home, tmp_path: Path) -> None:

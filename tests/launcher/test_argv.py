@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taoprofiles.errors import UsageError
-from taoprofiles.launcher.argv import PROGRAMS, LauncherCommand, container_words, parse_launcher_argv
+from taoprofiles.launcher.argv import (
+    PROGRAMS,
+    LauncherCommand,
+    container_words,
+    parse_launcher_argv,
+    script_of,
+    simple_commands,
+)
 
 
 @pytest.mark.parametrize(
@@ -131,3 +138,54 @@ def test_the_words_in_the_container(argv: str, words: str) -> None:
 def test_what_starts_no_task(argv: str) -> None:
     with pytest.raises(UsageError):
         container_words(argv.split())
+
+
+@pytest.mark.parametrize(
+    ("command", "script"),
+    [
+        ("bash -c X", "X"),
+        ("/bin/sh -lc X name", "X"),
+        ("bash -euo pipefail -c X", "X"),
+        ("bash --login -c +o posix X", "X"),
+        ("env A=b timeout 1h bash -l -c X", "X"),
+        ("bash X -c", None),
+        ("bash -c", None),
+        ("bash", None),
+        ("bash -o", None),
+        ("dino -c X", None),
+        ("dino bash -c X", None),
+        ("", None),
+    ],
+)
+def test_the_script_of_a_shell(command: str, script: str | None) -> None:
+    assert script_of(command.split()) == script
+
+
+@pytest.mark.parametrize(
+    ("script", "commands"),
+    [
+        ("cd /x && A=1 dino train; (b | c)", ["cd /x", "dino train", "b", "c"]),
+        ("for i in 1 2; do dino train -e $i; done", ["for i in 1 2", "dino train -e $i", "done"]),
+        ("if ! time exec dino train\nthen a; fi", ["dino train", "a", "fi"]),
+        ("# it's a comment; no command\ndino a#b c # it's", ["dino a#b c"]),
+        ('dino "a\nb" c\nd', ["dino a\nb c", "d"]),
+        ("dino train \\\n -e x", ["dino train -e x"]),
+        ("it's\na\n", ["it's …", "a"]),
+        ("cat <<'E'\nit's\nE\ndino", ["cat << E", "E", "dino"]),
+        ("cat <<< x\nit's\nE", ["cat <<< x", "it's …", "E"]),
+        ("bash -c 'a; sh -c b'; c", ["a", "b", "c"]),
+        ("timeout 9 tao model dino train", ["tao model dino train"]),
+        (" \n;&", []),
+    ],
+)
+def test_the_commands_of_a_script(script: str, commands: list[str]) -> None:
+    assert [" ".join(words) for words in simple_commands(["bash", "-c", script])] == commands
+
+
+@given(st.text("abc 'is\"#\\\n;&|()<E$-", max_size=40))
+def test_any_script_can_be_read(script: str) -> None:
+    assert all(words for words in simple_commands(["sh", "-c", script]))
+
+
+def test_a_long_script_with_open_quotes_takes_no_time() -> None:
+    assert len(simple_commands(["sh", "-c", "a 'b\n" + 'c "d\n' * 10_001 + "e"])) > 100

@@ -468,6 +468,8 @@ def test_the_results_folder_of_a_spec_file_is_reserved(sandbox: Sandbox) -> None
     refused = sandbox.run(*words)
     assert (refused.returncode, f"pid {run.pid}" in refused.stderr) == (5, True)
     sandbox.run(*words, f"results_dir={inside}/z", check=True)
+    script = f"cd / && : dino train -e {inside}/two.yaml"
+    assert sandbox.run("run", "a", "--", "bash", "-lc", script).returncode == 5, "the commands of a script count"
     tao.end(3)
     assert run.wait(20) == 3
 
