@@ -220,7 +220,7 @@ def test_the_prompt_of_a_shell_starts_no_process(used: Home, shell: str) -> None
 @pytest.mark.parametrize("shell", SHELLS)
 def test_the_mark_of_a_project_follows_every_change(used: Home, shell: str) -> None:
     """In the same folder too, and by its real path; what a folder is called is never executed."""
-    below = used.root / "$(touch x)`touch x`%{\\e[31m%}'\"\nx" / "*"
+    below = used.root / "$(touch x)`touch x`%{\\e[31m%}'\"\nx" / "*\n"
     below.mkdir(parents=True)
     (used.root / "link").symlink_to(below.parent)
     (used.root / ".git").mkdir()
@@ -242,7 +242,7 @@ def test_the_mark_of_a_project_follows_every_change(used: Home, shell: str) -> N
         steps += [("cd ~; chown 12345 .taoprof.toml", "a")]
     code = "".join(f"{step}; _taoprof_update_prompt; echo $TAOPROF_PROMPT; " for step, _ in steps)
     before = "compdef() { :; }; setopt nounset; " if shell == "zsh" else "set -u; " if shell == "bash" else ""
-    words = [find_command(shell), *SHELLS[shell], "-c", f"{before}source {script}; cd ~/link/\\*; {code}"]
+    words = [find_command(shell), *SHELLS[shell], "-c", f"{before}source {script}; cd ~/link/*; {code}"]
     done = subprocess.run(words, env=used.environ, cwd=used.root, capture_output=True, text=True, timeout=60)
     assert (done.stdout.split(), done.stderr) == ([mark for _, mark in steps], "")
     assert not list(used.root.rglob("x"))
