@@ -1,7 +1,5 @@
 """The only module that prints: results and errors, as text for people or as one JSON envelope for programs."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys
@@ -12,11 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from taoprofiles.errors import TaoprofError
 from taoprofiles.masking import printable, shorten, text_width
+from taoprofiles.storage.paths import Context
 
 if TYPE_CHECKING:  # --help and --version load nothing of these
     from taoprofiles.holds.hold import Hold
     from taoprofiles.mounts.mapping import Difference
-    from taoprofiles.storage.paths import Context
 
 ENVELOPE = 1
 """The version of the JSON envelope. Keys may be added; a key never changes its meaning."""
@@ -218,12 +216,12 @@ def format_time(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
-def change_lines(changes: Sequence[Difference], *, reveal: bool) -> list[str]:
+def change_lines(changes: "Sequence[Difference]", *, reveal: bool) -> list[str]:
     """Return the differences between two mappings as lines with - and +."""
     return [line for change in changes for line in change.lines(reveal=reveal)]
 
 
-def exit_status(hold: Hold) -> str:
+def exit_status(hold: "Hold") -> str:
     """Return the exit status of a run that has ended."""
     why = f" ({hold.state})" if hold.state and hold.status != 0 else ""
     return f"exit status {'unknown' if hold.status is None else hold.status}{why}"

@@ -5,8 +5,6 @@ with its run tag in the environment, or a container with it. Work that taoprofil
 launcher process and by its container's mounts. What cannot be checked counts as alive.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import os
@@ -82,7 +80,7 @@ def find_active_holds(
     content: bytes | None,
     *,
     may_write: bool = False,
-    engine: Containers | None = None,
+    engine: "Containers | None" = None,
     damaged: dict[str, str] | None = None,
     others: bool = False,
 ) -> ActiveHolds:
@@ -138,7 +136,9 @@ _PastNeeds = tuple[dict[str, str], _RequiredMapping]
 class _Search:
     """One search. The processes are listed before the containers: a launcher that ends in between left a container."""
 
-    def __init__(self, context: Context, content: bytes | None, *, may_write: bool, engine: Containers | None) -> None:
+    def __init__(
+        self, context: Context, content: bytes | None, *, may_write: bool, engine: "Containers | None"
+    ) -> None:
         self._context = context
         self._content = content
         self._may_write = may_write
@@ -579,7 +579,7 @@ class Containers:
                     )
         return self._listed
 
-    def assume_unchanged(self, before: Containers) -> None:
+    def assume_unchanged(self, before: "Containers") -> None:
         """Take over the list of ``before``: that the engine did not answer does not prove that a container ended."""
         self._listed = list(before.running())
         self.ids = {container["Id"] for container in self._listed}

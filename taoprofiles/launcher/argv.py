@@ -4,11 +4,8 @@ Sources: the entry_points.txt of nvidia-tao 0.1.24 to 6.26.3 and of nvidia-tlt 0
 local_instance.py of nvidia-tao 6.26.3.
 """
 
-from __future__ import annotations
-
 import os
 import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -42,9 +39,9 @@ SHELLS = ("bash", "sh", "dash", "zsh")
 
 _ASSIGNMENT = r"[A-Za-z_]\w*="
 _KEYWORDS = frozenset("then do else if elif while until time exec ! {".split())
-_COMMENT = re.compile(r"""((?:[^\s'"\\#;&|()]|\\.|'[^']*'|"(?:\\.|[^"\\])*"|(?<=[^\s;&|()])\#)+)|\#[^\n]*""", re.S)
+_COMMENT = r"""(?s)((?:[^\s'"\\#;&|()]|\\.|'[^']*'|"(?:\\.|[^"\\])*"|(?<=[^\s;&|()])\#)+)|\#[^\n]*"""
 """A word, or a comment: ``#`` begins one only in front of a word."""
-_HERE_DOCUMENT = re.compile(r"(?<!<)<<-?\s*['\"]?(\w+)")
+_HERE_DOCUMENT = r"(?<!<)<<-?\s*['\"]?(\w+)"
 _LINES_OF_QUOTE = 50
 
 
@@ -154,13 +151,15 @@ def _token_lines(script: str) -> Iterator[list[str]]:
         number += 1 if tokens is None else count
         if end_of_text:
             end_of_text = "" if line.strip() == end_of_text else end_of_text
-        elif match := _HERE_DOCUMENT.search(line):
+        elif match := re.search(_HERE_DOCUMENT, line):
             end_of_text = match[1]
 
 
 def _tokens(text: str) -> list[str] | None:
     """Return the words and operators of a part of a script, None if a quote stays open."""
-    uncommented = _COMMENT.sub(lambda match: match[1] or "", text)
+    import shlex  # not for 'use'
+
+    uncommented = re.sub(_COMMENT, lambda match: match[1] or "", text)
     lexer = shlex.shlex(uncommented, posix=True, punctuation_chars=True)
     lexer.whitespace_split, lexer.commenters = True, ""
     try:

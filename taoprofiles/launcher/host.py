@@ -1,7 +1,5 @@
 """The machine as a launcher sees it: an environment, a current folder, and the files."""
 
-from __future__ import annotations
-
 import errno
 import os
 import posixpath
@@ -71,12 +69,12 @@ class Host:
         return content
 
 
-def runs_without_docker(environ: Mapping[str, str], behaviour: Behaviour | None = None) -> bool:
+def runs_without_docker(environ: Mapping[str, str], behaviour: "Behaviour | None" = None) -> bool:
     """Check whether the launcher runs its tasks on the host itself; ``behaviour`` None means 4.0.0 or later."""
     return environ.get("TAO_DOCKER_DISABLE") == "1" and (behaviour is None or behaviour.has_no_docker_mode)
 
 
-def runs_in_ci(environ: Mapping[str, str], behaviour: Behaviour | None = None) -> bool:
+def runs_in_ci(environ: Mapping[str, str], behaviour: "Behaviour | None" = None) -> bool:
     """Check whether the launcher takes the host for a GitLab runner, and starts the container by ``docker run``.
 
     ``behaviour`` None means 5.0.0 or later.
@@ -84,12 +82,12 @@ def runs_in_ci(environ: Mapping[str, str], behaviour: Behaviour | None = None) -
     return "CI_PROJECT_DIR" in environ and (behaviour is None or behaviour.ci)
 
 
-def skips_login(environ: Mapping[str, str], behaviour: Behaviour) -> bool:
+def skips_login(environ: Mapping[str, str], behaviour: "Behaviour") -> bool:
     """Check whether the launcher does without a login to NVIDIA's registry."""
     return "OVERRIDE_REGISTRY" in environ and behaviour.override_skips_login
 
 
-def find_mounts_path(host: Host, behaviour: Behaviour | None = None) -> str:
+def find_mounts_path(host: Host, behaviour: "Behaviour | None" = None) -> str:
     """Return the path of the one mounts file that a launcher reads, whether it exists or not.
 
     ``behaviour`` None means a launcher of 5.0.0 or later.
@@ -102,7 +100,7 @@ def find_mounts_path(host: Host, behaviour: Behaviour | None = None) -> str:
     return host.expanduser(named)
 
 
-def find_mounts_file(environ: Mapping[str, str], folder: str, behaviour: Behaviour | None = None) -> str:
+def find_mounts_file(environ: Mapping[str, str], folder: str, behaviour: "Behaviour | None" = None) -> str:
     """Return the absolute path of the mounts file that a launcher reads when it is started in ``folder``.
 
     "" if LAUNCHER_MOUNTS is empty: then the launcher reads no file.

@@ -1,7 +1,5 @@
 """The mapping, the content of a mounts file: parsing, canonical bytes, digest and differences."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -208,6 +206,10 @@ def difference_counter(mapping: dict[str, Any]) -> Callable[[dict[str, Any]], in
     return count
 
 
+_Item = tuple[str, str, str, int]
+"""``Difference.what``, the section, the name as JSON, and the number of items of that name before this one."""
+
+
 def _change(item: _Item, a: str | None, b: str | None, secrets: Collection[str], known: Collection[str]) -> Difference:
     what, section, name, number = item
     key = _plain(name)
@@ -236,10 +238,6 @@ def _expanded(mapping: dict[str, Any]) -> dict[_Item, str]:
         if value.startswith('"~') and item[0] == "mount":
             flat[item] = _json(os.path.expanduser(json.loads(value)))
     return flat
-
-
-_Item = tuple[str, str, str, int]
-"""``Difference.what``, the section, the name as JSON, and the number of items of that name before this one."""
 
 
 def _flat(mapping: dict[str, Any]) -> dict[_Item, str]:

@@ -5,22 +5,15 @@ language is limited on purpose: it only joins texts. A template is a profile aft
 data that JSON can store, so that a validated profile is rendered later without importing pydantic.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import sys
-from typing import TYPE_CHECKING, TypedDict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, Literal, TypedDict
 
 from taoprofiles.errors import InvalidProfileError
 from taoprofiles.masking import MASK, is_copied, is_secret, mask_command, mask_target
-from taoprofiles.storage.paths import expand_user, is_inside
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-    from typing import Any, Literal
-
-    from taoprofiles.storage.paths import Context
+from taoprofiles.storage.paths import Context, expand_user, is_inside
 
 
 class Template(TypedDict):

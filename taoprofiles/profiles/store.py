@@ -4,14 +4,12 @@ Validating a profile costs 100 ms of imports, so its template is cached together
 ``use`` reads one profile and its template; ``list`` reads one index of all profiles.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, NotFoundError, TaoprofError, UsageError
 from taoprofiles.masking import shorten
@@ -19,13 +17,11 @@ from taoprofiles.profiles.rendering import SIZE_LIMIT, Renderer, Template
 from taoprofiles.storage import atomic, best_effort, files
 from taoprofiles.storage.files import to_taoprof_error
 from taoprofiles.storage.journal import History
+from taoprofiles.storage.paths import Context
 from taoprofiles.version import VERSION
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from taoprofiles.profiles.model import Profile
-    from taoprofiles.storage.paths import Context
 
 SUFFIX = ".toml"
 CACHE_FORMAT = f"5 {VERSION}"
@@ -175,7 +171,7 @@ class Store:
             best_effort.write(cache, json.dumps(fresh).encode())
         return template
 
-    def profile(self, name: str, source: Source | None = None) -> Profile:
+    def profile(self, name: str, source: Source | None = None) -> "Profile":
         """Return a profile, with what it inherits. Arguments and errors are those of ``template``."""
         from taoprofiles.profiles import model
 

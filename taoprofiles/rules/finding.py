@@ -3,17 +3,12 @@
 Its location in a mapping is a key of the profile, or a line of the mounts file.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from taoprofiles.launcher.host import Location
-
-if TYPE_CHECKING:
-    from taoprofiles.storage.paths import Context
-
+from taoprofiles.storage.paths import Context
 
 ERROR, WARNING, INFO = "error", "warning", "info"
 SEVERITIES = (ERROR, WARNING, INFO)
@@ -116,7 +111,7 @@ def in_profile(mapping: Mapping[str, Any]) -> Locator:
     return locate
 
 
-_NO_PARTS: Mapping[str | int, Lines] = {}
+_NO_PARTS: Mapping[str | int, "Lines"] = {}
 
 
 class Lines:
@@ -130,7 +125,7 @@ class Lines:
         self.parts: Mapping[str | int, Lines] = _NO_PARTS
         self.repeated: list[str] | None = None
 
-    def find(self, path: Iterable[str | int]) -> Lines:
+    def find(self, path: Iterable[str | int]) -> "Lines":
         """Return the value at a path, or the last one on the way to it."""
         value = self
         for step in path:

@@ -8,8 +8,6 @@ or writes, is still there to be read. Where the file system cannot do that (NFS)
 where it has no hard links either, it is copied.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import stat

@@ -1,11 +1,9 @@
 """The switch transaction: replace the mapping file by another profile's mapping, atomically, and lose nothing; undo."""
 
-from __future__ import annotations
-
 import os
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 from taoprofiles import current_cache
 from taoprofiles.errors import InvalidStateError, NotFoundError, TaoprofError, UsageError
@@ -13,24 +11,15 @@ from taoprofiles.holds.hold import AGENT, blocking_holds
 from taoprofiles.holds.liveness import find_active_holds
 from taoprofiles.holds.logs import delete_logs
 from taoprofiles.mounts import mapping
-from taoprofiles.profiles.store import Store
+from taoprofiles.profiles.store import Source, Store
 from taoprofiles.storage import atomic, best_effort, files
 from taoprofiles.storage.files import MAPPING_LIMIT
-from taoprofiles.storage.journal import CONTENT_LIMIT, History
+from taoprofiles.storage.journal import CONTENT_LIMIT, Entry, History
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock
+from taoprofiles.storage.paths import Context
 from taoprofiles.switching import preflight
 from taoprofiles.switching.status import find_previous, get_status
 from taoprofiles.system import processes
-
-if TYPE_CHECKING:
-    from typing import Any
-
-    from taoprofiles.mounts.mapping import Difference
-    from taoprofiles.profiles.store import Source
-    from taoprofiles.storage.atomic import FileAttributes
-    from taoprofiles.storage.journal import Entry
-    from taoprofiles.storage.paths import Context
-
 
 SWITCH_WRITER_TIMEOUT = 0.3
 """Seconds to wait, before and after the file is replaced, for a program that is writing it."""
@@ -81,7 +70,7 @@ class SwitchResult:
     def __init__(self, name: str | None, previous: str | None) -> None:
         self.name, self.previous = name, previous
         self.changed = False
-        self.changes: list[Difference] = []
+        self.changes: list[mapping.Difference] = []
         self.folders: list[str] = []
         self.saved_entry: int | None = None
         self.wanted: dict[str, Any] = {}
@@ -276,7 +265,7 @@ def restore(
     profile: str | None,
     *,
     link: str | None,
-    attributes: FileAttributes | None,
+    attributes: atomic.FileAttributes | None,
     writer: str | None,
 ) -> int:
     """Restore the held mapping after another program has replaced it; return the entry whose undo reverts that.
@@ -426,7 +415,7 @@ class _Transaction:
         wanted: bytes | None,
         *,
         link: str | None = atomic.KEEP_LINK,
-        attributes: FileAttributes | None = None,
+        attributes: atomic.FileAttributes | None = None,
     ) -> int | None:
         """Record and replace; return the entry whose undo restores an unmanaged mapping, if one was replaced."""
         before = None if self.content is None else self._history.store_content(self.content)
@@ -457,7 +446,7 @@ class _Transaction:
         return late or (last_id if foreign else None)
 
     def _replace(
-        self, wanted: bytes | None, entry: dict[str, Any], link: str | None, attributes: FileAttributes | None
+        self, wanted: bytes | None, entry: dict[str, Any], link: str | None, attributes: atomic.FileAttributes | None
     ) -> tuple[bytes | None, int | None]:
         """Replace the file as ``entry`` says; return its content, read back, and the entry of an external change.
 

@@ -1,7 +1,5 @@
 """The processes of this host: which of them are launchers, and whether one that was noted is still the same."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import time

@@ -37,6 +37,8 @@ def test_hot_commands_load_no_library() -> None:
     heavy = {"pydantic", "filelock", "tomlkit", "tomli_w", "tomllib", "dataclasses", "pathlib", "subprocess"}
     heavy |= {
         "yaml",
+        "shlex",
+        "hashlib",
         "csv",
         *(f"taoprofiles.{m}" for m in ("export.plan", "launcher.prediction", "launcher.simulation")),
     }
