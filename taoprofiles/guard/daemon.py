@@ -56,7 +56,9 @@ _PRIORITIES = {logging.ERROR: 4, logging.WARNING: 4, logging.INFO: 6, logging.DE
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``taoprofd`` with the arguments ``argv``, those of the process by default; return the exit status."""
-    args = make_parser(seal=Options().seal, restores=Options().restores).parse_args(argv)
+    parser = make_parser()
+    parser.set_defaults(**Options()._asdict())
+    args = parser.parse_args(argv)
     try:
         context = Context()
         if not args.unseal:
@@ -65,18 +67,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             _print("the mapping file is writable again")
     except TaoprofError as error:
         _print(f"taoprofd: error: {error.message}")
-        for line in (*(f"  {problem}" for problem in error.problems), *([f"hint: {error.hint}"] if error.hint else [])):
-            _print(line)
+        for problem in error.problems:
+            _print(f"  {problem}")
+        if error.hint:
+            _print(f"hint: {error.hint}")
         return error.status
     return 0
 
 
 def _print(line: str) -> None:
-    try:
+    # The log is on a full disk, its reader is gone, or stderr is closed: the guard goes on.
+    with suppress(OSError, AttributeError):
         sys.stderr.write(printable(line) + "\n")
         sys.stderr.flush()
-    except (OSError, AttributeError):
-        pass  # the log is on a full disk, its reader is gone, or stderr is closed: the guard goes on
 
 
 class _LogHandler(logging.Handler):

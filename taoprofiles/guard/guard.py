@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from taoprofiles.errors import InvalidStateError, TaoprofError
-from taoprofiles.guard.status import GuardFiles, StatusPublisher
+from taoprofiles.guard.status import GuardFiles
 from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, Hold, blocking_holds, shared_holds
 from taoprofiles.holds.liveness import ActiveHolds, Containers, find_active_holds, past_mappings, seconds_held
 from taoprofiles.mounts import comparison, mapping
@@ -27,6 +27,7 @@ from taoprofiles.storage.paths import Context
 from taoprofiles.switching import switch
 from taoprofiles.switching.seal import Seal
 from taoprofiles.system import processes
+from taoprofiles.version import VERSION, find_commit
 
 GUARD_WRITER_TIMEOUT = 0.02
 """Seconds to wait for a program that is writing the file, before its content is read again."""
@@ -45,17 +46,15 @@ class RateLimiter:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._times: deque[float] = deque()
+        self._last = deque[float](maxlen=limit)
 
     def allows(self, now: float) -> bool:
         """Return whether an event is allowed now; does not count it."""
-        while self._times and now - self._times[0] >= 60:
-            self._times.popleft()
-        return len(self._times) < self.limit
+        return self.limit > 0 and (len(self._last) < self.limit or now - self._last[0] >= 60)
 
     def count(self, now: float) -> None:
         """Count an event, allowed or refused."""
-        self._times.append(now)
+        self._last.append(now)
 
 
 def should_seal(holds: list[Hold], digest: str) -> bool:
@@ -83,19 +82,10 @@ class Overwrites:
             processes.wait_for_writer(file.fileno(), GUARD_WRITER_TIMEOUT)
         return writer
 
-    def handle(
-        self,
-        holds: list[Hold],
-        content: bytes | None,
-        *,
-        writer: str | None,
-        link: str | None,
-        attributes: FileAttributes | None,
-    ) -> bytes | None:
+    def handle(self, holds: list[Hold], content: bytes | None, before: Snapshot, writer: str | None) -> bytes | None:
         """Undo an overwrite, or accept it as the current mapping; return the content of the file afterwards.
 
-        ``link`` and ``attributes`` describe the file before the overwrite (see ``atomic.replace``). Raises
-        TaoprofError.
+        ``before`` is the file before the overwrite. Raises TaoprofError.
         """
         now, digest = time.monotonic(), mapping.digest(content or b"")
         holders = blocking_holds(holds, digest)
@@ -103,8 +93,10 @@ class Overwrites:
         event = self._describe(content, writer, holders)
         if wanted is not None and self._limiter.allows(now):
             profile, restored = wanted
-            attributes = attributes or FileAttributes(PRIVATE, self._context.uid, self._context.gid)
-            undo = switch.restore(self._context, restored, profile, link=link, attributes=attributes, writer=writer)
+            attributes = before.attributes or FileAttributes(PRIVATE, self._context.uid, self._context.gid)
+            undo = switch.restore(
+                self._context, restored, profile, link=before.link, attributes=attributes, writer=writer
+            )
             self._limiter.count(now)
             self.gave_up = False
             logger.error("%s: restored%s", event, f". To get the other version: taoprof undo {undo}" if undo else "")
@@ -114,21 +106,18 @@ class Overwrites:
             entry = self._history.record_external_change(content, writer=writer)
         if holders:
             self._limiter.count(now)
-            why = "the history has lost the previous mapping"
-            if wanted is not None:
-                limit = self._limiter.limit
-                why = (
-                    f"it was overwritten more than {limit} times in a minute"
-                    if limit
-                    else "the guard runs with --restores 0"
-                )
+            if wanted is None:
+                why = "the history has lost the previous mapping"
+            elif self._limiter.limit:
+                why = f"it was overwritten more than {self._limiter.limit} times in a minute"
+            else:
+                why = "the guard runs with --restores 0"
             # Of repeated overwrites each is in the history, but only the first is reported by the next command.
             level = logging.INFO if self.gave_up else logging.ERROR
             logger.log(level, "%s: not restored, because %s (history entry %s)", event, why, entry)
             self.gave_up = True
         elif entry is not None:
-            is_same = should_seal(holds, digest)
-            why = "with an equivalent mapping" if is_same else "while it was not in use"
+            why = "with an equivalent mapping" if shared_holds(holds) else "while it was not in use"
             logger.info("%s %s: no profile is active now (history entry %s)", event, why, entry)
         return content
 
@@ -139,10 +128,10 @@ class Overwrites:
                 with suppress(InvalidStateError):  # it is lost
                     return hold.profile, self._history.load_content(hold.content)
         digests = {hold.digest for hold in holders}
-        mappings = past_mappings(self._history)
-        return next(
-            ((entry.profile, content) for entry, content in mappings if mapping.digest(content) in digests), None
-        )
+        for entry, content in past_mappings(self._history):
+            if mapping.digest(content) in digests:
+                return entry.profile, content
+        return None
 
     def _describe(self, content: bytes | None, writer: str | None, holders: list[Hold]) -> str:
         path = self._context.short(self._context.mapping_file)
@@ -186,7 +175,8 @@ class Guard:
         self._history, self._seal = History(context), Seal(context)
         self.files = GuardFiles(context)
         self._overwrites = Overwrites(context, options.restores)
-        self._publisher = StatusPublisher(self.files)
+        self._commit = find_commit()  # now: a checkout may change while the guard runs
+        self._unchecked: set[str] = set()
         self._needs: dict[object, tuple[str | None, str | None, str | None]] = {}
         self._verified: dict[str, list[str]] = {}
         self._content: bytes | None = None
@@ -220,6 +210,7 @@ class Guard:
         everything possible was done, and the next check tries the rest again.
         """
         self._late_check = switch.NEVER
+        holds_before = self.holds
         with Lock(self._context.lock, LOCK_TIMEOUT):
             failure, writer = None, None
             try:
@@ -238,31 +229,22 @@ class Guard:
                     self._report_failure(active.holds, failure)
                     raise failure
                 self._failure = ""
-                file = self._restore_if_needed(active.holds, file, writer)
+                if file.entry is None:
+                    content = self._overwrites.handle(active.holds, file.content, self._intact, writer)
+                    file = self._with_entry(file._replace(content=content))
                 self._content = file.content
                 self._update_seal(active.holds, file.content)
                 self._collect_late_writes()
             finally:
                 self._verify_containers(active.holds, containers)
-                problem = problem or (failure.message if failure else "")
-                is_sealed = self._seal.is_recorded()
-                self.line = self._publisher.update(active, file, containers, is_sealed=is_sealed, problem=problem)
+                self._log_changes(holds_before, active)
+                self._publish(active, file, containers, problem or (failure.message if failure else ""))
 
     def _collect_late_writes(self) -> None:
         entries, interval = switch.recover(self._context, grace=switch.LATE_INTERVAL)
         for entry in entries:
             logger.info("a program was still writing the replaced file; to get its content: taoprof undo %s", entry)
         self._late_check = time.monotonic() + interval
-
-    def _restore_if_needed(self, holds: list[Hold], file: Snapshot, writer: str | None) -> Snapshot:
-        """Undo what another program wrote, or record it; return the file afterwards."""
-        if file.entry is not None:
-            return file
-        before = self._intact
-        content = self._overwrites.handle(
-            holds, file.content, writer=writer, link=before.link, attributes=before.attributes
-        )
-        return self._with_entry(file._replace(content=content))
 
     def _read(self) -> tuple[Snapshot, str | None]:
         """Return the file, and which program has just written it, if that is seen."""
@@ -375,6 +357,40 @@ class Guard:
         except (InvalidStateError, LookupError, TypeError, ValueError, AttributeError):
             return []  # another program wrote the file, in a form that the launcher itself refuses
 
+    def _log_changes(self, before: list[Hold], active: ActiveHolds) -> None:
+        ids_before, ids = {hold.id for hold in before}, {hold.id for hold in active.holds}
+        for hold in active.holds:
+            if hold.id not in ids_before and hold.shared and not hold.released:
+                logger.info("new hold: %s", hold.line())
+        for hold in before:
+            if hold.id not in ids and hold.shared:
+                logger.info("hold ended: %s, hold %s", hold.title(), hold.id)
+        for text in active.unchecked:
+            if text not in self._unchecked:
+                logger.warning("%s", text)
+        self._unchecked = set(active.unchecked)
+
+    def _publish(self, active: ActiveHolds, file: Snapshot, containers: Containers, problem: str) -> None:
+        profile = file.entry.profile if file.entry else None
+        name = f"'{profile}'" if profile else "no file" if file.content is None else "an unmanaged file"
+        is_sealed = self._seal.is_recorded()
+        self.line = _status_line(name, active.holds, is_sealed=is_sealed)
+        self.files.publish(
+            {
+                "version": VERSION,
+                "commit": self._commit,
+                "pid": os.getpid(),
+                "host": os.uname().nodename,
+                "looked": time.time(),
+                "line": self.line,
+                "is_sealed": is_sealed,
+                "problem": "; ".join(part for part in (problem, *active.unchecked) if part) or None,
+                "engine": {"address": containers.address, "answers": containers.complete},
+                "holds": [hold.as_dict() for hold in active.holds],
+                "unseen": active.unchecked,
+            }
+        )
+
     def watched_processes(self) -> list[tuple[int, int]]:
         """Return pid and start time of one process of this host for each hold; its end may be the end of the hold.
 
@@ -402,3 +418,21 @@ class Guard:
 
 def _identity(stat: os.stat_result | None) -> object:
     return stat and (stat.st_dev, stat.st_ino, stat.st_size, stat.st_ctime_ns)
+
+
+def _status_line(name: str, holds: list[Hold], *, is_sealed: bool) -> str:
+    shared = shared_holds(holds)
+    line = f"watching {name}: not in use"
+    if shared:
+        # Not for how long: that would be wrong a moment later, and the line is shown until the next check.
+        users = "; ".join(hold.line(when=f"since {_time(hold.since)}") for hold in shared[:3])
+        users += f" and {len(shared) - 3} more" if len(shared) > 3 else ""
+        line = f"watching {name}: in use{' and read-only' if is_sealed else ''}: {users}"
+    own = len(holds) - len(shared)
+    if own:
+        line += "; 1 run has its own mounts file" if own == 1 else f"; {own} runs have their own mounts files"
+    return line
+
+
+def _time(seconds: float) -> str:
+    return time.strftime("%H:%M" if time.time() - seconds < 43_200 else "%Y-%m-%d %H:%M", time.localtime(seconds))

@@ -8,6 +8,7 @@ import pwd
 import re
 import sys
 from collections import deque
+from contextlib import suppress
 from typing import Any
 
 from taoprofiles.errors import NotFoundError, TaoprofError
@@ -29,18 +30,18 @@ FORWARDED_VARIABLES = (
 _UNIT_LIMIT = 1 << 20
 
 
-def add_options(parser: argparse._ActionsContainer, *, seal: bool | None = None, restores: int | None = None) -> None:
-    """Add the options of the guard, with their defaults."""
+def add_options(parser: argparse._ActionsContainer) -> None:
+    """Add the options of the guard, None if they are not given."""
     help_text = "make the mapping file read-only while it is in use (default: yes)"
-    parser.add_argument("--seal", action=argparse.BooleanOptionalAction, default=seal, help=help_text)
+    parser.add_argument("--seal", action=argparse.BooleanOptionalAction, help=help_text)
     help_text = "revert at most N overwrites a minute while the file is in use (0: only report; default: 5)"
-    parser.add_argument("--restores", type=_restores, metavar="N", default=restores, help=help_text)
+    parser.add_argument("--restores", type=_restores, metavar="N", help=help_text)
 
 
-def make_parser(*, seal: bool | None = None, restores: int | None = None) -> argparse.ArgumentParser:
-    """Return the parser of ``taoprofd``, with its defaults."""
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of ``taoprofd``."""
     parser = argparse.ArgumentParser("taoprofd", description="Run the guard of ~/.tao_mounts.json in the foreground.")
-    add_options(parser, seal=seal, restores=restores)
+    add_options(parser)
     help_text = "make the file writable again after a guard was killed, then exit"
     parser.add_argument("--unseal", action="store_true", help=help_text)
     parser.add_argument("--version", action="version", version=VERSION, help="print the version and exit")
@@ -106,10 +107,8 @@ class Service:
         best_effort.unlink_quietly(link)  # 'systemctl disable' does not remove it after the unit was deleted by hand
         best_effort.unlink_quietly(self.path)
         self._manager.run("daemon-reload")
-        try:
+        with suppress(TaoprofError):  # it had not failed
             self._manager.run("reset-failed", UNIT)
-        except TaoprofError:
-            pass  # it had not failed
         for folder in (os.path.dirname(link), self._folder, os.path.dirname(self._folder)):
             best_effort.rmdir_quietly(folder)
         context = self._context

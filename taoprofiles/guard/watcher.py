@@ -9,24 +9,10 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from watchdog.events import (
-    DirCreatedEvent,
-    DirDeletedEvent,
-    DirMovedEvent,
-    FileAttribEvent,
-    FileClosedEvent,
-    FileCreatedEvent,
-    FileDeletedEvent,
-    FileModifiedEvent,
-    FileMovedEvent,
-    FileOpenedEvent,
-    FileSystemEvent,
-    FileSystemEventHandler,
-)
+from watchdog import events
 from watchdog.observers import Observer
 
 from taoprofiles.errors import TaoprofError, reason_of
@@ -46,92 +32,45 @@ CHANGES = ("start", "die", "destroy", "pause", "unpause", "rename")
 
 logger = logging.getLogger(__name__)
 
-NAMES = (FileCreatedEvent, FileDeletedEvent, FileMovedEvent)
+NAMES = (events.FileCreatedEvent, events.FileDeletedEvent, events.FileMovedEvent)
 """Files are created, deleted and replaced; not their contents and times."""
-CONTENTS = (*NAMES, FileModifiedEvent, FileAttribEvent, FileClosedEvent)
+CONTENTS = (*NAMES, events.FileModifiedEvent, events.FileAttribEvent, events.FileClosedEvent)
 """The same, and changes of contents and modes."""
-OPENED = (FileOpenedEvent,)
-FOLDERS = (DirCreatedEvent, DirDeletedEvent, DirMovedEvent)
+OPENED = (events.FileOpenedEvent,)
+FOLDERS = (events.DirCreatedEvent, events.DirDeletedEvent, events.DirMovedEvent)
 
 
 class Watch(NamedTuple):
-    """A folder to watch, the events, and the callback, which gets the path and whether it was only opened."""
+    """A folder to watch, the kinds of events, and what is put into the queue for those of ``names`` (empty: any)."""
 
     folder: str
-    events: tuple[type[FileSystemEvent], ...]
-    callback: Callable[[str, bool], None]
+    kinds: tuple[type[events.FileSystemEvent], ...]
+    wakes: str
+    names: tuple[str, ...] = ()
 
 
-class Watches:
-    """Watches folders. Callbacks run in a thread of watchdog; ``overflow`` is called when events were lost."""
+class _Handler(events.FileSystemEventHandler):
+    """Puts the events of one folder into the queue, in a thread of watchdog."""
 
-    def __init__(self, overflow: Callable[[], None]) -> None:
-        self._observer: BaseObserver | None = None
-        self._armed: dict[str, object] = {}
-        logging.getLogger("watchdog").addHandler(_Overflow(overflow))
+    def __init__(self, queue: WakeQueue, watches: list[Watch]) -> None:
+        self._queue, self._watches = queue, watches
 
-    def arm(self, wanted: Iterable[Watch]) -> None:
-        """Watch these folders, as far as they exist, and no others.
-
-        Raises OSError if the kernel has no more watches; then nothing is watched.
-        """
-        self.disarm()
-        observer = Observer()
-        try:
-            observer.start()
-            for folder, events, handler in _merged(wanted):
-                self._armed[folder] = _identity(folder)
-                observer.schedule(handler, folder, event_filter=list(events), follow_symlink=True)
-        except OSError:
-            observer.stop()
-            self._armed.clear()
-            raise
-        self._observer = observer
-
-    def disarm(self) -> None:
-        """Stop watching."""
-        if self._observer is not None:
-            self._observer.stop()
-            self._observer.join(5)
-        self._observer = None
-        self._armed.clear()
-
-    def are_right(self, wanted: Iterable[Watch]) -> bool:
-        """Check whether these folders are watched and have not been replaced."""
-        return {folder: _identity(folder) for folder, _, _ in _merged(wanted)} == self._armed
-
-
-class _Handler(FileSystemEventHandler):
-    def __init__(self, watches: list[Watch]) -> None:
-        self._watches = watches
-
-    def dispatch(self, event: FileSystemEvent) -> None:
+    def dispatch(self, event: events.FileSystemEvent) -> None:
+        names = [os.path.basename(os.fsdecode(path)) for path in (event.src_path, event.dest_path) if path]
         for watch in self._watches:
-            if isinstance(event, watch.events):
-                for path in (event.src_path, event.dest_path):
-                    if path:
-                        watch.callback(os.fsdecode(path), isinstance(event, FileOpenedEvent))
-
-
-def _merged(wanted: Iterable[Watch]) -> Iterator[tuple[str, set[type[FileSystemEvent]], _Handler]]:
-    """Yield each existing folder once: of two names of one folder, the kernel keeps only the last one's events."""
-    by_identity: dict[object, list[Watch]] = {}
-    for watch in wanted:
-        if os.path.isdir(watch.folder):
-            by_identity.setdefault(_identity(watch.folder), []).append(watch)
-    for watches in by_identity.values():
-        yield watches[0].folder, {event for watch in watches for event in watch.events}, _Handler(watches)
+            if isinstance(event, watch.kinds) and (not watch.names or not set(watch.names).isdisjoint(names)):
+                self._queue.put("opened" if isinstance(event, events.FileOpenedEvent) else watch.wakes)
 
 
 class _Overflow(logging.Handler):
-    """Calls ``callback`` when the kernel's event queue overflowed, which watchdog only logs: events were lost."""
+    """Puts "changed" into the queue when the kernel's event queue overflowed, which watchdog only logs."""
 
-    def __init__(self, callback: Callable[[], None]) -> None:
+    def __init__(self, queue: WakeQueue) -> None:
         super().__init__(logging.WARNING)
-        self._callback = callback
+        self._queue = queue
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._callback()
+        self._queue.put("changed")
 
 
 def _identity(folder: str) -> object:
@@ -161,21 +100,17 @@ class WakeQueue:
     def put(self, event: str) -> None:
         """Add an event and wake the reader."""
         self._events.append(event)
-        try:
+        with suppress(BlockingIOError):  # the buffer is full, so the reader wakes up anyway
             self._writer.send(b".")
-        except BlockingIOError:
-            pass  # the buffer is full, so the reader wakes up anyway
 
     def take(self) -> set[str]:
         """Return all events and remove them."""
-        try:
+        with suppress(BlockingIOError):
             self._reader.recv(1 << 16)
-        except BlockingIOError:
-            pass
-        events = set()
+        taken = set()
         while self._events:
-            events.add(self._events.popleft())
-        return events
+            taken.add(self._events.popleft())
+        return taken
 
 
 class MappingWatcher:
@@ -186,7 +121,9 @@ class MappingWatcher:
 
     def __init__(self, context: Context, queue: WakeQueue) -> None:
         self._context, self._queue = context, queue
-        self._watches = Watches(lambda: queue.put("changed"))
+        self._observer: BaseObserver | None = None
+        self._watched: dict[str, object] = {}
+        logging.getLogger("watchdog").addHandler(_Overflow(queue))
         self._target = files.real_path(context.mapping_file)
         self._stats: list[tuple[int, int, int]] = []
         self.degraded = ""
@@ -200,8 +137,9 @@ class MappingWatcher:
 
     def is_current(self) -> bool:
         """Check whether the watched folders are still the ones that have these names."""
-        target = files.real_path(self._context.mapping_file)
-        return target == self._target and self._watches.are_right(self._wanted())
+        if files.real_path(self._context.mapping_file) != self._target:
+            return False
+        return {watches[0].folder: identity for identity, watches in self._wanted().items()} == self._watched
 
     def poll(self) -> bool:
         """Return whether the mapping file or the folder of holds has changed since the last poll."""
@@ -219,9 +157,22 @@ class MappingWatcher:
         self._target = files.real_path(self._context.mapping_file)
         with suppress(TaoprofError):  # on a read-only home, the folders that exist are watched
             files.make_folder(self._context.holds)
+        if self._observer is not None:
+            self._observer.stop()
+            self._observer.join(5)
+        self._watched.clear()
+        self._observer = Observer()
         try:
-            self._watches.arm(self._wanted())
-        except OSError as error:
+            self._observer.start()
+            for identity, watches in self._wanted().items():
+                self._watched[watches[0].folder] = identity
+                kinds = list({kind for watch in watches for kind in watch.kinds})
+                handler = _Handler(self._queue, watches)
+                self._observer.schedule(handler, watches[0].folder, event_filter=kinds, follow_symlink=True)
+        except OSError as error:  # the kernel has no more watches
+            self._observer.stop()
+            self._observer = None
+            self._watched.clear()
             reason = reason_of(error)
             if not self.degraded:
                 logger.warning(
@@ -235,28 +186,24 @@ class MappingWatcher:
                 logger.info("inotify is available again")
             self.degraded = ""
 
-    def _wanted(self) -> Iterator[Watch]:
-        context, home = self._context, self._context.home
-        path = context.mapping_file
-        events = CONTENTS + OPENED + FOLDERS
-        for file in dict.fromkeys((path, files.real_path(path))):
-            yield Watch(os.path.dirname(file), events, self._put("changed", os.path.basename(file)))
+    def _wanted(self) -> dict[object, list[Watch]]:
+        """Return the watches by the identity of their folder: the kernel keeps one set of events for each folder."""
+        home, path = self._context.home, self._context.mapping_file
+        watches = [
+            Watch(os.path.dirname(file), CONTENTS + OPENED + FOLDERS, "changed", (os.path.basename(file),))
+            for file in dict.fromkeys((path, files.real_path(path)))
+        ]
         # Only names: each check renews the heartbeats of the holds, which changes the files' times.
-        yield Watch(context.holds, NAMES, self._put("changed"))
+        watches.append(Watch(self._context.holds, NAMES, "changed"))
         # Each launcher reads config.json there, before anything else.
-        yield Watch(os.path.join(home, ".docker"), OPENED, self._put("changed", "config.json"))
-        for folder in (home, os.path.dirname(home)):
-            names = (os.path.basename(home), ".docker", ".config", ".local")
-            yield Watch(folder, FOLDERS, self._put("folders", *names))
-
-    def _put(self, event: str, *names: str) -> Callable[[str, bool], None]:
-        """Return a callback that puts ``event`` for a path with one of the names (default: any), "opened" if opened."""
-
-        def on_event(path: str, was_opened: bool) -> None:
-            if not names or os.path.basename(path) in names:
-                self._queue.put("opened" if was_opened else event)
-
-        return on_event
+        watches.append(Watch(os.path.join(home, ".docker"), OPENED, "changed", ("config.json",)))
+        names = (os.path.basename(home), ".docker", ".config", ".local")
+        watches += [Watch(folder, FOLDERS, "folders", names) for folder in (home, os.path.dirname(home))]
+        wanted: dict[object, list[Watch]] = {}
+        for watch in watches:
+            if os.path.isdir(watch.folder):
+                wanted.setdefault(_identity(watch.folder), []).append(watch)
+        return wanted
 
 
 class ContainerWatcher(threading.Thread):
