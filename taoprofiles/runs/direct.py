@@ -9,26 +9,33 @@ from typing import TYPE_CHECKING, Any
 from taoprofiles.errors import UsageError
 from taoprofiles.launcher.argv import container_words
 from taoprofiles.launcher.quoting import expand_variables
-from taoprofiles.masking import mask_command
 from taoprofiles.mounts import mapping
 from taoprofiles.runs.foreground import has_terminal
 from taoprofiles.storage import files
 from taoprofiles.storage.paths import Context
+from taoprofiles.switching.preflight import to_arguments
 from taoprofiles.system import processes
 from taoprofiles.system.engine import RUN_LABEL, Engine
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from taoprofiles.launcher.argv import RunnerCommand
     from taoprofiles.profiles.rendering import Renderer
     from taoprofiles.runs.run import Run, RunOptions
 
 
-def require_mapping(context: Context, name: str, renderer: Renderer, runner: RunnerCommand) -> None:
-    """Raise UsageError if the mapping file has another mapping than the profile ``name``."""
+def require_mapping(
+    context: Context, name: str, renderer: Renderer, runner: RunnerCommand, given: Sequence[str]
+) -> None:
+    """Raise UsageError if the mapping file has another mapping than the profile ``name``.
+
+    ``given`` are the options of the run as words.
+    """
     if not mapping.same(files.read_mapping_file(context), mapping.to_bytes(renderer.mapping())):
         raise UsageError(
             f"{runner.name} reads only {context.short(context.mapping_file)}, which has another mapping",
-            hint=f"to switch it: taoprof run {name} --shared -- {shlex.join(mask_command(runner.words))}",
+            hint=f"to switch it: taoprof run {name} {to_arguments(runner.words, [*given, '--shared'])}",
         )
 
 

@@ -18,6 +18,7 @@ from taoprofiles.holds.hold import (
     results_conflicts,
 )
 from taoprofiles.holds.liveness import ActiveHolds
+from taoprofiles.profiles.layouts import with_identity
 from taoprofiles.system import processes
 from taoprofiles.system.gpus import Gpu, is_count, list_gpus, parse_gpus, to_indices, visible_devices
 
@@ -128,17 +129,19 @@ def reserve(
     option: str | None,
     gpus: list[Gpu],
     *,
+    retry: str,
     waiting: Sequence[Request] = (),
     allow_overlap: bool = False,
 ) -> list[str]:
     """Set the GPUs of ``hold`` for the option ``--gpus``, and return warnings about them.
 
-    ``gpus`` are the machine's (``ask_driver``), ``waiting`` the requests ahead in the queue. Raises HeldError if an
-    active run uses the GPUs, or its results folder, unless ``allow_overlap``; and UsageError.
+    ``gpus`` are the machine's (``ask_driver``), ``waiting`` the requests ahead in the queue, and ``retry`` is the
+    command that waits. Raises HeldError if an active run uses the GPUs, or its results folder, unless
+    ``allow_overlap``; and UsageError.
     """
     runs = [run for run in active.holds if run.kind in (*OWN_KINDS, AGENT) and not run.released]
     if not allow_overlap:
-        way = f"wait with 'taoprof run {hold.profile} --wait -- …', or start anyway with --force"
+        way = f"start anyway with --force, or wait with: {retry}"
         require_free_results(hold, runs, hold.results, hint=f"choose another folder (results_dir=…, or -r), {way}")
     if option is None:
         return []
@@ -160,7 +163,7 @@ def reserve(
         raise HeldError(
             f"cannot start '{hold.profile}': {why}",
             problems=[f"GPU {_gpu_names(other) or '?'}: {other.line()}" for other in users],
-            hint=f"'taoprof run {hold.profile} --gpus {option} --wait -- …' starts when they are free",
+            hint=f"to start when they are free: {retry}",
             holds=users,
         )
     return [
@@ -168,6 +171,24 @@ def reserve(
         for gpu in gpus
         if gpu.pids and any(map(gpu.is_called, _names(hold.gpus)))
     ]
+
+
+def visible_in_container(rendered: Mapping[str, Any]) -> list[str] | None:
+    """Return the GPUs that the profile's own CUDA_VISIBLE_DEVICES leaves to the container."""
+    return visible_devices({item["variable"]: str(item["value"]) for item in rendered.get("Envs", [])}) or None
+
+
+def with_tag(rendered: dict[str, Any], hold: Hold, *, set_gpus: bool = False) -> dict[str, Any]:
+    """Return a mapping with the run tag, and with ``set_gpus`` the hold's GPUs, in the container's variables."""
+    rendered = with_identity(rendered)
+    values = {RUN_VARIABLE: hold.id}
+    if set_gpus and hold.gpus and hold.gpus != "all":
+        # The driver counts the GPUs by their bus, CUDA by their speed.
+        order = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"} if all(gpu.isdigit() for gpu in hold.gpus) else {}
+        values = {"CUDA_VISIBLE_DEVICES": ",".join(hold.gpus), **order, **values}
+    others = [item for item in rendered.get("Envs", []) if item["variable"] not in values]
+    tagged = [{"variable": name, "value": value} for name, value in values.items()]
+    return {"Mounts": rendered["Mounts"], "Envs": []} | rendered | {"Envs": others + tagged}
 
 
 def _free_gpus(

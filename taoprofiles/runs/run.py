@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,6 @@ from taoprofiles.launcher.host import runs_in_ci, runs_without_docker
 from taoprofiles.launcher.quoting import quote_argv
 from taoprofiles.masking import mask_command
 from taoprofiles.mounts import comparison, mapping
-from taoprofiles.profiles.layouts import with_identity
 from taoprofiles.profiles.store import Store
 from taoprofiles.rules.command_paths import CommandContext, find_host_results
 from taoprofiles.runs import direct, notify, resources
@@ -49,7 +48,7 @@ from taoprofiles.switching import preflight
 from taoprofiles.switching.switch import kept_message, switch_locked
 from taoprofiles.system import processes
 from taoprofiles.system.engine import Engine, EngineError
-from taoprofiles.system.gpus import is_count, parse_gpus, to_indices, visible_devices
+from taoprofiles.system.gpus import is_count, parse_gpus, to_indices
 
 if TYPE_CHECKING:
     from taoprofiles.profiles.rendering import Renderer
@@ -84,6 +83,7 @@ class RunOptions:
     - ``on``: run it as a job of this cluster, "slurm" or "kubernetes"
     - ``runner``: the command, if it is one of a source tree's runner, which reads the shared mapping file
     - ``waiting``: the requests ahead in the queue, whose GPUs are left to them; None for a run that does not wait
+    - ``detach``: it is to run in the background; ``words``: the options as words, for hints
     - ``queued``: the hold of a detached run that has waited, and its descriptor; None for one without a record so far
     """
 
@@ -100,6 +100,8 @@ class RunOptions:
     waiting: Sequence[Request] | None = None
     queued: tuple[Hold, int] | None = None
     runner: argv.RunnerCommand | None = None
+    detach: bool = False
+    words: Sequence[str] = ()
 
     def for_command(self, renderer: Renderer, command: Sequence[str]) -> RunOptions:
         """Return the options with the profile's image and GPUs for a command."""
@@ -108,7 +110,15 @@ class RunOptions:
             image = renderer.image(command)
         is_own = self.gpus is None and (not self.shared or runner is not None)
         gpus = renderer.gpus if is_own and (self.image, renderer.gpus) != (NO_IMAGE, "none") else self.gpus
-        return replace(self, image=image, gpus=gpus, runner=runner)
+        return replace(self, image=image, gpus=gpus, runner=runner, words=self._to_words())
+
+    def _to_words(self) -> list[str]:
+        """Return the options as words of a command line to paste; the address of a notification is left out."""
+        named = [("--notify", word if word in (notify.NONE, notify.DESKTOP) else "…") for word in self.notify or ()]
+        valued = (("--gpus", self.gpus), ("--image", self.image), ("--on", self.on), *named)
+        flags = (("--mkdir", self.mkdir), ("--shared", self.shared), ("--detach", self.detach))
+        words = [word for option, value in valued if value is not None for word in (option, value)]
+        return words + [option for option, is_given in flags if is_given]
 
     @property
     def own_gpus(self) -> str | None:
@@ -464,8 +474,9 @@ def prepare(
         others = is_count(own_gpus)
         active = find_active_holds(context, files.read_mapping_file(context), may_write=True, others=others)
         warnings = resources.reserve(
-            hold, active, own_gpus, known_gpus, waiting=options.waiting or (), allow_overlap=options.allow_overlap
-        )
+            hold, active, own_gpus, known_gpus, retry=_waiting_command(hold, command, options),
+            waiting=options.waiting or (), allow_overlap=options.allow_overlap,
+        )  # fmt: skip
         with preflight.make_folders(missing_folders):
             records = HoldRecords(context)
             hold.task = "" if options.image is not None or runs_in_ci(run.environ) else None
@@ -483,7 +494,7 @@ def prepare(
                     run.notes += preflight.explain_read_only(renderer, run.rendered)
                     _give_mapping(run, records, options)
                 if options.runner is not None:
-                    direct.use_runner(run, renderer, options.runner, _with_tag(run.rendered, hold))
+                    direct.use_runner(run, renderer, options.runner, resources.with_tag(run.rendered, hold))
                 if kind == "run":  # last: an agent takes a record that exists for a launch
                     image = hold.image or options.image or renderer.image(command)
                     job_records.open_record(context, hold, image=image, wanted=renderer.job_record)
@@ -526,16 +537,23 @@ def _check(
         return [], []  # the folders are not this machine's
     rendered = renderer.mapping()
     preflight.require_answer(rendered)
+    attempt = preflight.Attempt(doing, command if doing == "run" else (), options.words)
     if options.image is None and options.on is None:
         folders = preflight.check_mapping(
-            context, rendered, name=name, mkdir=options.mkdir, check=options.check, doing=doing,
-            command=command if doing == "run" else [], variables=renderer.variables(),
+            context, rendered, name=name, mkdir=options.mkdir, check=options.check, attempt=attempt,
+            variables=renderer.variables(),
         )  # fmt: skip
         return folders, []
     return preflight.check_direct_run(
-        context, renderer, command, image=options.image, gpus=options.gpus, mkdir=options.mkdir,
+        context, renderer, attempt, image=options.image, gpus=options.gpus, mkdir=options.mkdir,
         check=options.check, on_cluster=options.on is not None,
     )  # fmt: skip
+
+
+def _waiting_command(hold: Hold, command: list[str], options: RunOptions) -> str:
+    """Return the command of a run that waits; in the place of a command with a secret is the word COMMAND."""
+    shown = command if hold.command == command else []
+    return f"taoprof run {hold.profile} {preflight.to_arguments(shown, [*options.words, '--wait'])}"
 
 
 def get_request(context: Context, name: str, command: list[str], options: RunOptions) -> Request:
@@ -588,13 +606,8 @@ def _new_run_hold(
         digest=mapping.digest(mapping.to_bytes(rendered)),
         mounts=[list(pair) for pair in mounts.items()],
         results=find_host_results(command, task) if kind == "run" else [],
-        gpus=_visible_in_container(rendered) if kind == "run" and options.on is None else None,
+        gpus=resources.visible_in_container(rendered) if kind == "run" and options.on is None else None,
     )
-
-
-def _visible_in_container(rendered: Mapping[str, Any]) -> list[str] | None:
-    """Return the GPUs that the profile's own CUDA_VISIBLE_DEVICES leaves to the container."""
-    return visible_devices({item["variable"]: str(item["value"]) for item in rendered.get("Envs", [])}) or None
 
 
 def _prepare_command(run: Run, renderer: Renderer, command: list[str], options: RunOptions) -> bool:
@@ -607,7 +620,7 @@ def _prepare_command(run: Run, renderer: Renderer, command: list[str], options: 
 
         cluster.plan_job(run, renderer, command, options)
     elif options.image is not None:
-        direct.use_docker(run, renderer, command, options, _with_tag(run.rendered, run.hold))
+        direct.use_docker(run, renderer, command, options, resources.with_tag(run.rendered, run.hold))
     return options.on is not None or options.image is not None
 
 
@@ -623,27 +636,14 @@ def _give_mapping(run: Run, records: HoldRecords, options: RunOptions) -> None:
         run.notes += kept_message(switched.saved_entry)
         run.environ.pop("LAUNCHER_MOUNTS", None)
     else:
-        run.wanted = _with_tag(run.rendered, hold, set_gpus=True)
+        run.wanted = resources.with_tag(run.rendered, hold, set_gpus=True)
         run.environ["LAUNCHER_MOUNTS"] = path = records.mounts_path(hold.id)
         atomic.replace(path, mapping.to_bytes(run.wanted))
-
-
-def _with_tag(rendered: dict[str, Any], hold: Hold, *, set_gpus: bool = False) -> dict[str, Any]:
-    """Return a mapping with the run tag, and with ``set_gpus`` the hold's GPUs, in the container's variables."""
-    rendered = with_identity(rendered)
-    values = {RUN_VARIABLE: hold.id}
-    if set_gpus and hold.gpus and hold.gpus != "all":
-        # The driver counts the GPUs by their bus, CUDA by their speed.
-        order = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"} if all(gpu.isdigit() for gpu in hold.gpus) else {}
-        values = {"CUDA_VISIBLE_DEVICES": ",".join(hold.gpus), **order, **values}
-    others = [item for item in rendered.get("Envs", []) if item["variable"] not in values]
-    tagged = [{"variable": name, "value": value} for name, value in values.items()]
-    return {"Mounts": rendered["Mounts"], "Envs": []} | rendered | {"Envs": others + tagged}
 
 
 def _for_runner(context: Context, name: str, renderer: Renderer, options: RunOptions) -> RunOptions:
     """Return the options of a run; a source tree's runner needs the shared mapping file. Raises UsageError."""
     if options.runner is None or options.shared:
         return options
-    direct.require_mapping(context, name, renderer, options.runner)
+    direct.require_mapping(context, name, renderer, options.runner, options.words)
     return replace(options, shared=True)

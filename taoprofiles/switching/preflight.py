@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from taoprofiles.errors import InvalidProfileError, TaoprofError
 from taoprofiles.launcher.host import Host, Location, resolve, runs_in_ci
@@ -31,6 +31,14 @@ _ATTEMPTS = {
 }
 
 
+class Attempt(NamedTuple):
+    """What is to be done with a profile: the taoprof command, and of a run what it starts and its options as words."""
+
+    doing: str = "use"
+    command: Sequence[str] = ()
+    options: Sequence[str] = ()
+
+
 def check_mapping(
     context: Context,
     mapping: dict[str, Any],
@@ -38,21 +46,19 @@ def check_mapping(
     name: str,
     mkdir: bool,
     check: bool,
-    doing: str = "use",
-    command: Sequence[str] = (),
+    attempt: Attempt | None = None,
     variables: Mapping[str, str] | None = None,
 ) -> list[str]:
     """Check a mapping and return the folders to create: with ``mkdir`` the missing sources.
 
     Folders inside a source that Docker would create as root are included, for a run also without ``mkdir``. ``name`` is
-    the profile and ``doing`` the taoprof command, for messages; ``command`` is the command to run, if any, with the
-    profile's ``variables``.
+    the profile, for messages, and ``variables`` are its own; ``attempt`` is by default ``use``.
 
     Raises InvalidProfileError if ``check`` is set and a run would certainly fail; with ``mkdir`` a missing folder is no
     error.
     """
-    locate = in_profile(mapping)
-    host = Host(context.environ, context.folder)
+    locate, attempt = in_profile(mapping), attempt or Attempt()
+    host, command = Host(context.environ, context.folder), attempt.command
     findings = list(mounts.check(resolve(mapping, host), locate, host))
     if check:
         envs = mapping.get("Envs", [])
@@ -75,11 +81,12 @@ def check_mapping(
                 findings += container.check_ci_values(resolve(mapping, host), located, locate)
             in_command = [finding for finding in check_command(command, command_context) if finding.severity == ERROR]
             findings += in_command
-            command = command if in_command else ()
-    errors, folders = _errors_and_folders(findings, mkdir=mkdir, starts=doing != "use")
+            attempt = attempt._replace(command=command if in_command else ())
+    starts = attempt.doing != "use"
+    errors, folders = _errors_and_folders(findings, mkdir=mkdir, starts=starts)
     if check and errors:
-        raise _preflight_error(context, name, errors, mapping["Mounts"], doing=doing, command=command)
-    return folders + (container.find_cache_folders(mapping, context) if mkdir or doing != "use" else [])
+        raise _preflight_error(context, name, errors, mapping["Mounts"], attempt)
+    return folders + (container.find_cache_folders(mapping, context) if mkdir or starts else [])
 
 
 def explain_read_only(renderer: Renderer, mapping: Mapping[str, Any]) -> list[str]:
@@ -93,7 +100,7 @@ def explain_read_only(renderer: Renderer, mapping: Mapping[str, Any]) -> list[st
 def check_direct_run(
     context: Context,
     renderer: Renderer,
-    command: Sequence[str],
+    attempt: Attempt,
     *,
     image: str | None,
     gpus: str | None,
@@ -111,7 +118,7 @@ def check_direct_run(
     from taoprofiles.rules.command_paths import CommandContext
     from taoprofiles.system.engine import find_endpoint
 
-    name, rendered, words = renderer.name, renderer.mapping(), container_words(list(command))
+    name, rendered, words = renderer.name, renderer.mapping(), container_words(list(attempt.command))
     host = Host(context.environ, context.folder)
     start = direct.from_mapping(rendered, in_profile(rendered), host, words, renderer, image=image, gpus=gpus)
     prefix = ["taoprof", "run", name, "--image", start.image, "--"]
@@ -124,7 +131,7 @@ def check_direct_run(
         own = {"--image": renderer.image(words), "--gpus": renderer.gpus}
         given = {"--image": image, "--gpus": gpus}
         options = [word for key, value in given.items() if value and value != own[key] for word in (key, value)]
-        raise _preflight_error(context, name, errors, listed, doing="run", command=start.words, options=options)
+        raise _preflight_error(context, name, errors, listed, attempt._replace(command=start.words), options)
     warnings = (finding for finding in findings if finding.severity == WARNING)
     unchecked = [f"{finding.what}: {finding.why}" for finding in warnings if finding.id in direct.UNCHECKED]
     is_remote = find_endpoint(environ).is_remote
@@ -161,7 +168,7 @@ def require_answer(mapping: Mapping[str, Any] | bytes | None) -> None:
         )
 
 
-def _arguments(command: Sequence[str], options: Sequence[str] = ()) -> str:
+def to_arguments(command: Sequence[str], options: Sequence[str] = ()) -> str:
     """Return options and a command as arguments to paste; in the place of one with a secret is the word COMMAND."""
     import shlex  # not for 'use', which has no command
 
@@ -174,22 +181,24 @@ def _preflight_error(
     name: str,
     findings: Sequence[Finding],
     mounts: Sequence[Mapping[str, str]],
-    *,
-    doing: str,
-    command: Sequence[str],
+    attempt: Attempt,
     options: Sequence[str] = (),
 ) -> InvalidProfileError:
-    """Return the error for the findings of a check; ``command`` is the command to run, if it has some of them.
+    """Return the error for the findings of a check; ``attempt`` has a command if that has some of them.
 
     ``options`` are those of ``taoprof check`` that give the same findings.
     """
+    doing, command = attempt.doing, attempt.command
     if all(finding.fix[:1] == ("mkdir",) for finding in findings):
         single = len(findings) == 1
         what = "1 folder does not exist" if single else f"{len(findings)} folders do not exist"
         destinations = {mount["source"]: mount["destination"] for mount in mounts}
         folders = [finding.fix[1] for finding in findings]
         problems = [f"{context.short(path)}   (mounted at {destinations.get(path, '?')})" for path in folders]
-        ways = {"run": f"run {name} --mkdir {_arguments(command)}", "kernel": f"run {name} --mkdir -- true"}
+        ways = {
+            "run": f"run {name} {to_arguments(command, [*attempt.options, '--mkdir'])}",
+            "kernel": f"run {name} --mkdir -- true",
+        }
         mkdir = f"taoprof {ways.get(doing, f'{doing} {name} --mkdir')}"
         hint = f"nothing was changed. To create {'it' if single else 'the folders'}: {mkdir}"
     else:
@@ -202,7 +211,7 @@ def _preflight_error(
             problems.append(f"{finding.where}: {finding.what}{why}")
         words = f"taoprof check {name}"
         if command:
-            words += " " + _arguments(command, options)
+            words += " " + to_arguments(command, options)
         hint = f"nothing was changed. To ignore this, add --force; for the details: {words}"
         if all(finding.id == "src-missing" for finding in findings):
             from taoprofiles.profiles.store import Store

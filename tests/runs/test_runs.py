@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -467,6 +468,12 @@ def test_the_results_folder_of_a_spec_file_is_reserved(sandbox: Sandbox) -> None
     words = ["run", "a", "--", "true", "dino", "train", "-e", f"{inside}/two.yaml"]
     refused = sandbox.run(*words)
     assert (refused.returncode, f"pid {run.pid}" in refused.stderr) == (5, True)
+    for options in ([], ["--image", "tao:7", "--on", "slurm"], ["--image", "none", "--detach"]):
+        refused = sandbox.run(*words[:2], *options, *words[2:])
+        hint = f"wait with: taoprof run a {shlex.join([*options, '--wait', *words[2:]])}"
+        assert hint in refused.stderr, "the whole command"
+    secret = sandbox.run(*words, "-k", "nvapi-0123456789abcdef")
+    assert "run a --wait -- COMMAND" in secret.stderr
     sandbox.run(*words, f"results_dir={inside}/z", check=True)
     script = f"cd / && : dino train -e {inside}/two.yaml"
     assert sandbox.run("run", "a", "--", "bash", "-lc", script).returncode == 5, "the commands of a script count"

@@ -45,6 +45,7 @@ def run_command(context: Context, args: argparse.Namespace) -> Result:
         notify=args.notify,
         image=args.image,
         on=args.on,
+        detach=args.detach,
         terminal=sys.stdin.isatty() and sys.stdout.isatty() and not args.json and not args.detach,
     )
 
