@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from taoprofiles.holds.hold import Hold
-    from taoprofiles.holds.waiting import Request
     from taoprofiles.runs.session import Session
     from taoprofiles.switching.status import Status
     from taoprofiles.switching.switch import SwitchResult
@@ -106,10 +105,7 @@ def run(
     Raises the errors of ``use``, CannotRenderError for what a container without the launcher cannot have, and
     ``runs.foreground.CommandError`` if the command cannot be started.
     """
-    from dataclasses import replace
-
-    from taoprofiles.holds.waiting import wait_until_free
-    from taoprofiles.runs import run as runs
+    from taoprofiles.runs.preparation import RunOptions, prepare_when_free
 
     messages: list[str] = []
 
@@ -123,16 +119,8 @@ def run(
     if say is not None and not callable(say):
         raise UsageError(f"say must be a function, not {say!r:.60}")
     argv, context = _to_argv(command), Context()
-    run_options = runs.RunOptions(terminal=os.isatty(0) and os.isatty(1), **options)
-
-    def attempt(waiting: Sequence[Request] | None = None) -> runs.Run:
-        return runs.prepare(context, name, argv, options=replace(run_options, waiting=waiting), timeout=timeout)
-
-    if wait is None:
-        prepared = attempt()
-    else:
-        request = runs.get_request(context, name, argv, run_options)
-        prepared = wait_until_free(context, request, attempt, seconds=wait, say=report)
+    run_options = RunOptions(terminal=os.isatty(0) and os.isatty(1), timeout=timeout, **options)
+    prepared = prepare_when_free(context, name, argv, run_options, wait=wait, say=report)
     exit_status = prepared.finish(prepared.start(argv, say=report))
     record = prepared.hold
     return Finished(record.id, exit_status, record.container, list(record.differences), messages)

@@ -33,7 +33,8 @@ from taoprofiles.system.engine import RUN_LABEL
 
 if TYPE_CHECKING:
     from taoprofiles.profiles.rendering import Renderer
-    from taoprofiles.runs.run import Run, RunOptions
+    from taoprofiles.runs.preparation import RunOptions
+    from taoprofiles.runs.run import Run
 
 SUBMIT_GRACE = 300.0
 """Seconds in which a job may still appear whose submission was not confirmed."""

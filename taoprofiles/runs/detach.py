@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from taoprofiles.errors import TaoprofError
@@ -23,7 +22,8 @@ from taoprofiles.holds.records import HoldRecords
 from taoprofiles.holds.waiting import wait_until_free
 from taoprofiles.profiles.store import Store
 from taoprofiles.runs.notify import choose_targets
-from taoprofiles.runs.run import Run, RunOptions, get_request, prepare
+from taoprofiles.runs.preparation import RunOptions, Turn, get_request, prepare
+from taoprofiles.runs.run import Run
 from taoprofiles.storage.locks import Lock
 from taoprofiles.system import processes
 from taoprofiles.system.systemd import SCOPE_TIMEOUT, Manager, NoManagerError, lingers
@@ -87,9 +87,8 @@ def start_queued(
     request = request._replace(run=hold.id)
     starter = _Starter(context, hold, liveness_fd, command, say)
 
-    def attempt(waiting: Sequence[Request]) -> Run:
-        queued = replace(options, waiting=waiting, queued=(hold, liveness_fd))
-        return prepare(context, name, command, options=queued)
+    def attempt(ahead: Sequence[Request]) -> Run:
+        return prepare(context, name, command, options=options, turn=Turn(ahead, hold, liveness_fd))
 
     return starter.start(
         lambda: wait_until_free(context, request, attempt, seconds=seconds, say=starter.report_waiting)

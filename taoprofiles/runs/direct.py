@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from taoprofiles.launcher.argv import RunnerCommand
     from taoprofiles.profiles.rendering import Renderer
-    from taoprofiles.runs.run import Run, RunOptions
+    from taoprofiles.runs.preparation import RunOptions
+    from taoprofiles.runs.run import Run
 
 
 def require_mapping(

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.errors import TaoprofError, UsageError, reason_of
-from taoprofiles.holds import job_records, notifications
-from taoprofiles.holds.hold import RUN_VARIABLE, Hold, new_hold
-from taoprofiles.holds.liveness import HEARTBEAT, find_active_holds
+from taoprofiles.holds.hold import RUN_VARIABLE, Hold
+from taoprofiles.holds.liveness import HEARTBEAT
 from taoprofiles.holds.logs import RunLog, trim
 from taoprofiles.holds.records import ContainerTask, HoldRecords
-from taoprofiles.holds.waiting import Request
-from taoprofiles.launcher import argv, installed
-from taoprofiles.launcher.argv import launcher_words, parse_launcher_argv, unwrapped
+from taoprofiles.launcher import installed
+from taoprofiles.launcher.argv import parse_launcher_argv, unwrapped
 from taoprofiles.launcher.host import runs_in_ci, runs_without_docker
 from taoprofiles.launcher.quoting import quote_argv
-from taoprofiles.masking import mask_command
-from taoprofiles.mounts import comparison, mapping
-from taoprofiles.profiles.store import Store
-from taoprofiles.rules.command_paths import CommandContext, find_host_results
-from taoprofiles.runs import direct, notify, resources
+from taoprofiles.mounts import comparison
+from taoprofiles.runs import notify
 from taoprofiles.runs.foreground import (
     COMMAND_NOT_FOUND,
     NOT_EXECUTABLE,
@@ -40,15 +33,10 @@ from taoprofiles.runs.foreground import (
 )
 from taoprofiles.runs.monitor import Monitor
 from taoprofiles.runs.tee import copied_output
-from taoprofiles.storage import atomic, files
-from taoprofiles.storage.journal import History
-from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock
+from taoprofiles.storage.locks import Lock
 from taoprofiles.storage.paths import Context, to_bytes
-from taoprofiles.switching import preflight
-from taoprofiles.switching.switch import kept_message, switch_locked
 from taoprofiles.system import processes
 from taoprofiles.system.engine import Engine, EngineError
-from taoprofiles.system.gpus import is_count, parse_gpus, to_indices
 
 if TYPE_CHECKING:
     from taoprofiles.profiles.rendering import Renderer
@@ -59,85 +47,11 @@ PROFILE_VARIABLE = "TAOPROF_PROFILE"
 EXIT_TIMEOUT = 3.0
 """Seconds to wait for the engine's events about the end of the task after the launcher has ended."""
 
-NO_IMAGE = "none"
-"""In place of an image: the command runs on this machine, although the profile has an image."""
-
 KILLED = 128 + 9
 """The exit status of a command that was ended by SIGKILL."""
 
 DOCKER_REFUSED, NO_CONTAINER = 125, range(125, 128)
 """The exit statuses of ``docker run`` if no container was started; the second also has those of a shell."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
-    """Options of a run.
-
-    - ``mkdir``: create missing source folders; ``check``: refuse what would certainly fail
-    - ``allow_overlap``: start even if another run writes to the same results folder
-    - ``shared``: use the shared mapping file; ``release``: the id of a hold that does not block that switch
-    - ``gpus``: see ``gpus.parse_gpus``; None is what the profile says
-    - ``notify``: who is told at the end, in place of the profile's ``notify``: see ``notify.choose_targets``
-    - ``image``: run a container of this image without the launcher; ``terminal``: with a terminal in it. None is the
-      profile's image, unless the command is a launcher; NO_IMAGE a command of this machine
-    - ``on``: run it as a job of this cluster, "slurm" or "kubernetes"
-    - ``runner``: the command, if it is one of a source tree's runner, which reads the shared mapping file
-    - ``waiting``: the requests ahead in the queue, whose GPUs are left to them; None for a run that does not wait
-    - ``detach``: it is to run in the background; ``words``: the options as words, for hints
-    - ``queued``: the hold of a detached run that has waited, and its descriptor; None for one without a record so far
-    """
-
-    mkdir: bool = False
-    check: bool = True
-    allow_overlap: bool = False
-    shared: bool = False
-    gpus: str | None = None
-    release: str | None = None
-    notify: Sequence[str] | None = None
-    image: str | None = None
-    on: str | None = None
-    terminal: bool = False
-    waiting: Sequence[Request] | None = None
-    queued: tuple[Hold, int] | None = None
-    runner: argv.RunnerCommand | None = None
-    detach: bool = False
-    words: Sequence[str] = ()
-
-    def for_command(self, renderer: Renderer, command: Sequence[str]) -> RunOptions:
-        """Return the options with the profile's image and GPUs for a command."""
-        image, runner = None if self.image == NO_IMAGE else self.image, argv.parse_runner(command)
-        if self.image is None and not self.shared and launcher_words(unwrapped(command)) is None and runner is None:
-            image = renderer.image(command)
-        is_own = self.gpus is None and (not self.shared or runner is not None)
-        gpus = renderer.gpus if is_own and (self.image, renderer.gpus) != (NO_IMAGE, "none") else self.gpus
-        return replace(self, image=image, gpus=gpus, runner=runner, words=self._to_words())
-
-    def _to_words(self) -> list[str]:
-        """Return the options as words of a command line to paste; the address of a notification is left out."""
-        named = [("--notify", word if word in (notify.NONE, notify.DESKTOP) else "…") for word in self.notify or ()]
-        valued = (("--gpus", self.gpus), ("--image", self.image), ("--on", self.on), *named)
-        flags = (("--mkdir", self.mkdir), ("--shared", self.shared), ("--detach", self.detach))
-        words = [word for option, value in valued if value is not None for word in (option, value)]
-        return words + [option for option, is_given in flags if is_given]
-
-    @property
-    def own_gpus(self) -> str | None:
-        """Return ``gpus`` as far as they are this machine's: a cluster chooses its own."""
-        return self.gpus if self.on is None else None
-
-    def validate(self) -> None:
-        """Raise UsageError for options that exclude each other."""
-        if self.shared and (self.image is not None or self.on is not None):
-            option = "--image" if self.on is None else "--on"
-            raise UsageError(
-                f"{option} cannot be combined with --shared: without the launcher nothing reads the shared file"
-            )
-        if self.runner is not None and (self.image is not None or self.on is not None):
-            raise UsageError(f"{self.runner.name} starts its own image, on this machine: leave out --image and --on")
-        if self.shared and self.gpus not in (None, "all") and self.runner is None:
-            raise UsageError("--gpus cannot be combined with --shared: it needs the run's own mounts file")
-        if self.gpus == "none" and self.image is None and self.on is None:
-            raise UsageError("--gpus none needs --image: the launcher gives its container every GPU")
 
 
 class Run:
@@ -427,223 +341,3 @@ class Run:
         if time.monotonic() - self._heartbeat >= HEARTBEAT:
             self._heartbeat = time.monotonic()
             HoldRecords(self.context).send_heartbeat(self.hold)
-
-
-def prepare(
-    context: Context,
-    name: str,
-    command: list[str],
-    *,
-    kind: str = "run",
-    reason: str = "",
-    options: RunOptions | None = None,
-    timeout: float = DEFAULT_TIMEOUT,
-    run_type: type[Run] = Run,
-) -> Run:
-    """Render the profile, check that nothing blocks the run, and create its hold; nothing is started yet.
-
-    ``kind`` is that of the hold, ``run_type`` the type of the result, ``timeout`` (s) is for the lock. Raises HeldError
-    for a results folder or a GPU that an active run uses (with ``shared`` also as ``switch.switch_profile`` does),
-    InvalidProfileError, NotFoundError, UsageError, CannotRenderError, BusyError.
-    """
-    options = options or RunOptions()
-    store = Store(context)
-    source = store.source(name)
-    renderer = store.renderer(name, source)
-    if kind == "run":
-        options = _for_runner(context, name, renderer, options.for_command(renderer, command))
-    options.validate()
-    doing = kind if kind != "notebook" else "kernel" if run_type is Run else "use"
-    missing_folders, unchecked = _check(context, name, command, renderer, options, doing=doing)
-    wanted = options.notify if kind == "run" else [notify.NONE]
-    targets, target_warnings = notify.choose_targets(renderer, wanted, context.environ)
-    hold = _new_run_hold(context, kind, command, renderer, profile=name, reason=reason, options=options)
-    run = run_type(context, hold, renderer)
-    _prepare_command(run, renderer, command, options)  # first, so that nothing is done if it is refused
-    if options.on is not None or any(record.cluster for record in HoldRecords(context).all({})):
-        from taoprofiles.runs import cluster
-
-        cluster.refresh_writers(context, hold)
-    own_gpus = options.own_gpus
-    # Before the lock: without persistence mode the driver takes seconds.
-    in_use = [] if own_gpus is None else HoldRecords(context).all({})
-    known_gpus = resources.ask_driver(context.environ, own_gpus, in_use)
-    if options.waiting is None:  # else ``get_request`` has done it, and a driver may respond again
-        resources.require_gpus(own_gpus, known_gpus)
-    with Lock(context.lock, timeout):
-        others = is_count(own_gpus)
-        active = find_active_holds(context, files.read_mapping_file(context), may_write=True, others=others)
-        warnings = resources.reserve(
-            hold, active, own_gpus, known_gpus, retry=_waiting_command(hold, command, options),
-            waiting=options.waiting or (), allow_overlap=options.allow_overlap,
-        )  # fmt: skip
-        with preflight.make_folders(missing_folders):
-            records = HoldRecords(context)
-            hold.task = "" if options.image is not None or runs_in_ci(run.environ) else None
-            # Before the switch, which must not happen if this fails. It does not block it: it needs the new mapping.
-            on_end = renderer.hook("on_end") if kind == "run" else ""
-            run.liveness_fd, undo = _record(context, hold, options, targets, on_end)
-            run.was_queued = options.queued is not None
-            try:
-                run.environ[RUN_VARIABLE] = hold.id
-                warnings = [*target_warnings, *unchecked, *([] if options.on else active.unchecked), *warnings]
-                run.notes = [f"warning: {warning}" for warning in warnings]
-                if options.shared and store.source(name) != source:
-                    raise TaoprofError(f"profile '{name}' was changed at this moment", hint="run the command again")
-                if not _prepare_command(run, renderer, command, options):
-                    run.notes += preflight.explain_read_only(renderer, run.rendered)
-                    _give_mapping(run, records, options)
-                if options.runner is not None:
-                    direct.use_runner(run, renderer, options.runner, resources.with_tag(run.rendered, hold))
-                if kind == "run":  # last: an agent takes a record that exists for a launch
-                    image = hold.image or options.image or renderer.image(command)
-                    job_records.open_record(context, hold, image=image, wanted=renderer.job_record)
-            except BaseException:
-                undo()
-                raise
-    return run
-
-
-def _record(
-    context: Context, hold: Hold, options: RunOptions, targets: list[str], on_end: str
-) -> tuple[int, Callable[[], None]]:
-    """Write the record of a new run; return the descriptor that keeps it alive, and a function that undoes this."""
-    records = HoldRecords(context)
-    if options.queued is None:
-        liveness_fd = records.create(hold, targets=targets, on_end=on_end)
-
-        def undo() -> None:
-            os.close(liveness_fd)
-            records.delete(hold.id)
-
-        return liveness_fd, undo
-    queued, liveness_fd = options.queued
-    hold.id = queued.id
-    notifications.register(context, hold.id, targets, on_end)
-    records.write(hold)
-
-    def requeue() -> None:
-        records.write(queued)
-        notifications.register(context, hold.id, targets, "")
-
-    return liveness_fd, requeue
-
-
-def _check(
-    context: Context, name: str, command: list[str], renderer: Renderer, options: RunOptions, *, doing: str = "run"
-) -> tuple[list[str], list[str]]:
-    """Refuse what would certainly fail, and return the folders to create, and what was not checked."""
-    if options.on == "kubernetes":
-        return [], []  # the folders are not this machine's
-    rendered = renderer.mapping()
-    preflight.require_answer(rendered)
-    attempt = preflight.Attempt(doing, command if doing == "run" else (), options.words)
-    if options.image is None and options.on is None:
-        folders = preflight.check_mapping(
-            context, rendered, name=name, mkdir=options.mkdir, check=options.check, attempt=attempt,
-            variables=renderer.variables(),
-        )  # fmt: skip
-        return folders, []
-    return preflight.check_direct_run(
-        context, renderer, attempt, image=options.image, gpus=options.gpus, mkdir=options.mkdir,
-        check=options.check, on_cluster=options.on is not None,
-    )  # fmt: skip
-
-
-def _waiting_command(hold: Hold, command: list[str], options: RunOptions) -> str:
-    """Return the command of a run that waits; in the place of a command with a secret is the word COMMAND."""
-    shown = command if hold.command == command else []
-    return f"taoprof run {hold.profile} {preflight.to_arguments(shown, [*options.words, '--wait'])}"
-
-
-def get_request(context: Context, name: str, command: list[str], options: RunOptions) -> Request:
-    """Return what a run will need, for the queue.
-
-    What is wrong now is refused now, and not after hours in the queue. Raises InvalidProfileError, NotFoundError,
-    UsageError and CommandError.
-    """
-    renderer = Store(context).renderer(name)
-    notify.choose_targets(renderer, options.notify, context.environ)  # raises UsageError
-    options = _for_runner(context, name, renderer, options.for_command(renderer, command))
-    options.validate()
-    _check(context, name, command, renderer, options)
-    path = {**context.environ, **renderer.variables()}.get("PATH", os.defpath)
-    is_here = options.image is None and options.on is None and options.runner is None
-    if is_here and not os.path.dirname(command[0]) and shutil.which(command[0], path=path) is None:
-        message, hint = explain_not_found(command, path, name)
-        raise CommandError(message, COMMAND_NOT_FOUND, hint)
-    hold = _new_run_hold(context, "run", command, renderer, profile=name, reason="", options=options)
-    wanted = None if options.own_gpus is None else parse_gpus(options.own_gpus)
-    gpus = resources.ask_driver(context.environ, options.own_gpus, [])
-    resources.require_gpus(options.own_gpus, gpus)
-    if isinstance(wanted, list):
-        wanted = to_indices(wanted, gpus)
-    return Request(
-        name, hold.command, mapping=options.shared, results=[] if options.allow_overlap else hold.results, gpus=wanted
-    )  # fmt: skip
-
-
-def _new_run_hold(
-    context: Context, kind: str, command: list[str], renderer: Renderer, *, profile: str, reason: str,
-    options: RunOptions,
-) -> Hold:  # fmt: skip
-    """Return the hold of this process for a run; its secrets are masked."""
-    mounts = mapping.mounted(rendered := renderer.mapping())
-    task = CommandContext(mounts, renderer.variables(), context.environ, reads_specs=options.on != "kubernetes")
-    return new_hold(
-        context,
-        kind,
-        profile=profile,
-        reason=reason,
-        shared=options.shared,
-        folder=context.folder,
-        since=time.time(),
-        pid=os.getpid(),
-        start=processes.start_time(os.getpid()) or 0,
-        command=mask_command(command, [value for _, value in renderer.secret_values()]),
-        engine=Engine(context.environ).address if options.on is None else None,
-        cluster=options.on,
-        digest=mapping.digest(mapping.to_bytes(rendered)),
-        mounts=[list(pair) for pair in mounts.items()],
-        results=find_host_results(command, task) if kind == "run" else [],
-        gpus=resources.visible_in_container(rendered) if kind == "run" and options.on is None else None,
-    )
-
-
-def _prepare_command(run: Run, renderer: Renderer, command: list[str], options: RunOptions) -> bool:
-    """Prepare the command of a job or of ``docker run``; return False for a run with another command.
-
-    It is called twice: without the run's id, to refuse what is wrong before anything is written, and with it.
-    """
-    if options.on is not None:
-        from taoprofiles.runs import cluster
-
-        cluster.plan_job(run, renderer, command, options)
-    elif options.image is not None:
-        direct.use_docker(run, renderer, command, options, resources.with_tag(run.rendered, run.hold))
-    return options.on is not None or options.image is not None
-
-
-def _give_mapping(run: Run, records: HoldRecords, options: RunOptions) -> None:
-    """Switch the shared mapping file, or write the run's own mounts file. Needs the lock."""
-    context, hold = run.context, run.hold
-    if options.shared:
-        hold.content = History(context).store_content(mapping.to_bytes(run.rendered))
-        records.write(hold)
-        switched = switch_locked(
-            context, hold.profile or "", check=options.check, release=options.release, answered=run.rendered
-        )
-        run.notes += kept_message(switched.saved_entry)
-        run.environ.pop("LAUNCHER_MOUNTS", None)
-    else:
-        run.wanted = resources.with_tag(run.rendered, hold, set_gpus=True)
-        run.environ["LAUNCHER_MOUNTS"] = path = records.mounts_path(hold.id)
-        atomic.replace(path, mapping.to_bytes(run.wanted))
-
-
-def _for_runner(context: Context, name: str, renderer: Renderer, options: RunOptions) -> RunOptions:
-    """Return the options of a run; a source tree's runner needs the shared mapping file. Raises UsageError."""
-    if options.runner is None or options.shared:
-        return options
-    direct.require_mapping(context, name, renderer, options.runner, options.words)
-    return replace(options, shared=True)

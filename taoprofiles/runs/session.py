@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, NoReturn, cast
 
 from taoprofiles.errors import InvalidStateError, NotFoundError, TaoprofError, UsageError, reason_of
 from taoprofiles.holds.hold import RUN_VARIABLE, Hold, results_conflicts, shorten_command
@@ -31,8 +31,9 @@ from taoprofiles.profiles import kernels
 from taoprofiles.profiles.store import Store
 from taoprofiles.rules.command_paths import CommandContext, find_host_results
 from taoprofiles.runs import kernel_program
+from taoprofiles.runs.preparation import RunOptions, prepare
 from taoprofiles.runs.resources import require_free_results
-from taoprofiles.runs.run import EXIT_TIMEOUT, PROFILE_VARIABLE, Run, RunOptions, prepare
+from taoprofiles.runs.run import EXIT_TIMEOUT, PROFILE_VARIABLE, Run
 from taoprofiles.storage import files
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock
 from taoprofiles.storage.paths import Context, to_bytes
@@ -306,7 +307,7 @@ def begin(
 ) -> Session:
     """Make this process use a profile in place of its present one; ``environ`` is the process's environment.
 
-    ``home`` replaces HOME, which a notebook's cell may have changed. Raises what ``run.prepare`` does; then nothing has
+    ``home`` replaces HOME, which a notebook's cell may have changed. Raises what ``prepare`` does; then nothing has
     changed.
     """
     with _lock:
@@ -314,10 +315,12 @@ def begin(
         context = Context((before.original_environ() if before else dict(environ)) | ({"HOME": home} if home else {}))
         # The previous session's hold on the shared file does not block this one, unless its work is still running.
         release = before.hold.id if before is not None and before.shared and not before.has_work() else None
-        options = RunOptions(shared=shared, mkdir=mkdir, check=check, release=release, allow_overlap=True)
+        options = RunOptions(
+            shared=shared, mkdir=mkdir, check=check, release=release, allow_overlap=True, timeout=timeout
+        )
         reason = os.path.basename(environ.get(NAME_VARIABLE, "")) or os.path.basename(sys.argv[0]) or "python"
-        keywords: dict[str, Any] = {"kind": "notebook", "reason": reason, "options": options, "timeout": timeout}
-        session = cast("Session", prepare(context, name, [], **keywords, run_type=Session))
+        run = prepare(context, name, [], kind="notebook", reason=reason, options=options, run_type=Session)
+        session = cast("Session", run)
         session.may_overlap = not check
         try:
             if before is not None:

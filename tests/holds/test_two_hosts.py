@@ -20,7 +20,7 @@ import pytest
 from taoprofiles.holds import liveness
 from taoprofiles.holds.hold import HeldError, Hold
 from taoprofiles.holds.records import HoldRecords
-from taoprofiles.runs import run as runs
+from taoprofiles.runs.preparation import RunOptions, prepare
 from taoprofiles.storage.locks import Lock
 from taoprofiles.switching import switch
 from taoprofiles.system import processes
@@ -194,7 +194,7 @@ def test_clocks_of_hosts_are_not_compared(sandbox: Sandbox, offset: float) -> No
 def test_gpus_of_another_machine_are_others(sandbox: Sandbox) -> None:
     """GPU 0 over there is not GPU 0 here."""
     write_remote_record(sandbox, gpus=["0", "1"], shared=False)
-    run = runs.prepare(sandbox.context, "a", ["true"], options=runs.RunOptions(gpus="0,1"))
+    run = prepare(sandbox.context, "a", ["true"], options=RunOptions(gpus="0,1"))
     os.close(run.liveness_fd)
 
 
@@ -203,7 +203,7 @@ def test_gpus_are_those_of_all_containers_on_a_machine(sandbox: Sandbox) -> None
     name, machine, boot, _ = processes.host_id().split(" ")
     write_remote_record(sandbox, gpus=["0", "1"], shared=False, place=f"{name} {machine} {boot} 5")
     with pytest.raises(HeldError):
-        runs.prepare(sandbox.context, "a", ["true"], options=runs.RunOptions(gpus="1,"))
+        prepare(sandbox.context, "a", ["true"], options=RunOptions(gpus="1,"))
 
 
 def test_a_damaged_heartbeat_cache_is_replaced(sandbox: Sandbox) -> None:

@@ -99,6 +99,7 @@ def test_it_needs_the_shared_mapping_file(home: Home, runner: list[str]) -> None
     assert f"{home.root}/other:/specs" in arguments(home)
     done = home.run("run", "q", "--image", "i", "--", *runner, "--", "dino", "train")
     one_clear_error(done, 2)
+    assert "starts its own image" in done.stderr
 
 
 def ids(home: Home, *words: str, **environ: str) -> list[str]:

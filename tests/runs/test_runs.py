@@ -19,7 +19,7 @@ import pytest
 from taoprofiles.holds import records
 from taoprofiles.holds.hold import Hold
 from taoprofiles.runs import lookup
-from taoprofiles.runs import run as runs
+from taoprofiles.runs.preparation import prepare
 from taoprofiles.system import processes
 from tests.support.commands import Terminal, one_clear_error
 from tests.support.engine import until
@@ -295,7 +295,7 @@ def test_an_end_that_cannot_be_recorded_hides_no_exit_status(sandbox: Sandbox) -
 
 
 def test_processes_that_cannot_be_listed_hide_no_exit_status(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = runs.prepare(sandbox.context, "b", ["sh", "-c", "exit 3"])
+    run = prepare(sandbox.context, "b", ["sh", "-c", "exit 3"])
     messages: list[str] = []
     status = run.start(["sh", "-c", "exit 3"], say=messages.append)
     monkeypatch.setattr(os, "listdir", mock.Mock(side_effect=OSError(23, "too many open files")))

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from taoprofiles.errors import TaoprofError
-from taoprofiles.runs import run
+from taoprofiles.runs.preparation import prepare
 from taoprofiles.switching import switch
 from taoprofiles.system import filesystem
 from tests.support.commands import CommandResult, call
@@ -123,5 +123,5 @@ def finish(home: Sandbox, *words: str) -> CommandResult:
 
 def test_a_run_gives_up(dead: Sandbox) -> None:
     with pytest.raises(TaoprofError, match=r"does not answer within 0\.5 s"):
-        run.prepare(dead.context, "dead", ["true"])
+        prepare(dead.context, "dead", ["true"])
     assert dead.holds() == []

@@ -15,28 +15,23 @@ from taoprofiles.holds.hold import AGENT, QUEUED, format_age
 from taoprofiles.storage.paths import Context
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from taoprofiles.holds.waiting import Request
-    from taoprofiles.runs.run import Run, RunOptions
+    from taoprofiles.runs.preparation import RunOptions
+    from taoprofiles.runs.run import Run
 
 LONG_AGO = 3600
 """Seconds after which 'stop' asks."""
 
 
 def run_command(context: Context, args: argparse.Namespace) -> Result:
-    from dataclasses import replace
-
-    from taoprofiles.holds.waiting import wait_until_free
-    from taoprofiles.runs import run as runs
     from taoprofiles.runs import session
+    from taoprofiles.runs.preparation import RunOptions, prepare_when_free
     from taoprofiles.system.gpus import parse_gpus
 
     if not args.command:
         raise UsageError("no command to run", hint=f"taoprof run {args.name} -- tao model …")
     if args.gpus is not None:
         parse_gpus(args.gpus)
-    options = runs.RunOptions(
+    options = RunOptions(
         mkdir=args.mkdir,
         check=not args.force,
         allow_overlap=args.force,
@@ -54,15 +49,7 @@ def run_command(context: Context, args: argparse.Namespace) -> Result:
 
     if args.detach and args.on is None:  # a job of a cluster goes on by itself
         return _detach(context, args, options)
-
-    def attempt(waiting: Sequence[Request] | None = None) -> runs.Run:
-        return runs.prepare(context, args.name, args.command, options=replace(options, waiting=waiting))
-
-    if args.wait is None:
-        run = attempt()
-    else:
-        request = runs.get_request(context, args.name, args.command, options)
-        run = wait_until_free(context, request, attempt, seconds=args.wait, say=print_progress)
+    run = prepare_when_free(context, args.name, args.command, options, wait=args.wait, say=print_progress)
     if args.on is not None:
         return _submit(run)
     return _execute(run, args.command, as_json=args.json, fields=("container", "image", "gpus", "differences"))
@@ -79,7 +66,7 @@ def _execute(run: Run, command: list[str], *, as_json: bool, fields: tuple[str, 
 def _detach(context: Context, args: argparse.Namespace, options: RunOptions) -> Result:
     """Start a run in the background, or let it wait there; the result is its id."""
     from taoprofiles.runs import detach
-    from taoprofiles.runs.run import prepare
+    from taoprofiles.runs.preparation import prepare
     from taoprofiles.system import systemd
 
     if args.wait is None:
@@ -139,15 +126,16 @@ def wait_command(context: Context, args: argparse.Namespace) -> Result:
 
 def shell_command(context: Context, args: argparse.Namespace) -> Result:
     from taoprofiles.runs import foreground
-    from taoprofiles.runs import run as runs
+    from taoprofiles.runs.preparation import RunOptions, prepare
+    from taoprofiles.runs.run import PROFILE_VARIABLE
 
     prompts.refuse_in_cell("a shell", f"%taoprof use {args.name}; or 'taoprof shell {args.name}' in a terminal")
-    inside = context.environ.get(runs.PROFILE_VARIABLE)
+    inside = context.environ.get(PROFILE_VARIABLE)
     if inside:
         raise UsageError(f"this shell already has profile '{inside}'", hint="'exit' leaves it")
     shell = context.environ.get("SHELL") or "/bin/sh"
-    options = runs.RunOptions(mkdir=args.mkdir, check=not args.force)
-    run = runs.prepare(context, args.name, [shell], kind="shell", options=options)
+    options = RunOptions(mkdir=args.mkdir, check=not args.force)
+    run = prepare(context, args.name, [shell], kind="shell", options=options)
     command = foreground.shell_command(run, shell)
     if not args.json:
         print_progress(f"shell with profile '{args.name}' (hold {run.hold.id}); 'exit' leaves it")
