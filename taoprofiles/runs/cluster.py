@@ -24,7 +24,7 @@ from taoprofiles.holds.logs import LogReader, RunLog
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.profiles.store import Store
 from taoprofiles.runs import notify
-from taoprofiles.storage import best_effort
+from taoprofiles.storage import best_effort, files
 from taoprofiles.storage.locks import Lock
 from taoprofiles.storage.paths import Context
 from taoprofiles.system import processes
@@ -132,7 +132,9 @@ def cancel(context: Context, hold: Hold) -> None:
     if isinstance(client, Slurm):
         client.cancel(_name(hold))
         return
-    log = client.log(_name(hold))  # it is deleted with the job
+    log = None
+    with suppress(ClusterError):
+        log = client.log(_name(hold))  # it is deleted with the job
     _record(context, hold, client.cancel(_name(hold)), log)
 
 
@@ -158,7 +160,8 @@ def _record(context: Context, hold: Hold, job: Job | None, log: bytes | None = N
     if all(getattr(hold, key) == value for key, value in changes.items()):
         return
     if "ended" in changes:
-        _keep_log(context, hold, log)
+        with suppress(ClusterError):  # it is read when somebody asks for the log
+            keep_log(context, hold, log)
     with suppress(TaoprofError), Lock(context.lock):
         records = HoldRecords(context)
         recorded = records.get(hold.id)  # read again: somebody may have released it
@@ -171,10 +174,14 @@ def _record(context: Context, hold: Hold, job: Job | None, log: bytes | None = N
             records.write(recorded)
 
 
-def _keep_log(context: Context, hold: Hold, content: bytes | None) -> None:
-    """Keep the log of a job that is over: Kubernetes deletes it with the job. Secrets are masked."""
+def keep_log(context: Context, hold: Hold, content: bytes | None = None) -> None:
+    """Keep the log of a job that is over: Kubernetes deletes it with the job. Secrets are masked.
+
+    Raises ClusterError if there is none and it cannot be read now.
+    """
     client, log = _client(context, hold), RunLog(context, hold.id)
-    if isinstance(client, Kubernetes):
+    has_log = (status := files.stat_or_none(log.path)) is not None and status.st_size
+    if isinstance(client, Kubernetes) and not has_log:
         best_effort.write(log.path, client.log(_name(hold)) if content is None else content)
     with suppress(TaoprofError):  # it may not have been started
         log.mask(secret_values(context, hold.profile or ""))

@@ -274,8 +274,10 @@ CHECK_INTERVAL = 1.0
 def open_log(context: Context, run: Hold) -> LogReader:
     """Open the log of a run. Raises NotFoundError if it has none, ClusterError."""
     secrets = cluster.secret_values(context, run.profile or "")
-    if run.cluster == "kubernetes" and ended_run(context, run) is None:
-        return cluster.PodLog(context, run, secrets)
+    if run.cluster == "kubernetes":
+        if ended_run(context, run) is None:
+            return cluster.PodLog(context, run, secrets)
+        cluster.keep_log(context, run)
     try:
         return RunLog(context, run.id).open(secrets)
     except NotFoundError:

@@ -273,12 +273,9 @@ class Kubernetes:
         return Job(name, "over", "Deleted", _CANCELLED)
 
     def log(self, name: str) -> bytes:
-        """Return the end of the log of a Job; b"" if there is none."""
+        """Return the end of the log of a Job. Raises ClusterError."""
         command = [*self._command, "logs", f"job/{name}", f"--tail={_LINES}"]
-        try:
-            return to_bytes(run_client(command, self._environ, SUBMIT_TIMEOUT).out)
-        except ClusterError:
-            return b""
+        return to_bytes(run_client(command, self._environ, SUBMIT_TIMEOUT).out)
 
     def open_log(self, name: str, *, follow: bool) -> subprocess.Popen[bytes]:
         """Start reading the log of a Job; with ``follow`` until the Job is over. Raises ClusterError."""

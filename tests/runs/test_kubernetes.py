@@ -14,7 +14,7 @@ import pytest
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.runs import cluster as jobs
 from taoprofiles.runs import lookup
-from tests.support.commands import call
+from tests.support.commands import call, one_clear_error
 from tests.support.engine import until
 from tests.support.home import Home, require
 from tests.support.kubernetes import UNPACKED, ApiServer
@@ -136,6 +136,25 @@ def test_a_job_is_followed_to_its_end(kubectl_home: Home, api: ApiServer) -> Non
     ], "the skill bank's record"
     api.delete("vision", run["job"])
     assert call(home, "logs", run["id"]).out == "epoch 1, ***\nepoch 2\nthe end", "kept when the job is deleted"
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_log_that_cannot_be_read_at_the_end_is_read_later(kubectl_home: Home, api: ApiServer, ends: bool) -> None:
+    home = kubectl_home
+    run = submit(home, "visual_changenet", "train")
+    if ends:
+        api.print(run["job"], "the_key, the end\n")
+        api.set_pod(run["job"], "Succeeded", exit_code=0)
+    api.refuse, api.refused_kind = (503, "the server is currently unable to handle the request"), "/log"
+    if not ends:
+        api.delete("vision", run["job"])
+    assert call(home, "wait", run["id"]).status == (0 if ends else 1)
+    one_clear_error(call(home, "logs", run["id"]), 10)
+    api.refuse = None
+    for _ in range(2):
+        shown = call(home, "logs", run["id"])
+        assert (shown.status, shown.out) == ((0, "***, the end\n") if ends else (10, ""))
+        api.delete("vision", run["job"])  # it is kept
 
 
 def test_a_job_is_cancelled(kubectl_home: Home, api: ApiServer) -> None:
