@@ -94,7 +94,8 @@ def match_id(runs: Iterable[Hold], word: str) -> Hold:
     matching = [run for run in runs if run.id == word] or [run for run in runs if word and run.id.startswith(word)]
     if not matching:
         raise NotFoundError(
-            f"there is no run '{word}'", hint="'taoprof status' lists the active runs, 'taoprof history' all"
+            "there is no run" + f" '{word}'" * (word != "-"),
+            hint="'taoprof status' lists the active runs, 'taoprof history' all",
         )
     if len({run.id for run in matching}) > 1:
         ids = ", ".join(run.id for run in matching[:10])
@@ -236,7 +237,13 @@ def find_stoppable(context: Context, active: ActiveHolds, hold_id: str) -> Hold:
     Raises NotFoundError, UsageError if there is nothing to stop or it is on another host.
     """
     candidates = [hold for hold in active.holds if hold.kind == "run" or hold_id != "-"]
-    hold = active.find(hold_id) or match_id(candidates, hold_id)
+    try:
+        hold = active.find(hold_id) or match_id(candidates, hold_id)
+    except NotFoundError:
+        run = next((hold for hold in active.holds if hold.profile == hold_id), None) or find_run(context, hold_id)
+        if run.ended is None:
+            raise UsageError(f"'{hold_id}' is the name of a profile", hint=f"its run: taoprof stop {run.id}") from None
+        raise NotFoundError(f"run {run.id} has already ended", hint=f"'taoprof wait {run.id}' shows how") from None
     if hold.cluster is not None:
         cluster.refresh(context, [hold])
         if hold.ended is not None:

@@ -186,7 +186,9 @@ def test_ids_and_waiting(sandbox: Sandbox) -> None:
     assert sandbox.json("wait", first, "--timeout", "0")["error"]["code"] == "timeout"
     for command in ("logs", "wait", "stop"):
         one_clear_error(sandbox.run(command, "zzzzzz"), 4)
-    one_clear_error(sandbox.run("stop", third), 4)
+    for word, status, text in ((third, 4, f"run {third} has already ended"), ("b", 2, f"taoprof stop {first}")):
+        one_clear_error(done := sandbox.run("stop", word), status)
+        assert text in done.stderr
     one_clear_error(sandbox.run("logs", ""), 4)
     tao.end(5)
     assert sandbox.json("wait", first, second)["data"]["runs"] == [
