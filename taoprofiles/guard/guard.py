@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 from taoprofiles.errors import InvalidStateError, TaoprofError
 from taoprofiles.guard.status import GuardFiles
-from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, Hold, blocking_holds, shared_holds
-from taoprofiles.holds.liveness import ActiveHolds, Containers, find_active_holds, past_mappings, seconds_held
+from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, Hold, blocking_holds, seconds_held, shared_holds
+from taoprofiles.holds.liveness import ActiveHolds, Containers, find_active_holds
 from taoprofiles.mounts import comparison, mapping
 from taoprofiles.storage import files
 from taoprofiles.storage.atomic import FileAttributes
@@ -128,7 +128,7 @@ class Overwrites:
                 with suppress(InvalidStateError):  # it is lost
                     return hold.profile, self._history.load_content(hold.content)
         digests = {hold.digest for hold in holders}
-        for entry, content in past_mappings(self._history):
+        for entry, content in self._history.past_mappings():
             if mapping.digest(content) in digests:
                 return entry.profile, content
         return None

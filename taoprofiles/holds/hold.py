@@ -235,6 +235,16 @@ def gpus_overlap(gpus: list[str] | int | str | None, others: list[str] | int | s
     return not (isinstance(gpus, int) and isinstance(others, list))
 
 
+def seconds_held(hold: Hold, here: str) -> float:
+    """Return the age of a manual hold: by the time since boot, which setting the clock does not change.
+
+    After a reboot and for a hold of another host there is only the clock.
+    """
+    if hold.host_id == here and not hold.pid:
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - hold.start / os.sysconf("SC_CLK_TCK")
+    return time.time() - hold.since
+
+
 def gpu_conflicts(holds: Iterable[Hold], gpus: list[str] | str) -> list[Hold]:
     """Return the active runs that use one of the GPUs."""
     return [hold for hold in holds if gpus_overlap(gpus, hold.gpus)]

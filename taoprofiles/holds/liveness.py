@@ -7,14 +7,13 @@ launcher process and by its container's mounts. What cannot be checked counts as
 
 import functools
 import itertools
-import os
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from taoprofiles.errors import InvalidStateError, TaoprofError
+from taoprofiles.errors import TaoprofError
 from taoprofiles.holds import notifications
-from taoprofiles.holds.hold import AGENT, OWN_KINDS, QUEUED, RUN_VARIABLE, Hold, new_hold
+from taoprofiles.holds.hold import AGENT, OWN_KINDS, QUEUED, RUN_VARIABLE, Hold, new_hold, seconds_held
 from taoprofiles.holds.logs import RunLog, trim
 from taoprofiles.holds.records import ContainerTask, HoldRecords, seconds_unchanged
 from taoprofiles.launcher.argv import parse_launcher_argv, parse_runner
@@ -92,33 +91,6 @@ def find_active_holds(
     ``others``, the containers of other users are listed too, which takes one question to the engine for each.
     """
     return _Search(context, content, may_write=may_write, engine=engine).run(damaged, others=others)
-
-
-def seconds_held(hold: Hold, here: str) -> float:
-    """Return the age of a manual hold: by the time since boot, which setting the clock does not change.
-
-    After a reboot and for a hold of another host there is only the clock.
-    """
-    if hold.host_id == here and not hold.pid:
-        return time.clock_gettime(time.CLOCK_BOOTTIME) - hold.start / os.sysconf("SC_CLK_TCK")
-    return time.time() - hold.since
-
-
-def past_mappings(history: History) -> Iterator[tuple[Entry, bytes]]:
-    """Yield the distinct contents of the mapping file in the history, the newest first, each with its newest entry.
-
-    Contents that the history has lost are left out.
-    """
-    digests: set[str] = set()
-    for entry in history.newest_first():
-        if entry.target != "mapping" or entry.after is None or entry.after in digests:
-            continue
-        digests.add(entry.after)
-        try:
-            content = history.load_content(entry.after)
-        except InvalidStateError:
-            continue
-        yield entry, content
 
 
 class _RequiredMapping(NamedTuple):
@@ -231,7 +203,7 @@ class _Search:
         return list(itertools.islice(self._history_needs(), _PAST_MAPPINGS, None))
 
     def _history_needs(self) -> Iterator[_PastNeeds]:
-        for entry, content in past_mappings(History(self._context)):
+        for entry, content in History(self._context).past_mappings():
             yield mapping.mounted(content), _required(content, entry)
 
     @functools.cached_property

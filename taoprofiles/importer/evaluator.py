@@ -464,11 +464,8 @@ class Evaluator:
                 self.state.deferred.all_names = True
                 self.invalidate_namespace("the notebook is imported as a module")
             if isinstance(node, ast.ImportFrom):
-                name, value, is_known = (
-                    alias.name,
-                    f"{module}.{alias.name}",
-                    module in functions.MODULES and not node.level,
-                )
+                name, value = alias.name, f"{module}.{alias.name}"
+                is_known = module in functions.MODULES and not node.level
             else:
                 value = alias.name if alias.asname else first
                 name, is_known = first, alias.name in functions.MODULES or first in functions.MODULES

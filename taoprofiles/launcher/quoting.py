@@ -26,6 +26,20 @@ SHELLS_OWN = frozenset(
 VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))", re.ASCII)
 """``${NAME}`` (group 1) or ``$NAME`` (group 2), as a shell and ``os.path.expandvars`` read it."""
 
+_EFFECTS = (
+    ("'", "ends its own quotes at the single quote in '{}'"),
+    (("`", "$("), "runs a part of '{}' as a command on this host"),
+    (";&|\n", "ends the command inside '{}', and runs the rest as a command on this host"),
+    (">", "writes the output to a file of this host because of '{}'"),
+    ("<", "reads a file of this host because of '{}'"),
+    ("()", "finds a syntax error in '{}'"),
+    ("#", "ignores everything after the '#' of '{}'"),
+    ('"', "finds no end of the quotes in '{}'"),
+    ("{", "expands the braces of '{}' to several words"),
+    ("\\", "removes the backslash of '{}'"),
+)
+"""What bash does because of a character in a word; the first that matches is reported."""
+
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./-]+\Z")
 _ASSIGNS = re.compile(r"[A-Za-z_]\w*\+?=", re.ASCII)
 
@@ -185,3 +199,16 @@ def _expand_home(text: str, piece: re.Match[str], environ: Mapping[str, str], *,
     if re.search(f"{tilde}(?!{ends})", text) or home is None or set(home) & set('$\\`"*?['):
         return None
     return re.sub(tilde, lambda _: home, text)
+
+
+def shell_effect(word: str, split: Sequence[str] | None) -> str:
+    """Return what bash does to a word, as the rest of a sentence; ``split`` is what ``split_like_bash`` returns."""
+    if split is not None:
+        if not split:
+            return f"drops '{word}'" if word else "drops the empty word"
+        count = "" if len(split) == 1 else f"{len(split)} words "
+        return f"turns '{word}' into {count}" + ", ".join(f"'{part}'" for part in split[:5])
+    for marks, effect in _EFFECTS:
+        if any(mark in word for mark in marks):
+            return effect.format(word)
+    return f"expands '{word}' to something else"

@@ -27,6 +27,7 @@ from taoprofiles.launcher.quoting import (
     expand_variables,
     has_one_shell,
     quote_word,
+    shell_effect,
     split_like_bash,
     taken_volumes,
 )
@@ -404,7 +405,7 @@ class _CommandChecker:
             is_quoted = split is not None and len(split) == 1 and word == self._context.quote(split[0])
             if split == [expand_variables(word, self._known)] or is_home or is_quoted or self._unset(word):
                 continue
-            effect = "changes the value" if secret else _shell_effect(word, split)
+            effect = "changes the value" if secret else shell_effect(word, split)
             what, why = f"the launcher's shell {effect}", "the launcher pastes its words into 'bash -c' without quotes"
             hint = f"'taoprof run {self._context.profile or 'PROFILE'} -- …' passes words on unchanged"
             if not secret:
@@ -556,33 +557,6 @@ class _CommandChecker:
         where = argument.key or f"argument {argument.number}"
         what, why, hint = self._masked(what), self._masked(why), self._masked(hint)
         self._findings.append(Finding(id, where, what, why, hint, severity))
-
-
-def _shell_effect(word: str, split: Sequence[str] | None) -> str:
-    if split is not None:
-        if not split:
-            return f"drops '{word}'" if word else "drops the empty word"
-        count = "" if len(split) == 1 else f"{len(split)} words "
-        return f"turns '{word}' into {count}" + ", ".join(f"'{part}'" for part in split[:5])
-    for marks, effect in _EFFECTS:
-        if any(mark in word for mark in marks):
-            return effect.format(word)
-    return f"expands '{word}' to something else"
-
-
-_EFFECTS = (
-    ("'", "ends its own quotes at the single quote in '{}'"),
-    (("`", "$("), "runs a part of '{}' as a command on this host"),
-    (";&|\n", "ends the command inside '{}', and runs the rest as a command on this host"),
-    (">", "writes the output to a file of this host because of '{}'"),
-    ("<", "reads a file of this host because of '{}'"),
-    ("()", "finds a syntax error in '{}'"),
-    ("#", "ignores everything after the '#' of '{}'"),
-    ('"', "finds no end of the quotes in '{}'"),
-    ("{", "expands the braces of '{}' to several words"),
-    ("\\", "removes the backslash of '{}'"),
-)
-"""What bash does because of a character in a word; the first that matches is reported."""
 
 
 def _valued(words: Sequence[str]) -> Iterator[tuple[int, str, str]]:

@@ -260,6 +260,18 @@ class History:
             if entry is not None:
                 yield entry._replace(done=True) if entry.id in done else entry
 
+    def past_mappings(self) -> Iterator[tuple[Entry, bytes]]:
+        """Yield the distinct contents of the mapping file, the newest first, each with its newest entry.
+
+        Contents that are lost are left out.
+        """
+        digests: set[str] = set()
+        for entry in self.newest_first():
+            if entry.target == "mapping" and entry.after is not None and entry.after not in digests:
+                digests.add(entry.after)
+                with suppress(InvalidStateError):
+                    yield entry, self.load_content(entry.after)
+
     def last_mapping(self) -> Entry | None:
         """Return the last entry about the mapping file, whether it took effect or not."""
         return next((entry for entry in self.newest_first() if entry.target == "mapping"), None)
