@@ -365,7 +365,11 @@ def _check_content(
     """Check the container that is started: its user, options, variables, command and folders."""
     docker, locate = _get_options(content), target.file.locate
     names = [entry["variable"] for _, entry in content.variables]
-    yield from container.check_user(docker, names, locate, context)
+    is_rootless = container.is_rootless(context.environ, context)
+    if is_rootless:
+        yield from container.check_rootless(docker, locate)
+    else:
+        yield from container.check_user(docker, names, locate, context)
     yield from check_options(docker, locate, memory=filesystem.total_memory(), used_ports=filesystem.listening_ports())
     if runs_in_ci(context.environ, command_context.behaviour):
         yield from container.check_ci_values(content.mounts, content.variables, locate)
@@ -373,8 +377,8 @@ def _check_content(
     mounts = get_volumes(content.mounts)
     results = find_results(command or ["train"], replace(command_context, mounts=mounts))
     yield from machine.check_folders(
-        context, content.mounts, locate, mounted=mounts, user=docker.get("user"), results=results,
-        profile=target.name,
+        context, content.mounts, locate, mounted=mounts, results=results, profile=target.name,
+        user=container.host_user(docker, context, rootless=is_rootless),
     )  # fmt: skip
 
 

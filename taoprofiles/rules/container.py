@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,10 +15,12 @@ from taoprofiles.profiles.layouts import FOLDER_VARIABLES, NAMED_UID, USER_NAME,
 from taoprofiles.profiles.rendering import find_placeholder
 from taoprofiles.rules.finding import Finding, Locator, error, quoted, warning
 from taoprofiles.storage.paths import Context, is_inside
+from taoprofiles.system.engine import Engine, EngineError
 from taoprofiles.system.filesystem import WINDOWS_DISKS, PathInfo, answers
 
 _USER = r"[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?"
 _LITERAL = r"(?:YOUR_?)?(?:UID|uid|USER(?:_?(?:ID|NAME))?)(?::.*)?"
+_ENGINE_TIMEOUT = 1.0
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs")
 
 
@@ -53,6 +56,42 @@ def check_ci_values(
             what = "it has characters that a shell acts on"
             why = "with CI_PROJECT_DIR the launcher pastes it without quotes into a command of this host"
             yield error("ci-project-dir-set", locate(location), what, why, "unset CI_PROJECT_DIR")
+
+
+def is_rootless(environ: Mapping[str, str], context: Context) -> bool:
+    """Check whether root in a container is the user, for whom the engine runs; False if it does not answer at once."""
+    try:
+        return context.uid != 0 and bool(Engine(environ, _ENGINE_TIMEOUT).info()["is_rootless"])
+    except EngineError:
+        return False
+
+
+def host_user(options: Mapping[str, Any], context: Context, *, rootless: bool) -> Any:
+    """Return the container's user as this host has it, as the option ``user`` says it."""
+    user = options.get("user")
+    is_me = rootless and user_ids(user, context.uid, context.gid) in (None, (0, 0))
+    return f"{context.uid}:{context.gid}" if is_me else user
+
+
+def check_rootless(options: Mapping[str, Any], locate: Locator) -> Iterator[Finding]:
+    """Check the user and the limits of a container for an engine without rights of root."""
+    user = str(options.get("user") or "0")
+    if user.partition(":")[0] not in ("0", "root"):
+        what = f"the container runs as '{user}', and the engine is rootless: root in the container is you"
+        why, fix = "results belong to an id such as 100999", ("set", "docker.user=0:0")
+        yield warning("docker-rootless", locate(Location("DockerOptions", key="user")), what, why, fix=fix)
+    limits = options.get("ulimits")
+    for name, wanted in limits.items() if isinstance(limits, dict) else ():
+        own = resource.getrlimit(getattr(resource, f"RLIMIT_{name.upper()}", resource.RLIMIT_CORE))[1]
+        if f"RLIMIT_{name.upper()}" in vars(resource) and own != -1 and not 0 <= wanted <= own:
+            what = f"the engine is rootless, and cannot raise {name} above your own limit, {own}"
+            where, why = (
+                locate(Location("DockerOptions", key=f"ulimits.{name}")),
+                "error setting rlimit: operation not permitted",
+            )
+            yield warning(
+                "docker-rootless", where, what, f"Docker stops: {why}", fix=("set", f"docker.ulimits.{name}={own}")
+            )
 
 
 def check_user(options: object, names: Collection[object], locate: Locator, context: Context) -> Iterator[Finding]:

@@ -192,7 +192,8 @@ def check(
     """
     docker, locate = start.options, start.locate
     host = Host(context.environ, context.folder)
-    endpoint = find_endpoint(context.environ if environ is None else environ)
+    engine = context.environ if environ is None else environ  # {} for a cluster
+    endpoint = find_endpoint(engine)
     is_remote = endpoint.is_remote
     if is_remote:
         yield from _check_remote(start, endpoint.address, context.environ)
@@ -203,7 +204,11 @@ def check(
     if not start.line:
         names += missing_identity(docker, names)  # which a run of a profile gets
     given = [(location, entry) for location, entry in start.variables if entry["value"] is not None]
-    yield from container.check_user(docker, names, locate, context)
+    is_rootless = bool(engine) and not is_remote and container.is_rootless(engine, context)
+    if is_rootless:
+        yield from container.check_rootless(docker, locate)
+    else:
+        yield from container.check_user(docker, names, locate, context)
     yield from container.check_variables(given, locate)
     yield from _check_variables(start)
     memory, ports = (0, ()) if is_remote else (filesystem.total_memory(), filesystem.listening_ports())
@@ -229,8 +234,8 @@ def check(
         yield _unknown_command(name)
     if not is_remote:
         yield from machine.check_folders(
-            context, start.mounts, locate, mounted=start.mounted, user=docker.get("user"),
-            results=results, profile=command_context.profile or None,
+            context, start.mounts, locate, mounted=start.mounted, results=results,
+            user=container.host_user(docker, context, rootless=is_rootless), profile=command_context.profile or None,
         )  # fmt: skip
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import shlex
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from taoprofiles.system.docker_run import RunMount, parse
 from tests.support.commands import CommandResult, call, one_clear_error
 from tests.support.home import Home
+from tests.support.sandbox import FakeEngine, answer
 
 PROFILE = """
 layout = "custom"
@@ -210,3 +213,47 @@ def test_a_command_that_is_cut_off(command: str) -> None:
     run = parse(command.split())
     assert run is not None
     assert run.image == ""
+
+
+@pytest.mark.parametrize("command", [["tao", "model", "dino", "train"], ["dino", "train"], ["--docker"]])
+def test_a_rootless_engine(home: Home, monkeypatch: pytest.MonkeyPatch, command: list[str], tmp_path: Path) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda limit: (8, 8) if limit == resource.RLIMIT_MEMLOCK else (-1, -1))
+    monkeypatch.setattr(os, "getuid", lambda: 4321)
+    limits = "[docker.ulimits]\nmemlock = -1\nstack = 67108864\nnproc = 9\n"
+    home.profile("p", PROFILE.format(home.root).replace("[[mounts]]", limits + "[[mounts]]"))
+    if command == ["--docker"]:
+        options = ["-v", f"{home.root}/specs:/specs", "--user", "4321", "--ulimit", "memlock=-1", "--shm-size", "1g"]
+        command = [
+            "docker",
+            "run",
+            "--gpus",
+            "all",
+            "-e",
+            "HOME=/tmp",
+            "-e",
+            "USER=x",
+            *options,
+            IMAGE,
+            "dino",
+            "train",
+        ]
+
+    def check(*names: str) -> list[tuple[str, str]]:
+        done = call(home, "--json", "check", *names, "--", *command)
+        return [(finding["id"], finding["where"]) for finding in done.envelope["data"]["findings"]]
+
+    with FakeEngine(tmp_path) as engine:
+        home.environ |= engine.environ
+        assert "docker-rootless" not in dict(check("p"))
+        engine.rules["/info"] = lambda connection: answer(connection, {"SecurityOptions": ["name=rootless"]})
+        findings = check("p")
+        assert [where for id, where in findings if id == "docker-rootless"] == (
+            ["--user", "--ulimits.memlock"] if command[0] == "docker" else ["docker.user", "docker.ulimits.memlock"]
+        )
+        assert "user-not-me" not in dict(findings)
+        if command[0] != "docker":
+            assert call(home, "check", "p", "--fix", "--yes", "--", *command).status in (0, 3)
+            assert "docker-rootless" not in dict(check("p")), "mended"
+            assert "user-not-me" not in dict(check("p")), "root is the user"
+        engine.rules["/info"] = lambda connection: connection.close()
+        assert "docker-rootless" not in dict(check("p")), "it does not answer"
