@@ -90,10 +90,10 @@ def choose_targets(
     Raises UsageError for a requested target that cannot be used; those of the profile are left out with a warning.
     """
     targets, problems = renderer.targets(requested)
-    if requested is not None and NONE in targets:
-        if len(targets) > 1:
-            raise UsageError("--notify none cannot be combined with another --notify")
-        return [], []
+    if requested is not None and NONE in targets and len(targets) > 1:
+        raise UsageError("--notify none cannot be combined with another --notify")
+    if targets == [NONE]:
+        return [], problems
     checked = {target: _find_problem(target) for target in targets}
     known = [target for target, problem in checked.items() if not problem]
     problems += [f"{mask_target(target)}: {problem}" for target, problem in checked.items() if problem]

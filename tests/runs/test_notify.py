@@ -97,6 +97,9 @@ def test_mail_desktop_and_web_are_told_the_same_once(sandbox: Sandbox, web: WebR
         sandbox.run("run", "b", "--notify", "none", "--", "true", environ=environ, check=True)
         sandbox.run("run", "b", "--notify", "desktop", "--", "true", environ=environ, check=True)
         assert (len(desktop.shown), len(web.messages), len(mail.mails)) == (2, 1, 1)
+        sandbox.profile("b")
+        add_keys(sandbox, 'notify = "none"')
+        assert sandbox.run("run", "b", "--", "true", check=True).stderr == ""
 
 
 def test_a_detached_run_tells_its_end_and_warns_in_its_log(sandbox: Sandbox, web: WebReceiver) -> None:
