@@ -297,8 +297,8 @@ def _presence(docker: DockerFacts) -> list[Finding]:
     findings = []
     if not docker.cli:
         why = "tao runs the task in the container with 'docker exec'"
-        hint = f"{_install(docker, 'docker-ce-cli')} || {_install(docker, 'docker-cli')}" if docker.installer else ""
-        hint = hint or _install(docker, "docker-cli")
+        hint = _install(docker, "docker-cli")
+        hint = f"{_install(docker, 'docker-ce-cli')} || {hint}" if docker.installer else hint
         findings.append(error("docker-cli-missing", "PATH", "the 'docker' command is not installed", why, hint))
     if first.trouble:
         findings.append(_unreachable(docker, first, second))
@@ -312,15 +312,15 @@ def _unreachable(docker: DockerFacts, engine: EngineProbe, other: EngineProbe) -
         return _denied(docker, engine)
     why = "tao connects to it, and fails with 'Error while fetching server API version'"
     if engine.trouble not in (ABSENT, REFUSED):
-        hint = _service(docker, "restart")
-        if engine.address != DEFAULT:
-            hint = (
-                f"docker --host {shlex.quote(engine.address)} version" if docker.second.trouble else "unset DOCKER_HOST"
-            )
-        why = (
-            f"{'every tao and docker command waits for it' if engine.trouble == TIMED_OUT else why}; {ENDS_CONTAINERS}"
-        )
-        return error("docker-down", engine.address, f"the engine does not respond: {engine.problem}", why, hint)
+        if engine.address == DEFAULT:
+            hint = _service(docker, "restart")
+        elif docker.second.trouble:
+            hint = f"docker --host {shlex.quote(engine.address)} version"
+        else:
+            hint = "unset DOCKER_HOST"
+        why = "every tao and docker command waits for it" if engine.trouble == TIMED_OUT else why
+        what = f"the engine does not respond: {engine.problem}"
+        return error("docker-down", engine.address, what, f"{why}; {ENDS_CONTAINERS}", hint)
     start = _service(docker, "start")
     hint = start if docker.has_daemon else _install(docker, "docker", apt="docker.io")
     if docker.host and engine is docker.first and engine.address != DEFAULT:
@@ -408,13 +408,11 @@ def _gpus(docker: DockerFacts, gpus: Gpus) -> list[Finding]:
         why = "tao requests all GPUs for each container, even for a task that needs none"
         if not gpus.tool:
             what = "no NVIDIA driver: nvidia-smi is not installed"
-            page = "docs.nvidia.com/datacenter/tesla/driver-installation-guide"
-            hint = (
-                _install(docker, "nvidia-driver", page=page)
-                if docker.installer.startswith("apt")
-                else f"see https://{page}"
-            )
-            hint = "sudo ubuntu-drivers install" if docker.has_ubuntu_drivers else hint
+            hint = "see https://docs.nvidia.com/datacenter/tesla/driver-installation-guide"
+            if docker.has_ubuntu_drivers:
+                hint = "sudo ubuntu-drivers install"
+            elif docker.installer.startswith("apt"):
+                hint = _install(docker, "nvidia-driver")
             why += "; the driver is loaded at the next boot"
         else:
             what, hint = f"nvidia-smi fails: {gpus.problem}", "sudo modprobe nvidia; nvidia-smi"

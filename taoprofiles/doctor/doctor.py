@@ -38,21 +38,15 @@ FIRST = 'export PATH="$HOME/tao-launcher/bin:$PATH"'
 
 def check_launchers(launchers: Launchers) -> list[Finding]:
     """Check the launcher that a shell would start, and the others that it hides."""
-    if not launchers.found:
-        return [_no_launcher(launchers)]
-    first, *others = launchers.found
-    if first.trouble:
-        return [_unusable(first, others)]
-    return [*_check_packages(first), *_check_others(first, others)]
-
-
-def _no_launcher(launchers: Launchers) -> Finding:
-    why = "a shell says 'tao: command not found'"
+    if launchers.found:
+        first, *others = launchers.found
+        return [_unusable(first, others)] if first.trouble else [*_check_packages(first), *_check_others(first, others)]
+    what, hint = "'tao' is not installed", f"{INSTALL} && {FIRST}"
     if launchers.elsewhere:
         path = launchers.elsewhere[0]
+        what = f"'tao' is not on PATH; it is at '{path}'"
         hint = f'export PATH={shlex.quote(os.path.dirname(path))}:"$PATH"'
-        return error("tao-missing", "PATH", f"'tao' is not on PATH; it is at '{path}'", why, hint)
-    return error("tao-missing", "PATH", "'tao' is not installed", why, f"{INSTALL} && {FIRST}")
+    return [error("tao-missing", "PATH", what, "a shell says 'tao: command not found'", hint)]
 
 
 def _unusable(first: Launcher, others: list[Launcher]) -> Finding:

@@ -62,8 +62,9 @@ def format_variables(variables: Mapping[str, str], form: str, *, hidden: Sequenc
     """Return variables in one of ENV_FORMATS; ``hidden`` names are in a comment if the format has comments."""
     if form == "json":
         return json.dumps(variables, indent=2) + "\n"
-    line = {"bash": _bash, "fish": _fish, "dotenv": _dotenv}[form]
-    lines = [line(name, value) for name, value in variables.items()]
+    styles = {"bash": ("export {}={}", _quoted), "fish": ("set -gx {} {}", fish_word), "dotenv": ("{}={}", _dotenv)}
+    line, quote = styles[form]
+    lines = [line.format(name, quote(value)) for name, value in variables.items()]
     return "\n".join([*lines, *(f"# {name}=***: a secret, left out" for name in hidden)]) + "\n"
 
 
@@ -90,17 +91,9 @@ def _quoted(value: str) -> str:
     return "$'" + "".join(escapes.get(byte, f"\\{byte:03o}") for byte in to_bytes(value)) + "'"
 
 
-def _bash(name: str, value: str) -> str:
-    return f"export {name}={_quoted(value)}"
-
-
-def _fish(name: str, value: str) -> str:
-    return f"set -gx {name} {fish_word(value)}"
-
-
-def _dotenv(name: str, value: str) -> str:
+def _dotenv(value: str) -> str:
     # The syntax that python-dotenv and Docker Compose read alike: single quotes take everything but a quote.
     if "'" not in value and "\\" not in value and value.isprintable():
-        return f"{name}='{value}'"
+        return f"'{value}'"
     escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
-    return f'{name}="{escaped}"'
+    return f'"{escaped}"'
