@@ -251,7 +251,8 @@ def _direct_report(
         options.get("tty") is not False,
         {},
     )
-    prediction = Prediction("", None, None, [], [], [], call, "")
+    prediction = Prediction("")
+    prediction.call = call
     return Report(name, path, None, "", prediction, [], by_severity(findings), secrets, launch)
 
 

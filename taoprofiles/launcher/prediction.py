@@ -74,32 +74,6 @@ class Call(NamedTuple):
     body: dict[str, Any]
 
 
-class Prediction(NamedTuple):
-    """What the launcher does up to its last call of Docker.
-
-    ``version`` is the known launcher whose behaviour is predicted; ``source_file`` the path of the mounts file that it
-    reads, None if it reads none; ``content`` what it takes from that file; ``volumes`` the mounts of ``--volume``.
-    ``refusals`` are in the order of the launcher, which stops at the first. ``call`` and ``shell``, the command line
-    that it then gives to ``/bin/sh`` on the host, leave out what is refused. ``call`` is None and ``shell`` empty if
-    no container is asked for (``tao list``, ``--help``, TAO_DOCKER_DISABLE) or the mounts file cannot be read; under
-    CI_PROJECT_DIR ``shell`` alone starts the container.
-    """
-
-    version: str
-    source_file: str | None
-    content: Content | None
-    volumes: list[ResolvedMount]
-    refusals: list[Refusal]
-    changes: list[SilentEffect]
-    call: Call | None
-    shell: str
-
-    @property
-    def refusal(self) -> Refusal | None:
-        """Return the refusal that the user sees, or None."""
-        return self.refusals[0] if self.refusals else None
-
-
 class RefusedError(Exception):
     """Raised if the launcher ends with a message of its own, or of the Docker SDK."""
 
@@ -140,3 +114,29 @@ class StartLog:
         except _ERRORS as error:
             message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
             self.refusals.append(Refusal(type(error).__name__, message, Location(section, number, key)))
+
+
+class Prediction(StartLog):
+    """What the launcher does up to its last call of Docker.
+
+    ``version`` is the known launcher whose behaviour is predicted; ``source_file`` the path of the mounts file that it
+    reads, None if it reads none; ``content`` what it takes from that file; ``volumes`` the mounts of ``--volume``.
+    ``refusals`` are in the order of the launcher, which stops at the first. ``call`` and ``shell``, the command line
+    that it then gives to ``/bin/sh`` on the host, leave out what is refused. ``call`` is None and ``shell`` empty if
+    no container is asked for (``tao list``, ``--help``, TAO_DOCKER_DISABLE) or the mounts file cannot be read; under
+    CI_PROJECT_DIR ``shell`` alone starts the container.
+    """
+
+    def __init__(self, version: str) -> None:
+        super().__init__()
+        self.version = version
+        self.source_file: str | None = None
+        self.content: Content | None = None
+        self.volumes: list[ResolvedMount] = []
+        self.call: Call | None = None
+        self.shell = ""
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """Return the refusal that the user sees, or None."""
+        return self.refusals[0] if self.refusals else None

@@ -238,48 +238,30 @@ def predict(version: str, host: Host, arguments: list[str] | None, *, ignore_ci:
     """
     start = _Start(version, host, ignore_ci=ignore_ci)
     start.run(arguments)
-    log = start.log
-    return Prediction(
-        start.behaviour.version,
-        start.source_file,
-        start.content,
-        start.volumes,
-        log.refusals,
-        log.changes,
-        start.call,
-        start.shell,
-    )
+    return start
 
 
-class _Start:
+class _Start(Prediction):
     """One start, step by step, in the launcher's order; a step that is refused is left out."""
 
     def __init__(self, version: str, host: Host, *, ignore_ci: bool) -> None:
-        self.behaviour = behaviour_of(version)
-        self.host = host
-        self.log = StartLog()
+        self.behaviour, self.host, self.ignore_ci = behaviour_of(version), host, ignore_ci
+        super().__init__(self.behaviour.version)
         self.is_ci = runs_in_ci(host.environ, self.behaviour)
-        self.ignore_ci = ignore_ci
-        self.source_file: str | None = None
-        self.content: Content | None = None
-        self.volumes: list[ResolvedMount] = []
-        self.call: Call | None = None
-        self.shell = ""
 
     def run(self, arguments: list[str] | None) -> None:
-        log = self.log
         if self.behaviour.has_no_docker_mode and self.host.environ.get("TAO_DOCKER_DISABLE", "0") not in ("0", "1"):
-            with log.step("environ", key="TAO_DOCKER_DISABLE"):
+            with self.step("environ", key="TAO_DOCKER_DISABLE"):
                 raise AssertionError("Invalid value for TAO_DOCKER_DISABLE")
         is_bare = runs_without_docker(self.host.environ, self.behaviour)
         task: command_line.Task | None = _ANY_TASK
         if arguments is not None:
-            with log.step("config"):
+            with self.step("config"):
                 task = command_line.find_task(self.behaviour, self.host, arguments)
         if task is not None and not is_bare:
             self._start_task(task)
         elif task is not None and task is not _ANY_TASK:
-            with log.step("command"):
+            with self.step("command"):
                 if not task.rest:
                     message = "cannot access local variable 'command' where it is not associated with a value"
                     raise RefusedError("UnboundLocalError", message, Location("command"))
@@ -287,16 +269,15 @@ class _Start:
                 command_line.check_argument(self.shell)
 
     def _start_task(self, task: command_line.Task) -> None:
-        log = self.log
         if task is not _ANY_TASK:
-            command_line.check_login(self.behaviour, self.host, task.registry, log)
-        given = command_line.take_volumes(task.rest, log) if self.behaviour.volume_argument else []
+            command_line.check_login(self.behaviour, self.host, task.registry, self)
+        given = command_line.take_volumes(task.rest, self) if self.behaviour.volume_argument else []
         for word in task.rest:
             if word == "--volume" or word.startswith("--volume="):
-                log.change("volume-not-seen", Location("command"), was=word)
+                self.change("volume-not-seen", Location("command"), was=word)
         path = find_mounts_path(self.host, self.behaviour)
         self.source_file = path if self.host.exists(path) else None
-        self.content = read_mounts_file(path, self.host, log)
+        self.content = read_mounts_file(path, self.host, self)
         if self.content is None:
             return
         line = command_line.container_command_line(task.name, task.rest)
@@ -306,14 +287,14 @@ class _Start:
             self._run_container(task.image, self.content, given, line)
 
     def _run_container(self, image: str, content: Content, given: list[tuple[Location, str]], line: str) -> None:
-        log, host = self.log, self.host
+        host = self.host
         for location, text in given:
-            with log.step(*location):
+            with self.step(*location):
                 parts = text.split(":")
                 entry = {"source": parts[0], "destination": parts[1]}
                 self.volumes.append(ResolvedMount(location, host.realpath(parts[0]), host.realpath(parts[1]), entry))
                 if parts[2:] and parts[2:] != ["rw"]:
-                    log.change("mode-ignored", location, ":".join(parts[2:]))
+                    self.change("mode-ignored", location, ":".join(parts[2:]))
         volumes = get_volumes([*content.mounts, *self.volumes])
         environment = list(content.environment)
         if self.behaviour.sets_client_type:
@@ -322,15 +303,15 @@ class _Start:
         has_options = content.options is not None
         if self.behaviour.needs_options:
             has_options = False
-            with log.step("DockerOptions"):
+            with self.step("DockerOptions"):
                 tty = content.options["tty"] if "tty" in list(content.options.keys()) else True
                 has_options = True
         options = {"tty": True, **(self._check_options(content.options) if has_options else {})}
         if self.is_ci:
             dropped = [Location("DockerOptions", key=key) for key in options if key not in _CI_OPTIONS]
             for location in [*dropped, *(location for location, _ in given)]:
-                log.change("ci-dropped", location)
-        body = create_request(image, volumes, environment, options, entrypoint=self.behaviour.entrypoint, log=log)
+                self.change("ci-dropped", location)
+        body = create_request(image, volumes, environment, options, entrypoint=self.behaviour.entrypoint, log=self)
         config = body["HostConfig"]
         self.call = Call(
             image,
@@ -351,10 +332,10 @@ class _Start:
     def _check_options(self, options: Any) -> dict[str, Any]:
         items: list[tuple[str, Any]] = []
         accepted: dict[str, Any] = {}
-        with self.log.step("DockerOptions"):
+        with self.step("DockerOptions"):
             items = list(options.items())
-        for key, value in self.log.while_few(items):
-            with self.log.step("DockerOptions", key=key):
+        for key, value in self.while_few(items):
+            with self.step("DockerOptions", key=key):
                 accepted[key] = self._check_option(key, value)
         return accepted
 
@@ -371,8 +352,8 @@ class _Start:
         if not isinstance(value, dict):
             raise RefusedError("AssertionError", "Ulimits should be a dictionary of params", location)
         limits = {}
-        for name, limit in self.log.while_few(value.items()):  # each is both the soft and the hard one
-            with self.log.step("DockerOptions", key=f"ulimits.{name}"):
+        for name, limit in self.while_few(value.items()):  # each is both the soft and the hard one
+            with self.step("DockerOptions", key=f"ulimits.{name}"):
                 if limit and not isinstance(limit, int):
                     raise ValueError("Ulimit.soft must be an integer")
                 limits[name] = limit
@@ -380,7 +361,7 @@ class _Start:
 
     def _run_in_ci(self, image: str, content: Content, line: str) -> None:
         tty, options = True, {}
-        with self.log.step("DockerOptions"):
+        with self.step("DockerOptions"):
             tty = bool(content.options.get("tty", True))
             options = dict(content.options)
         words = ["docker run", "-it" if tty else "-i", "--rm", "--gpus all"]
@@ -391,5 +372,5 @@ class _Start:
             words += ["--privileged"] if key == "privileged" and value else []
             words += [f"--shm-size {value}"] if key == "shm_size" else []
         self.shell = f"{' '.join(words)} {image} {line}"
-        with self.log.step("file"):
+        with self.step("file"):
             command_line.check_argument(self.shell)
