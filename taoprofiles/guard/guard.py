@@ -17,7 +17,8 @@ from taoprofiles.errors import InvalidStateError, TaoprofError
 from taoprofiles.guard.status import GuardFiles
 from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, Hold, blocking_holds, seconds_held, shared_holds
 from taoprofiles.holds.liveness import ActiveHolds, Containers, find_active_holds
-from taoprofiles.mounts import comparison, mapping
+from taoprofiles.launcher import simulation
+from taoprofiles.mounts import mapping
 from taoprofiles.storage import files
 from taoprofiles.storage.atomic import FileAttributes
 from taoprofiles.storage.files import MAPPING_LIMIT, PRIVATE
@@ -353,7 +354,7 @@ class Guard:
             return None
         try:
             environ = processes.environment(hold.pid)
-            return comparison.differences(mapping.parse(wanted[1], ""), container, environ)
+            return simulation.differences(mapping.parse(wanted[1], ""), container, environ)
         except (InvalidStateError, LookupError, TypeError, ValueError, AttributeError):
             return []  # another program wrote the file, in a form that the launcher itself refuses
 

@@ -14,11 +14,10 @@ from taoprofiles.holds.hold import RUN_VARIABLE, Hold
 from taoprofiles.holds.liveness import HEARTBEAT
 from taoprofiles.holds.logs import RunLog, trim
 from taoprofiles.holds.records import ContainerTask, HoldRecords
-from taoprofiles.launcher import installed
+from taoprofiles.launcher import installed, simulation
 from taoprofiles.launcher.argv import parse_launcher_argv, unwrapped
 from taoprofiles.launcher.host import runs_in_ci, runs_without_docker
 from taoprofiles.launcher.quoting import quote_argv
-from taoprofiles.mounts import comparison
 from taoprofiles.runs import notify
 from taoprofiles.runs.foreground import (
     COMMAND_NOT_FOUND,
@@ -304,7 +303,7 @@ class Run:
 
     def container_started(self, facts: dict[str, Any]) -> None:
         """Record a new container, and warn at once if it differs from what the profile asks for."""
-        container_id, differences = facts["Id"], comparison.differences(self.wanted, facts, self.environ)
+        container_id, differences = facts["Id"], simulation.differences(self.wanted, facts, self.environ)
         warnings = list(differences)
         try:
             with Lock(self.context.lock):

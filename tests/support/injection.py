@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from taoprofiles.system import processes
 from tests.support.home import Home, require, run_in_fork
+from tests.support.strace import READS
 
 STEP = int(os.environ.get("TAOPROF_TEST_FAULT_STEP", "15"))
 """Of all injections every so many are tried, always others: TAOPROF_TEST_FAULT_STEP=1 tries all."""
@@ -52,8 +53,6 @@ FAILURES = {
     "utimensat": ("EIO", "EACCES"),
 }
 """What can fail, and how. A reading call is never full, and a new file is what ENOSPC is for."""
-
-READS = ("read", "pread64", "getdents64", "newfstatat")
 
 
 class Point(NamedTuple):

@@ -10,28 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import strace
+from tests.support import injection, strace
 from tests.support.home import Home, require
 from tests.support.strace import Scenario, SyscallPoint
 
 pytestmark = pytest.mark.timeout(240)
 
-FAILURES = {
-    "openat": ("ENOSPC", "EIO", "EACCES"),
-    "mkdir": ("ENOSPC", "EIO", "EACCES"),
+FAILURES = injection.FAILURES | {
     "pwrite64": ("ENOSPC", "EIO", "EDQUOT"),
     "fsync": ("ENOSPC", "EIO", "EDQUOT"),
     "close": ("ENOSPC", "EIO", "EDQUOT"),
-    "rename": ("ENOSPC", "EIO", "EACCES"),
     "linkat": ("ENOSPC", "EIO", "EACCES", "EPERM", "EXDEV"),
-    "unlink": ("EIO", "EACCES"),
-    "fchmod": ("EIO", "EACCES"),
     "fchown": ("EIO", "EPERM"),
-    "ftruncate": ("EIO",),
-    "flock": ("ENOLCK", "EIO"),
-    "read": ("EIO",),
-    "pread64": ("EIO",),
-    "newfstatat": ("EIO", "EACCES"),
 }
 
 

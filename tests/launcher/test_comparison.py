@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from taoprofiles.mounts import comparison
+from taoprofiles.launcher import simulation
 from taoprofiles.system import engine
 
 
 def differences(wanted: dict[str, Any], inspected: dict[str, Any], environ: dict[str, str]) -> list[str]:
     """Compare with the engine's answer, as it comes."""
-    return comparison.differences(wanted, engine.parse_container(inspected), environ)
+    return simulation.differences(wanted, engine.parse_container(inspected), environ)
 
 
 def wanted(*mounts: tuple[str, str], **more: Any) -> dict[str, Any]:
