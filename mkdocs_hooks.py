@@ -14,6 +14,15 @@ SECTIONS = {
 }
 """By title: a folder of docs/, and which of its pages come first. Others follow by name, so none is forgotten."""
 
+IN_CHINESE = {
+    "Overview": "英文概览",
+    "Tutorials": "英文教程",
+    "How-to": "英文指南",
+    "Reference": "英文参考",
+    "Explanation": "英文原理",
+}
+"""Titles in the navigation of a Chinese page; the pages behind them are in English."""
+
 CHINESE, PUNCTUATION = r"[\u3000-\u9fff\uff00-\uffef]", r"[\u3000-\u303f\uff00-\uffef]"
 BREAK = re.compile(rf"(?<={CHINESE})\n *(?={CHINESE})|(?<={PUNCTUATION})\n *(?=`(?!``))")
 PICTURE = re.compile(r'<picture>\s*<source[^>]*srcset="([^"]+)"[^>]*>\s*(<img[^>]*src=")([^"]+)("[^>]*>)\s*</picture>')
@@ -37,8 +46,12 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
 
 
 def on_page_context(context: Any, page: Any, config: Any, nav: Any) -> Any:
-    """Choose the language of a page's controls: the theme has one for the whole site."""
-    config.theme["language"] = "zh" if page.file.src_uri.startswith("zh-CN/") else "en"
+    """Choose the language of a page's controls and navigation: the theme and the site have one for all pages."""
+    is_chinese = page.file.src_uri.startswith("zh-CN/")
+    config.theme["language"] = "zh" if is_chinese else "en"
+    for item in nav.items:
+        english = next((name for name, chinese in IN_CHINESE.items() if chinese == item.title), item.title)
+        item.title = IN_CHINESE.get(english, english) if is_chinese else english
     return context
 
 

@@ -71,6 +71,15 @@ def test_every_page_of_the_documentation_is_there(site: Path, pages: dict[Path, 
     assert pages.keys() - linked == set(), "all are in the navigation"
 
 
+def test_the_navigation_of_a_page_has_its_language(site: Path, pages: dict[Path, Page]) -> None:
+    for path in pages:
+        (tabs,) = re.findall(r'<nav class="md-tabs".*?</nav>', path.read_text(), re.S)
+        titles = re.sub(r"<[^>]*>", " ", tabs).split()
+        is_chinese = path.relative_to(site).parts[0] == "zh-CN"
+        assert len(titles) == 6
+        assert [title for title in titles if not title.isascii()] == (titles if is_chinese else ["中文"]), path
+
+
 def test_no_link_or_anchor_is_broken(pages: dict[Path, Page]) -> None:
     broken = []
     for path, page in pages.items():
