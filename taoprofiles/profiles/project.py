@@ -49,9 +49,18 @@ def find(context: Context) -> str | None:
         folder = parent
 
 
+def to_path(path: str) -> str:
+    """Return the path of a project file, given by it or its folder, without links in the folder."""
+    folder = os.path.dirname(path) if os.path.basename(path) == FILE else path
+    return os.path.join(os.path.realpath(folder), FILE)
+
+
 def read(path: str) -> ProjectFile:
-    """Read a project file, or that of a folder. Raises NotFoundError, and InvalidStateError for what is no file."""
-    path = os.path.realpath(path if os.path.basename(path) == FILE else os.path.join(path, FILE))
+    """Read a project file, or that of a folder. Raises NotFoundError, and InvalidStateError for what is no file.
+
+    The project's folder is that with the name, also if the name is a link: one in a stranger's repository may lead out.
+    """
+    path = to_path(path)
     text = files.read(path, SIZE_LIMIT)
     if text is None:
         raise NotFoundError(f"there is no project file '{path}'", hint="to write one: taoprof new NAME --project")
@@ -85,7 +94,7 @@ def default_profile(context: Context) -> str | None:
     if path is None:
         return None
     short, store = context.short(path), Store(context)
-    real = os.path.realpath(path)
+    real = to_path(path)
     name = trusted(context, real).get(real)
     if name is None:
         try:

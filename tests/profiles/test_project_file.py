@@ -147,6 +147,17 @@ def test_what_is_no_file_is_not_read(home: Home, project: Path, kind: str) -> No
     assert call(home, "list").status == 0
 
 
+def test_a_link_does_not_move_the_project_to_where_it_leads(home: Home, project: Path) -> None:
+    (home.root / "x.toml").write_text('layout = "custom"\n' + MOUNT.format("."))
+    (project / ".taoprof.toml").symlink_to("../x.toml")
+    done = call(home, "trust", "--yes", "--json")
+    assert done.status == 0, done
+    assert home.json("show", "kitti")["data"]["mounts"][0]["source"] == str(project), "not the folder above"
+    (home.root / "x.toml").write_text('layout = "custom"\n' + MOUNT.format("data"))
+    assert call(home, "use").status == UNTRUSTED, "what is behind the link has changed"
+    assert call(home, "trust", "--revoke", str(project)).status == 0
+
+
 def test_trusted_it_is_the_profile_of_its_folder(home: Home, project: Path) -> None:
     put(project, GOOD + 'LOCAL_X = "${env:LANG}/x"\n')
     (project / "below").mkdir()

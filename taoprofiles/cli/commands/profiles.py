@@ -283,8 +283,7 @@ def _list(context: Context) -> Result:
 
 def _revoke(context: Context, target: str) -> Result:
     """Remove the copy of a project file, given by the profile's name or the file's path."""
-    path = os.path.realpath(context.absolute(target))
-    path = path if os.path.basename(path) == project.FILE else os.path.join(path, project.FILE)
+    path = project.to_path(context.absolute(target))
     known = project.trusted(context, target if is_name(target) else path)
     name = target if target in known.values() else known.get(path)
     if name is None:
