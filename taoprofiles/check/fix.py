@@ -8,7 +8,6 @@ import shlex
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from taoprofiles.check.target import CheckTarget
 from taoprofiles.holds.hold import HeldError
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles import manage
@@ -57,22 +56,22 @@ def _may_rewrite(context: Context, findings: Sequence[Finding], path: str) -> bo
 
 
 def add_commands(
-    context: Context, findings: Sequence[Finding], target: CheckTarget, *, is_profile_given: bool
+    context: Context, findings: Sequence[Finding], name: str | None, path: str, *, is_profile_given: bool = False
 ) -> list[Finding]:
     """Return the findings with a command in each hint: one that fixes it, or one that opens the place to edit.
 
-    ``is_profile_given``: the profile was given; otherwise it is the active one.
+    The arguments are those of ``plan``.
     """
-    name, result = target.name, []
+    result = []
     for finding in findings:
         hint = finding.hint
         is_key = finding.fix[:1] in (("set",), ("unset",))
         if is_key and name is not None:
             hint = Fix(*finding.fix).command(name) + ("" if is_profile_given else f" && taoprof use {name}")
-        elif is_key and _may_rewrite(context, findings, target.path):
+        elif is_key and _may_rewrite(context, findings, path):
             hint = "taoprof check --fix"
         elif is_key or finding.by_hand:
-            command = _edit_command(context, finding, target)
+            command = _edit_command(context, finding, name, path)
             hint = f"{hint}: {command}" if hint else command
         result.append(finding._replace(hint=hint))
     return without_sudo(result, context.uid)
@@ -99,17 +98,16 @@ def for_runner(finding: Finding) -> Finding:
     return finding._replace(hint=hint)
 
 
-def _edit_command(context: Context, finding: Finding, target: CheckTarget) -> str:
+def _edit_command(context: Context, finding: Finding, name: str | None, path: str) -> str:
     """Return the command that opens what must be changed, at the line if that is known."""
-    if target.name is not None and not finding.where.startswith("/"):
+    if name is not None and not finding.where.startswith("/"):
         mount = re.fullmatch(r"mounts\[(\d+)\]\.source", finding.where)
         if finding.id == "src-missing" and mount:
-            renderer = Store(context).renderer(target.name)
+            renderer = Store(context).renderer(name)
             return renderer.command_to_set([renderer.mapping()["Mounts"][int(mount[1])]["source"]])
-        return shlex.join(["taoprof", "edit", target.name])
-    path, _, line = re.sub(r" \(.*", "", finding.where).rpartition(":")
-    path = path if path.startswith("/") else target.path
-    quoted = quoted_short(context, path)
+        return shlex.join(["taoprof", "edit", name])
+    file, _, line = re.sub(r" \(.*", "", finding.where).rpartition(":")
+    quoted = quoted_short(context, file if file.startswith("/") else path)
     return f"${{EDITOR:-vi}} {'+' + line + ' ' if line.isdigit() else ''}{quoted}"
 
 
