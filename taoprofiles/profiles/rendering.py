@@ -350,7 +350,8 @@ class Renderer:
             return []
         from taoprofiles.system.filesystem import real_paths
 
-        folders = list(real_paths(self._text("project.folders", folder, path=True) for folder in project["folders"]))
+        # As they were when they were trusted: a folder of the repository may be a link since.
+        folders = [self._text("project.folders", folder, path=True) for folder in project["folders"]]
         sources = [
             (where, self._text(where, source, path=True))
             for number, (source, *_) in enumerate(self._template["mounts"])

@@ -17,6 +17,7 @@ from taoprofiles.profiles.project import FILE, read
 from taoprofiles.profiles.rendering import Renderer, escape_dollars, expressions, references
 from taoprofiles.storage import atomic, best_effort
 from taoprofiles.storage.paths import is_inside
+from taoprofiles.system.filesystem import real_paths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -58,7 +59,7 @@ def to_profile(context: Context, file: ProjectFile, *, folders: Sequence[str], n
     source = {
         "file": file.path,
         "sha256": file.sha256,
-        "folders": [escape_dollars(folder) for folder in (file.folder, *folders)],
+        "folders": [escape_dollars(folder) for folder in (file.folder, *real_paths(folders))],
         "environment": environment(profile, name),
     }
     data = _with_paths(profile, lambda path: _absolute(context, path, file.folder))

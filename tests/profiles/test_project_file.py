@@ -230,6 +230,27 @@ def test_a_link_that_is_put_there_later_is_refused_at_every_use(home: Home, proj
         assert f"then: taoprof trust {project}/.taoprof.toml" in done.err, "the copy cannot be edited"
 
 
+@pytest.mark.parametrize("name", ["part", "allowed"])
+def test_a_trusted_folder_that_becomes_a_link_is_refused_at_every_use(home: Home, project: Path, name: str) -> None:
+    (project / "part").mkdir()
+    (home.root / "real").mkdir()
+    (home.root / "allowed").symlink_to("real")
+    put(project / "part", HEAD + MOUNT.format(".") + MOUNT.format("~/allowed").replace("/data", "/more"))
+    assert call(home, "trust", "part", "--allow", "~/allowed", "--yes").status == 0
+    assert call(home, "use", "part").status == 0
+    path = {"part": project / "part", "allowed": home.root / "allowed"}[name]
+    path.rename(home.root / "away")
+    path.symlink_to("/etc")
+    for words in (
+        ["use", "part"],
+        ["show", "part"],
+        ["run", "part", "--", "true"],
+        ["render", "part", "--to", "docker", "--image", "x"],
+    ):
+        done = call(home, *words, cwd=home.root)
+        assert "outside of the project" in done.out + done.err, (words, done)
+
+
 def test_what_is_no_file_any_more_is_a_change(home: Home, project: Path) -> None:
     path = put(project)
     call(home, "trust", "--yes")
