@@ -157,11 +157,8 @@ def _add_findings(
                 place = _place(drawn[resolved.index(outer)], path)
                 place.labels.append(Label(CONTAINER, f"hidden by mount {number + 1}", INFO))
             else:
-                drawn[number].places[0].labels.append(Label(sides[finding.where], _label(finding), finding.severity))
-
-
-def _label(finding: Finding) -> str:
-    return MISSING if finding.id == "src-missing" else finding.severity
+                text = MISSING if finding.id == "src-missing" else finding.severity
+                drawn[number].places[0].labels.append(Label(sides[finding.where], text, finding.severity))
 
 
 def _place(mount: Mount, path: str) -> Place:
@@ -353,12 +350,11 @@ def _draw_mount(drawing: _Drawing, number: int, mount: Mount) -> None:
             for x in (0, RIGHT):
                 drawing.line(x + PAD, x + BOX - PAD, start, "edge", ' stroke-dasharray="1 3"')
             start += 1
-        sides = (
-            (HOST, 0, place.host, mount.source if not place.path else place.path),
-            (CONTAINER, RIGHT, place.container, mount.destination if not place.path else place.path),
+        host = _draw_side(drawing, 0, start, place, HOST, place.path or mount.source, place.host)
+        container = _draw_side(
+            drawing, RIGHT, start, place, CONTAINER, place.path or mount.destination, place.container
         )
-        bottoms = [_draw_side(drawing, x, start, place, (side, path, names)) for side, x, names, path in sides]
-        drawing.y = max(bottoms) + 8
+        drawing.y = max(host, container) + 8
         _draw_connection(drawing, start + 13, place, "" if place.path else str(number), is_broken=mount.is_missing)
     boxes = [
         f'<rect x="{x}" y="{top:g}" width="{BOX}" height="{drawing.y - top:g}" rx="6" {_fill("box")}/>'
@@ -370,9 +366,10 @@ def _draw_mount(drawing: _Drawing, number: int, mount: Mount) -> None:
     drawing.y += GAP
 
 
-def _draw_side(drawing: _Drawing, x: float, y: float, place: Place, content: tuple[str, str, Sequence[str]]) -> float:
+def _draw_side(
+    drawing: _Drawing, x: float, y: float, place: Place, side: str, path: str, names: Sequence[str]
+) -> float:
     """Draw one side of a place: its path, its variables and its labels. Return where it ends."""
-    side, path, names = content
     indent, at, colour, weight = float(PAD), x + PAD, "text", "600"
     if place.path:
         indent, at, colour, weight = PAD + 2 * ADVANCE, x + PAD + ADVANCE, "muted", "400"

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from taoprofiles.check import fix
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, UsageError
@@ -487,7 +487,7 @@ def _check_content(
     context: Context, target: CheckTarget, content: Content, command_context: CommandContext, command: list[str]
 ) -> Iterator[Finding]:
     """Check the container that is started: its user, options, variables, command and folders."""
-    docker, locate = _get_options(content), target.file.locate
+    docker, locate = content.options if isinstance(content.options, dict) else {}, target.file.locate
     names = [entry["variable"] for _, entry in content.variables]
     is_rootless = container.is_rootless(context.environ, context)
     if is_rootless:
@@ -497,14 +497,11 @@ def _check_content(
     yield from check_options(docker, locate, memory=filesystem.total_memory(), used_ports=filesystem.listening_ports())
     if runs_in_ci(context.environ, command_context.behaviour):
         yield from container.check_ci_values(content.mounts, content.variables, locate)
-    yield from check_command(command, replace(command_context, mounts=get_volumes(content.mounts)))
     mounts = get_volumes(content.mounts)
-    results = find_results(command or ["train"], replace(command_context, mounts=mounts))
+    command_context = replace(command_context, mounts=mounts)
+    yield from check_command(command, command_context)
+    results = find_results(command or ["train"], command_context)
     yield from machine.check_folders(
         context, content.mounts, locate, mounted=mounts, results=results, profile=target.name,
         user=container.host_user(docker, context, rootless=is_rootless),
     )  # fmt: skip
-
-
-def _get_options(content: Content) -> dict[str, Any]:
-    return content.options if isinstance(content.options, dict) else {}

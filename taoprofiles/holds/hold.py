@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 from taoprofiles.errors import TaoprofError
@@ -93,18 +94,16 @@ class Hold:
 
     def is_valid(self) -> bool:
         """Check whether each field has a value of its type and range, which those of a damaged record may not have."""
+        if not all(map(isinstance, map(self.__getattribute__, _TYPES), _TYPES.values())):
+            return False
+        gpus = self.gpus if isinstance(self.gpus, list) else []
         return (
-            all(map(isinstance, map(self.__getattribute__, _TYPES), _TYPES.values()))
-            and all(isinstance(pair, list) and len(pair) == 2 for pair in self.mounts)
-            and all(isinstance(text, str) for texts in self._lists() for text in texts)
+            all(isinstance(pair, list) and len(pair) == 2 for pair in self.mounts)
+            and all(isinstance(text, str) for text in chain(self.command, self.results, self.differences, gpus))
+            and all(isinstance(path, str) for pair in self.mounts for path in pair)
             and all(abs(seconds or 0) < 1e11 for seconds in (self.since, self.until, self.ended))
             and self.kind in KINDS
         )
-
-    def _lists(self) -> Iterator[list[str]]:
-        yield from (self.command, self.results, self.differences, *self.mounts)
-        if isinstance(self.gpus, list):
-            yield self.gpus
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as they are written to the record and to JSON output."""
@@ -117,15 +116,16 @@ class Hold:
 
     def line(self, *, when: str = "") -> str:
         """Return the hold in one line: what it runs, for whom, for how long (or ``when``) and where."""
-        parts = [f"pid {self.pid}" if self.pid else "", self.user, when or format_age(time.time() - self.since)]
         is_remote = self.host and self.host != os.uname().nodename
-        parts += [f"{self.cluster} job {self.job or 'unknown'}"] if self.cluster else []
-        parts += [
-            f"on {self.host}" if is_remote and not self.cluster else "",
+        parts = (
+            f"pid {self.pid}" if self.pid else "",
+            self.user,
+            when or format_age(time.time() - self.since),
+            f"{self.cluster} job {self.job or 'unknown'}" if self.cluster else f"on {self.host}" if is_remote else "",
             f"container {self.container[:6]}" if self.container else "",
-        ]
-        parts += ["" if self.kind in ("manual", AGENT) else self.phase]
-        parts.append(f"{'agent' if self.kind == AGENT else 'hold'} {self.id}")
+            "" if self.kind in ("manual", AGENT) else self.phase,
+            f"{'agent' if self.kind == AGENT else 'hold'} {self.id}",
+        )
         return f"{self.title()}   " + ", ".join(part for part in parts if part)
 
     def title(self) -> str:
@@ -163,13 +163,7 @@ def new_hold(context: Context, kind: str, **fields: Any) -> Hold:
     return Hold(kind=kind, user=context.user, host=os.uname().nodename, host_id=processes.host_id(), **fields)
 
 
-_NAMED: dict[str, tuple[type, ...]] = {
-    "float": (int, float),
-    "None": (type(None),),
-    "str": (str,),
-    "bool": (bool,),
-    "int": (int,),
-}
+_NAMED = {"float": (int, float), "None": (type(None),), "str": (str,), "bool": (bool,), "int": (int,)}
 _TYPES = {
     name: tuple(kind for part in annotation.split(" | ") for kind in _NAMED.get(part, (list,)))
     for name, annotation in Hold.__annotations__.items()

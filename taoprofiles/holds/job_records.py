@@ -45,8 +45,12 @@ def open_record(context: Context, hold: Hold, *, image: str | None, wanted: bool
     """
     if wanted is False or (wanted is None and not os.path.isdir(folder(context))):
         return
+    from taoprofiles.export.export import find_image  # only for a record
     from taoprofiles.rules.direct import tasks
 
+    if not image:
+        with suppress(TaoprofError):
+            image = find_image(context, hold.command)
     launch = next(filter(None, map(parse_launcher_argv, simple_commands(hold.command))), None)
     task = [launch.task, *launch.options] if launch and launch.task else [*tasks(hold.command)[0], hold.command][0]
     words = [re.sub(r"[^A-Za-z0-9._-]", "-", os.path.basename(word)) for word in task[:2]]
@@ -58,7 +62,7 @@ def open_record(context: Context, hold: Hold, *, image: str | None, wanted: bool
         "id": record_id,
         "platform": PLATFORM,
         "backend_ref": None,
-        "image": image or _launcher_image(context, hold.command) or "unknown",
+        "image": image or "unknown",
         "network_arch": network,
         "action": action,
         "results_dir": (hold.results or [hold.folder])[0],
@@ -89,15 +93,6 @@ def end(context: Context, hold: Hold) -> None:
 def discard(context: Context, hold_id: str) -> None:
     """Record that a run was never started; nothing for one that has ended."""
     _mark(context, hold_id, "ERROR", "it was not started")
-
-
-def _launcher_image(context: Context, command: list[str]) -> str | None:
-    from taoprofiles.export.export import find_image  # only for a record
-
-    try:
-        return find_image(context, command)
-    except TaoprofError:
-        return None
 
 
 def _mark(context: Context, hold_id: str, state: str, message: str, *, ref: str | None = None) -> None:

@@ -89,7 +89,7 @@ class LogReader:
         self._set_secrets(secrets)
         self._fd = -1
         try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            self._fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except FileNotFoundError:
             raise NotFoundError(f"there is no log '{path}'") from None
         except OSError as error:

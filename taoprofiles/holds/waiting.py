@@ -164,10 +164,8 @@ def wait_for_exit(pids: Sequence[int], seconds: float) -> None:
     descriptors: list[int] = []
     try:
         for pid in pids:
-            try:
+            with suppress(OSError):  # it has just ended, or the kernel is too old for pidfd_open
                 descriptors.append(os.pidfd_open(pid))
-            except OSError:
-                pass  # it has just ended, or the kernel is too old for pidfd_open
         select.select(descriptors, [], [], seconds)
     finally:
         for descriptor in descriptors:
@@ -240,14 +238,12 @@ def _read_ticket(path: str) -> WaitingCommand:
     number, _, pid = os.path.basename(path).partition("-")
     request, since, waits_for = EVERYTHING._replace(host_id=processes.host_id()), 0.0, []
     content, _ = files.try_read(path, _TICKET_LIMIT)
-    try:
+    with suppress(ValueError, TypeError, KeyError, AttributeError):
         # Only the first line: a shorter one has been written over a longer one.
         fields = json.loads(content.partition(b"\n")[0])
         waits_for, since = list(map(str, fields.pop("waits_for"))), float(fields.pop("since"))
         if all(isinstance(fields[key], list) for key in ("command", "results")):
             request = Request(**fields)
-    except (ValueError, TypeError, KeyError, AttributeError):
-        pass
     # No id of a hold begins like this: they have no "i".
     return WaitingCommand(request.run or f"wait{int(number)}", int(pid), since, waits_for, request)
 

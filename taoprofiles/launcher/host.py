@@ -57,7 +57,7 @@ class Host:
         if path in self.files:
             return self.files[path]
         try:
-            fd = os.open(os.path.join(self.folder, path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            fd = os.open(os.path.join(self.folder, path), os.O_RDONLY | os.O_NONBLOCK)
             with open(fd, "rb") as file:
                 if stat.S_ISFIFO(mode := os.fstat(fd).st_mode) or stat.S_ISCHR(mode):
                     raise OSError(errno.EINVAL, "it is not a regular file")

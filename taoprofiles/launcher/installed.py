@@ -205,7 +205,7 @@ def config(launcher: Launcher | None) -> bytes | None:
 def interpreter(path: str, environ: Mapping[str, str]) -> str:
     """Return the Python in the first lines of a script of pip, pipx, conda or uv; "" for anything else."""
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", 0) as file:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", 0) as file:
             head = (file.read(1024) or b"").decode("utf-8", "surrogateescape")
     except OSError:
         return ""

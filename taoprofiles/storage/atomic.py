@@ -130,7 +130,7 @@ def _swap(
                 unlink_quietly(backup)
             raise
         finally:
-            _close(fd)
+            files.close_quietly(fd)
         if not keep:
             unlink_quietly(backup)
 
@@ -164,7 +164,7 @@ def _delete(target: str, on_deleted: OnReplaced | None) -> None:
             _roll_back(backup, target, None, existed=True)
             raise
         finally:
-            _close(fd)
+            files.close_quietly(fd)
 
 
 def _at_target(path: str, change: Callable[[str], None]) -> None:
@@ -225,7 +225,7 @@ def _is_read(leftover: str, is_over: Callable[[int], bool]) -> bool:
     except OSError as error:
         raise to_taoprof_error(leftover, "read", error) from error
     finally:
-        _close(fd)
+        files.close_quietly(fd)
 
 
 def read_backup(path: str) -> bytes | None:
@@ -304,8 +304,7 @@ def _stat(target: str, *, may_be_link: bool = False) -> os.stat_result | None:
 
 def _write_new(path: str, data: bytes, attributes: os.stat_result | FileAttributes | None) -> None:
     """Create a file durably, with these attributes; 0600 without any."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE)
-    try:
+    with files.opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW) as fd:
         mode = PRIVATE
         if attributes is not None:
             mode = stat.S_IMODE(attributes.st_mode)
@@ -329,8 +328,6 @@ def _write_new(path: str, data: bytes, attributes: os.stat_result | FileAttribut
         os.fchmod(fd, mode)  # open() applies the umask to its mode
         files.write_all(fd, data, 0)
         os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _try_link(path: str, name: str) -> bool:
@@ -366,17 +363,11 @@ _RENAME_EXCHANGE = 2
 def _open(path: str) -> int | None:
     """Open a file for reading, also through a symlink; None if that leads nowhere. Raises OSError."""
     try:
-        return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         if not os.path.islink(path):
             raise
         return None
-
-
-def _close(fd: int | None) -> None:
-    if fd is not None:
-        with suppress(OSError):  # the change is done
-            os.close(fd)
 
 
 def _roll_back(backup: str, target: str, new: os.stat_result | None, *, existed: bool) -> bool:

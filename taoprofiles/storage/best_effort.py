@@ -28,13 +28,10 @@ def write(path: str, data: bytes) -> bool:
     try:
         files.make_folder(os.path.dirname(path))
         unlink_quietly(temporary)
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, files.PRIVATE)
-        try:
+        with files.opened(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as fd:
             os.fchmod(fd, files.PRIVATE)
             files.give_to_owner(fd, os.path.dirname(path))
             files.write_all(fd, data, 0)
-        finally:
-            os.close(fd)
         os.replace(temporary, path)
         return True
     except (OSError, TaoprofError):
@@ -53,23 +50,15 @@ def read_json(path: str, limit: int) -> dict[str, Any] | None:
 
 def overwrite(path: str, data: bytes) -> None:
     """Write into the existing file, which on a full disk still has its room."""
-    with suppress(OSError):
-        fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            files.write_all(fd, data, 0)
-            os.ftruncate(fd, len(data))
-        finally:
-            os.close(fd)
+    with suppress(OSError), files.opened(path, os.O_WRONLY | os.O_NOFOLLOW) as fd:
+        files.write_all(fd, data, 0)
+        os.ftruncate(fd, len(data))
 
 
 def append(path: str, data: bytes) -> None:
     """Append to an existing file, not durably."""
-    with suppress(OSError):
-        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-        try:
-            os.write(fd, data)
-        finally:
-            os.close(fd)
+    with suppress(OSError), files.opened(path, os.O_WRONLY | os.O_APPEND) as fd:
+        os.write(fd, data)
 
 
 def drop_beginning(path: str, kept: int) -> None:
@@ -78,14 +67,10 @@ def drop_beginning(path: str, kept: int) -> None:
     Nothing that is appended meanwhile is lost, and every position stays what it is: the beginning becomes a hole
     (fallocate(2)). A file system that has no holes loses all of it.
     """
-    with suppress(OSError):
-        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            end = (os.fstat(fd).st_size - kept) & -_BLOCK
-            if end > 0 and not _punch_hole(fd, end):
-                os.ftruncate(fd, 0)
-        finally:
-            os.close(fd)
+    with suppress(OSError), files.opened(path, os.O_RDWR | os.O_NOFOLLOW) as fd:
+        end = (os.fstat(fd).st_size - kept) & -_BLOCK
+        if end > 0 and not _punch_hole(fd, end):
+            os.ftruncate(fd, 0)
 
 
 def _punch_hole(fd: int, end: int) -> bool:

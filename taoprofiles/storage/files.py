@@ -9,7 +9,8 @@ import errno
 import json
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from taoprofiles.errors import InvalidStateError, TaoprofError, reason_of
@@ -57,9 +58,16 @@ def try_read(path: str, limit: int) -> tuple[bytes, str]:
 
 def _read(path: str, limit: int) -> bytes:
     # O_NONBLOCK: opening a FIFO without a writer would otherwise never return.
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
+    with opened(path, os.O_RDONLY | os.O_NONBLOCK) as fd:
         return read_open(fd, limit, path)
+
+
+@contextmanager
+def opened(path: str, flags: int) -> Iterator[int]:
+    """Open a file, a new one with the mode 0600, and close it at the end of the block. Raises OSError."""
+    fd = os.open(path, flags, PRIVATE)
+    try:
+        yield fd
     finally:
         os.close(fd)
 
@@ -131,13 +139,17 @@ def write_all(fd: int, data: bytes, offset: int) -> None:
         view, offset = view[written:], offset + written
 
 
+def close_quietly(fd: int | None) -> None:
+    """Close a descriptor, if there is one, when the work with it is done and an error can change nothing."""
+    if fd is not None:
+        with suppress(OSError):
+            os.close(fd)
+
+
 def sync_folder(folder: str) -> None:
     """Make the names in a folder durable. Raises OSError."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with opened(folder, os.O_RDONLY | os.O_DIRECTORY) as fd:
         os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def remove(path: str) -> None:
@@ -181,8 +193,7 @@ def append(path: str, data: bytes) -> int:
     TaoprofError.
     """
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
-        try:
+        with opened(path, os.O_RDWR | os.O_CREAT) as fd:
             size = os.fstat(fd).st_size
             if size == 0:
                 os.fchmod(fd, PRIVATE)  # the umask may have removed bits
@@ -198,8 +209,6 @@ def append(path: str, data: bytes) -> int:
                 os.ftruncate(fd, size)
                 raise
             return size
-        finally:
-            os.close(fd)
     except OSError as error:
         raise to_taoprof_error(path, "write", error) from error
 
@@ -225,7 +234,7 @@ def truncate(path: str, size: int) -> None:
 def open_to_append(path: str) -> int:
     """Create a private file to which other programs append, and return its descriptor. Raises TaoprofError."""
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, PRIVATE)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, PRIVATE)
         os.fchmod(fd, PRIVATE)  # the umask may have removed bits
         give_to_owner(fd, os.path.dirname(path))
         return fd
@@ -264,11 +273,8 @@ def make_folder(path: str, mode: int = 0o700) -> None:
             os.mkdir(path, mode)
             os.chmod(path, mode)  # the umask may have removed bits
             if os.geteuid() == 0:
-                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-                try:
+                with opened(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW) as fd:
                     give_to_owner(fd, parent)
-                finally:
-                    os.close(fd)
             sync_folder(parent)
         if not stat.S_ISDIR(os.stat(path).st_mode):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)

@@ -201,15 +201,13 @@ class History:
 
     def _compact_if_large(self, digests: set[str | None]) -> None:
         """Compact a long journal, unless something is held: the mapping that it needs may be an old one."""
-        try:
+        with suppress(OSError, TaoprofError):  # tried again with the next entry
             if os.stat(self._context.history).st_size > SIZE_LIMIT and not self._has_hold_records():
                 self.compact(KEPT_SIZE, digests, limit=_DELETED_CONTENTS)
                 # Hundreds of profiles: what is kept of their dropped uses must not make every change compact again.
                 size = os.stat(self._context.history).st_size
                 if KEPT_SIZE < SIZE_LIMIT and size > (KEPT_SIZE + SIZE_LIMIT) // 2:
                     self.compact(max(2 * KEPT_SIZE - size, KEPT_SIZE // 4), digests, limit=0)
-        except (OSError, TaoprofError):
-            pass  # tried again with the next entry
 
     def _has_hold_records(self) -> bool:
         folder = self._context.holds
@@ -416,7 +414,7 @@ def require_known_format(path: str, version: int, known: int) -> None:
 def lines_backwards(path: str, limit: int | None = None) -> Iterator[bytes]:
     """Yield the lines of a journal, the last one first, reading no more of it than needed, and of ``limit`` bytes."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError:
         return
     except OSError as error:

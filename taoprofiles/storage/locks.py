@@ -29,7 +29,7 @@ _FRESH_NS = 250_000_000
 _SUSPENDED = 0.5
 """Seconds between two tries; if more have passed, the machine was suspended, and the lock's holder is not slow."""
 
-_OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class Lock:
@@ -61,21 +61,19 @@ class Lock:
     def release(self) -> None:
         """Release the lock, if it is held."""
         if self._fd >= 0:
-            _close(self._fd)  # Linux releases the lock even if close() fails, and the work under it is done
+            files.close_quietly(self._fd)  # Linux releases the lock even if close() fails
             self._fd = -1
 
     def try_acquire(self) -> bool:
         """Acquire the lock if it is free now and nobody waits for it. Raises TaoprofError if it cannot be created."""
         fd = self._open()
-        try:
+        with suppress(OSError):  # held, or a file system that answers oddly: ``_wait`` finds out
             if not _is_waited_for(os.fstat(fd)):
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if self._is_current(fd):
                     self._set_acquired(fd)
                     return True
-        except OSError:
-            pass  # held, or a file system that answers oddly: ``_wait`` finds out
-        _close(fd)
+        files.close_quietly(fd)
         return False
 
     def _open(self) -> int:
@@ -124,7 +122,7 @@ class Lock:
                 raise to_taoprof_error(self._path, "lock", error) from error
             finally:
                 if self._fd != fd:
-                    _close(fd)
+                    files.close_quietly(fd)
 
     def _check_timeout(self) -> None:
         """Raise BusyError if one holder has had the lock for the timeout."""
@@ -170,7 +168,7 @@ class DirectoryLock:
         self.is_held = True
 
     def __enter__(self) -> DirectoryLock:
-        self._fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
         end = time.monotonic() + 1
         while True:
             try:
@@ -188,7 +186,7 @@ class DirectoryLock:
     def __exit__(self, *_: object) -> None:
         with suppress(OSError):  # closing it is enough
             fcntl.flock(self._fd, fcntl.LOCK_UN)
-        _close(self._fd)
+        files.close_quietly(self._fd)
 
     def sync(self) -> None:
         """Make the names in the folder durable. Raises OSError."""
@@ -250,7 +248,7 @@ class LivenessLock:
         before anyone else can know of it, and is never disturbed by this.
         """
         try:
-            fd = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            fd = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except FileNotFoundError:
             return False
         except OSError as error:
@@ -280,8 +278,3 @@ def any_held(folder: str) -> bool:
 def is_orphaned(path: str, folder: str) -> bool:
     """Check whether the file ``path`` exists although no liveness lock in ``folder`` is held: its writer was killed."""
     return os.path.lexists(path) and not any_held(folder)
-
-
-def _close(fd: int) -> None:
-    with suppress(OSError):
-        os.close(fd)

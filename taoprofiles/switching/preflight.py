@@ -69,10 +69,7 @@ def check_mapping(
         if command:
             from taoprofiles.launcher.argv import parse_launcher_argv, unwrapped
             from taoprofiles.mounts.mapping import mounted
-            from taoprofiles.rules.command_paths import (  # not for 'use', which has no command
-                CommandContext,
-                check_command,
-            )
+            from taoprofiles.rules.command_paths import CommandContext, check_command  # not for 'use'
 
             command_context = CommandContext(
                 mounted(mapping), variables or {}, context.environ, is_quoted=True, profile=name
@@ -162,10 +159,7 @@ def require_answer(mapping: Mapping[str, Any] | bytes | None) -> None:
     paths = sources(mapping)
     answered = filesystem.answers(os.path.exists, paths, is_patient=True)
     if silent := next((path for path in paths if path not in answered), None):
-        raise TaoprofError(
-            filesystem.no_answer(silent),
-            hint="'findmnt -t nfs,nfs4,cifs' lists the file servers",
-        )
+        raise TaoprofError(filesystem.no_answer(silent), hint="'findmnt -t nfs,nfs4,cifs' lists the file servers")
 
 
 def to_arguments(command: Sequence[str], options: Sequence[str] = ()) -> str:

@@ -76,18 +76,17 @@ class Seal:
         known, self._mine = self._known(), None
         if known is not None:
             for path in dict.fromkeys((known["path"], files.real_path(self._target))):  # it may have been moved
-                self._restore_mode(path, known["mode"], known["ino"])
+                with _open_path(path) as (opened, status):
+                    if status is None:
+                        continue
+                    # Not another file that now has its name; and not by the device's number, which another boot or
+                    # host may give otherwise.
+                    mode = status.st_mode & 0o7777
+                    is_it = status.st_ino == known["ino"] or mode == known["mode"] & 0o7555
+                    if is_it and mode != known["mode"]:
+                        files.change_mode(opened, known["mode"], name=path)
         best_effort.unlink_quietly(self._record)
         return None if known is None else int(known["mode"])
-
-    @staticmethod
-    def _restore_mode(path: str, mode: int, ino: int) -> None:
-        """Restore the mode of the sealed file, but not of another file that now has its name."""
-        with _open_path(path) as (opened, status):
-            # Not by the device's number, which another boot or host may give otherwise.
-            is_it = status is not None and (status.st_ino == ino or status.st_mode & 0o7777 == mode & 0o7555)
-            if status is not None and is_it and status.st_mode & 0o7777 != mode:
-                files.change_mode(opened, mode, name=path)
 
     def _known(self) -> dict[str, Any] | None:
         record = best_effort.read_json(self._record, _LIMIT) or {}
@@ -103,7 +102,7 @@ def _open_path(path: str) -> Iterator[tuple[str, os.stat_result | None]]:
     Raises TaoprofError if it cannot be opened: the record of a seal must not be deleted then.
     """
     try:
-        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        fd = os.open(path, os.O_PATH)
     except ValueError:  # a damaged record's path
         fd = -1
     except OSError as error:

@@ -38,8 +38,6 @@ class Status:
     ``project_file`` is the project file of which the profile is a trusted copy, or which it extends.
     """
 
-    __slots__ = ("content", "entry", "last", "name", "problem", "project_file", "source", "state", "wanted")
-
     def __init__(self, content: bytes | None, entry: Entry | None) -> None:
         self.content, self.entry = content, entry
         self.name = entry.profile if entry else None

@@ -54,19 +54,6 @@ class SwitchResult:
     - ``unchecked``: what could not be examined while searching for holds; ``limits``: what the launcher cannot do
     """
 
-    __slots__ = (
-        "changed",
-        "changes",
-        "folders",
-        "limits",
-        "name",
-        "previous",
-        "saved_entry",
-        "secrets",
-        "unchecked",
-        "wanted",
-    )
-
     def __init__(self, name: str | None, previous: str | None) -> None:
         self.name, self.previous = name, previous
         self.changed = False
@@ -105,11 +92,9 @@ def switch_profile(
     if dry_run:
         return transaction.plan(name, mkdir=mkdir, check=check, release=release)
     answered = None
-    try:
+    with suppress(TaoprofError):  # reported under the lock
         answered = store.renderer(transaction.resolve(name)).mapping()
-    except TaoprofError:
-        pass  # reported under the lock
-    else:
+    if answered is not None:
         preflight.require_answer(answered)  # before the lock: a dead file server must not block other commands
     with Lock(context.lock, timeout):
         return switch_locked(context, name, mkdir=mkdir, check=check, release=release, answered=answered)

@@ -65,7 +65,10 @@ def translate(context: Context, path: str, name: str | None) -> Translation:
     silent = next((asked for asked in (whole, outside) if asked not in exists), "")
     inside = paths.container_paths(whole, mounts)
     if outside and not silent:
-        outside = _follow_links(whole, mounts, outside)
+        followed = paths.follow_links(whole, mounts, link_target)[1]
+        # As the path names it, where its links lead there.
+        is_same = bool(followed) and os.path.realpath(outside) == os.path.realpath(followed)
+        outside = outside if is_same else followed
         exists[outside] = os.path.exists(outside)
     is_host = bool(inside) and (not outside or exists.get(whole, False) or not exists.get(outside, True))
     if not inside and not outside:
@@ -102,12 +105,6 @@ def _expand(context: Context, path: str, name: str | None) -> str:
         hint = f"'taoprof show {name}' lists the variables" if name else "taoprof path PATH NAME"
         raise UsageError(f"'{expanded}' refers to a variable that is not set, or that is a secret", hint=hint)
     return expanded
-
-
-def _follow_links(path: str, mounts: Mapping[str, str], lexical: str) -> str:
-    """Return the host file behind a container path, "" for none; as the path names it, where its links lead there."""
-    followed = paths.follow_links(path, mounts, link_target)[1]
-    return lexical if followed and os.path.realpath(lexical) == os.path.realpath(followed) else followed
 
 
 def _not_mounted(path: str, mounts: Mapping[str, str]) -> NotFoundError:
