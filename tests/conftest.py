@@ -16,7 +16,6 @@ pytest.register_assert_rewrite(
     "tests.support.browser",
     "tests.support.kernels",
     "tests.support.jupyterlab_server",
-    "tests.support.strace",
 )
 
 from tests.support.fixtures import engine, fake_engine, machine, owner, sandbox, slurm, training_home  # noqa: E402, F401

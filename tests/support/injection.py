@@ -22,7 +22,6 @@ from typing import NamedTuple
 
 from taoprofiles.system import processes
 from tests.support.home import Home, require, run_in_fork
-from tests.support.strace import READS
 
 STEP = int(os.environ.get("TAOPROF_TEST_FAULT_STEP", "15"))
 """Of all injections every so many are tried, always others: TAOPROF_TEST_FAULT_STEP=1 tries all."""
@@ -41,18 +40,20 @@ FAILURES = {
     "rename": ("ENOSPC", "EIO", "EACCES"),
     "renameat2": ("ENOSPC", "EIO", "EACCES"),
     "link": ("ENOSPC", "EIO", "EACCES"),
-    "linkat": ("ENOSPC", "EIO", "EACCES"),
+    "linkat": ("ENOSPC", "EIO", "EACCES", "EPERM", "EXDEV"),
     "symlink": ("ENOSPC", "EIO", "EACCES"),
     "mkdir": ("ENOSPC", "EIO", "EACCES"),
     "unlink": ("EIO", "EACCES"),
     "rmdir": ("EIO", "EACCES"),
     "chmod": ("EIO", "EACCES"),
     "fchmod": ("EIO", "EACCES"),
-    "fchown": ("EIO", "EACCES"),
+    "fchown": ("EIO", "EPERM"),
     "flock": ("EIO", "ENOLCK"),
     "utimensat": ("EIO", "EACCES"),
 }
 """What can fail, and how. A reading call is never full, and a new file is what ENOSPC is for."""
+
+READS = ("read", "pread64", "getdents64", "newfstatat")
 
 
 class Point(NamedTuple):
