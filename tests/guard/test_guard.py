@@ -131,36 +131,6 @@ def test_a_foreign_write_while_free_is_kept_and_stays(sandbox: Sandbox) -> None:
         until(lambda: guard.status == "watching 'b': not in use", "it follows the switch")
 
 
-@pytest.mark.parametrize("was_link", [True, False])
-def test_a_file_that_was_replaced_by_a_symlink_is_what_it_was(sandbox: Sandbox, was_link: bool) -> None:
-    path, other = sandbox.mapping_file, sandbox.root / "other.json"
-    before = path.read_bytes()
-    other.write_bytes(FOREIGN)
-    if was_link:
-        path.rename(sandbox.root / "real.json")
-        path.symlink_to("real.json")
-    with GuardProcess(sandbox) as guard:
-        held_and_sealed(sandbox)
-        (sandbox.root / "fresh").symlink_to("other.json")
-        (sandbox.root / "fresh").rename(path)  # in one step: a file that is missing is restored at once
-        guard.until_logged(": restored")
-        assert (os.readlink(path) if path.is_symlink() else None) == ("real.json" if was_link else None)
-        assert (path.read_bytes(), other.read_bytes()) == (before, FOREIGN)
-
-
-def test_a_slow_writer_loses_nothing(sandbox: Sandbox) -> None:
-    """Content that is written into a file which was replaced meanwhile can be restored too."""
-    with GuardProcess(sandbox) as guard:
-        held_and_sealed(sandbox)
-        sandbox.mapping_file.chmod(0o600)
-        with sandbox.mapping_file.open("r+b") as file:
-            file.truncate(0)
-            file.flush()
-            guard.until_logged(": restored")
-            file.write(b'{"Mounts": ["late"]}')
-        until(lambda: kept(sandbox, b'{"Mounts": ["late"]}'), "it is kept", details=guard.log_text)
-
-
 def test_never_more_than_the_limit_in_a_minute(sandbox: Sandbox) -> None:
     before = sandbox.mapping_file.read_bytes()
     with GuardProcess(sandbox) as guard:

@@ -162,25 +162,6 @@ def test_a_run_is_held_while_any_part_of_it_lives(sandbox: Sandbox, how: str, vi
     assert list(sandbox.records.iterdir()) == [], "the next command takes away the record and the private mounts file"
 
 
-@pytest.mark.parametrize("killed", ["run alone", "run and tao at once", "the whole group"])
-def test_a_run_killed_before_it_has_read_its_file(sandbox: Sandbox, killed: str) -> None:
-    tao, run = sandbox.in_run("b", "--shared")
-    if killed == "the whole group":
-        kill_group(run)
-    else:
-        kill(run.pid)
-        if killed != "run alone":
-            kill(tao.pid())
-        run.wait(20)
-    if killed == "run alone":
-        assert is_held(sandbox, "shared")
-        assert tao.reads() == rendered(sandbox, "b").decode()
-        tao.end()
-    until(lambda: gone(tao.pid()), "the launcher is gone")
-    sandbox.run("use", "a", check=True)
-    assert list(sandbox.records.iterdir()) == []
-
-
 def test_the_own_mounts_file_is_private_and_is_deleted_with_the_run(sandbox: Sandbox) -> None:
     shared = sandbox.mapping_file.read_bytes(), sandbox.mapping_file.stat().st_mtime_ns
     tao, run = sandbox.in_run("b")

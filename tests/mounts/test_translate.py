@@ -7,11 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from taoprofiles.errors import NotFoundError
-from taoprofiles.switching.translate import translate
 from tests.support.home import Home
 
 
@@ -121,13 +117,6 @@ def test_a_path_of_both_sides(home: Home) -> None:
     assert translated(home, f"{nested}/b/x", "nested") == (0, f"{nested}/b/b/x\n", note), "this one is there"
 
 
-def test_a_namesake_on_this_host_is_reported(home: Home) -> None:
-    (home.root / "s").mkdir()
-    home.profile("usr", f'layout = "custom"\nmounts = [{{ source = "{home.root}/s", destination = "/usr" }}]\n')
-    note = "taoprof: '/usr' also exists on this host, but it is not mounted\n"
-    assert translated(home, "/usr", "usr") == (0, f"{home.root}/s\n", note)
-
-
 def test_the_file_that_tao_would_read_here(home: Home, kitti: Path) -> None:
     other = home.root / "other.json"
     other.write_text(json.dumps({"Mounts": [{"source": str(kitti), "destination": "/other"}]}))
@@ -142,24 +131,3 @@ def test_a_path_that_is_no_text(home: Home, kitti: Path) -> None:
     done = home.run("path", os.fsdecode(b"tao/kitti/\xff.png"), errors="surrogateescape")
     assert done.returncode == 0
     assert done.stdout == os.fsdecode(b"/workspace/tao-experiments/\xff.png\n")
-
-
-names = st.sampled_from(["a", "b", "c"])
-below = st.lists(names, max_size=3).map("/".join)
-
-
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.dictionaries(below, st.lists(names, min_size=1, max_size=3).map("/".join), min_size=1, max_size=4), below)
-def test_there_and_back_is_the_same_file(tmp_path: Path, mounts: dict[str, str], path: str) -> None:
-    home = Home(tmp_path)
-    listed = [{"source": f"{tmp_path}/m/{source}", "destination": f"/in/{place}"} for source, place in mounts.items()]
-    home.mapping_file.write_text(json.dumps({"Mounts": listed}))
-    whole = os.path.normpath(f"{tmp_path}/m/{path}")
-    try:
-        there = translate(home.context, whole, None)
-    except NotFoundError:  # below none of them, or covered
-        return
-    for place in [there.answer, *there.also]:
-        back = translate(home.context, place, None)
-        # Of two folders on one place, which Docker refuses, either is the answer.
-        assert back.answer == whole or len(set(mounts.values())) < len(mounts)

@@ -410,21 +410,11 @@ def test_error_after_the_rename_takes_it_back(used: Home, monkeypatch: pytest.Mo
     assert (found.name, found.state) == ("b", "active")
 
 
-def test_history_is_lines_of_json(used: Home) -> None:
-    for line in (used.state / "history.jsonl").read_text().splitlines():
-        assert json.loads(line)["v"] == 1
-
-
 def _no_links(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     def refuse(source: str, to: str, **_: Any) -> None:
         raise OSError(number, os.strerror(number), source, None, to)
 
     monkeypatch.setattr(os, "link", refuse)
-
-
-def test_new_file_has_no_second_name(used: Home) -> None:
-    assert used.mapping_file.stat().st_nlink == 1
-    assert Path(used.state / "history.jsonl").stat().st_nlink == 1
 
 
 def test_nobody_else_can_prevent_a_switch(used: Home, monkeypatch: pytest.MonkeyPatch) -> None:

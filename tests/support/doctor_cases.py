@@ -48,8 +48,6 @@ SOUND = Machine(
     ),
 )  # fmt: skip
 
-HELD = {"trouble": "refused", "problem": "connection refused"}
-
 
 def changed(machine: Any, **changes: Any) -> Any:
     """Change fields, named by their path with ``__`` for the dot; a number names an element."""

@@ -86,15 +86,6 @@ def test_previous_skips_what_is_gone_and_what_never_was(home: Home) -> None:
     assert current(home)["name"] == "c"
 
 
-def test_undo_after_an_interrupted_switch(home: Home) -> None:
-    home.run("use", "a", check=True)
-    killed(home, "atomic.replace = lambda path, *a, really=atomic.replace, **k: "
-                 "die() if path.endswith('.tao_mounts.json') else really(path, *a, **k)", "use", "b")  # fmt: skip
-    home.run("use", "c", check=True)
-    home.run("undo", check=True)
-    assert current(home) == {"name": "a", "state": "active"}
-
-
 @pytest.mark.parametrize("moment", ["before the rename", "after the rename"])
 @pytest.mark.parametrize("has_leftovers", [True, False])
 def test_a_foreign_write_after_an_interrupted_switch(home: Home, moment: str, has_leftovers: bool) -> None:

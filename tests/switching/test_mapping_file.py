@@ -95,7 +95,7 @@ def test_link_in_a_circle(home: Home) -> None:
 # Modes and owners
 
 
-@pytest.mark.parametrize("bits", [0o600, 0o640, 0o644, 0o664, 0o400, 0o444])
+@pytest.mark.parametrize("bits", [0o640, 0o664, 0o444])
 def test_mode_is_kept(home: Home, bits: int) -> None:
     home.mapping_file.write_bytes(FOREIGN)
     home.mapping_file.chmod(bits)
@@ -175,23 +175,16 @@ NO_FILES: dict[str, Callable[[Path], object]] = {
     "FIFO": os.mkfifo,
     "socket": bound_socket,
     "device": lambda path: path.symlink_to("/dev/zero"),
-    "1 GB": lambda path: path.touch() or os.truncate(path, 1 << 30),
+    "64 MB": lambda path: path.touch() or os.truncate(path, 64 << 20),
 }
 
 
-@pytest.mark.parametrize("verb", [["use", "a"], ["current"], ["status"], ["list"], ["import", "--name", "x"]])
 @pytest.mark.parametrize("kind", NO_FILES)
-def test_no_file(home: Home, kind: str, verb: list[str]) -> None:
+def test_no_file(home: Home, kind: str) -> None:
     NO_FILES[kind](home.mapping_file)
-    if kind == "1 GB":
-        before = home.mapping_file.stat()
-        done = home.run(*verb)
-        assert done.returncode == 3, done.stderr
-        assert len(done.stderr.splitlines()) <= 2 and "1073741824 bytes" in done.stderr
-        after = home.mapping_file.stat()
-        assert (after.st_ino, after.st_size, after.st_mtime_ns) == (before.st_ino, before.st_size, before.st_mtime_ns)
-    else:
-        assert ".tao_mounts.json" in refused(home, *verb, status=3)
+    for line in ("use a", "current", "status", "list", "import --name x"):
+        message = refused(home, *line.split(), status=3)
+        assert ("67108864 bytes" if kind == "64 MB" else ".tao_mounts.json") in message
 
 
 @pytest.mark.parametrize(
@@ -231,46 +224,31 @@ def test_use_of_the_active_mapping_does_the_rest_of_what_was_asked(home: Home) -
 
 
 @pytest.mark.parametrize("words", [("use", "b"), ("undo",)])
-def test_it_becomes_a_symlink_while_it_is_replaced(
-    home: Home, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+@pytest.mark.parametrize("change", ["removed", "a symlink"])
+def test_it_changes_while_it_is_replaced(
+    home: Home, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], change: str
 ) -> None:
     home.run("use", "a", check=True)
     real, other = atomic._stat, home.root / "other.json"
-    made: list[str] = []
+    done: list[str] = []
 
-    def swapped_before(target: str, **options: bool) -> os.stat_result | None:
-        if target == home.context.mapping_file and not made:
-            home.mapping_file.rename(other)
-            home.mapping_file.symlink_to("other.json")
-            made.append(target)
-        return real(target, **options)
+    def changed_around(target: str, **options: bool) -> os.stat_result | None:
+        status = real(target, **options)
+        if target == home.context.mapping_file and not done:
+            done.append(target)
+            if change == "removed":
+                home.mapping_file.unlink()
+            else:
+                home.mapping_file.rename(other)
+                home.mapping_file.symlink_to("other.json")
+                status = real(target, **options)
+        return status
 
-    monkeypatch.setattr(atomic, "_stat", swapped_before)
-    done = home.run(*words)
-    assert (done.returncode, "error" in done.stderr) == (0, False), done.stderr
-    assert home.mapping_file.is_symlink()
-    assert other.exists() == (words == ("use", "b"))
-
-
-@pytest.mark.parametrize("words", [("use", "b"), ("undo",)])
-def test_another_program_removes_it_while_it_is_replaced(
-    home: Home, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
-) -> None:
-    home.run("use", "a", check=True)
-    real = atomic._stat
-    made: list[str] = []
-
-    def removed_after(target: str, **options: bool) -> os.stat_result | None:
-        found = real(target, **options)
-        if target == home.context.mapping_file and not made:
-            home.mapping_file.unlink()
-            made.append(target)
-        return found
-
-    monkeypatch.setattr(atomic, "_stat", removed_after)
-    done = home.run(*words)
-    assert (done.returncode, "error" in done.stderr) == (0, False), done.stderr
+    monkeypatch.setattr(atomic, "_stat", changed_around)
+    result = home.run(*words)
+    assert (result.returncode, "error" in result.stderr) == (0, False), result.stderr
     assert home.mapping_file.exists() == (words == ("use", "b"))
+    assert home.mapping_file.is_symlink() == (change == "a symlink")
 
 
 def test_another_program_creates_it_while_it_is_replaced(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from pathlib import Path
 
 import pytest
@@ -131,17 +130,6 @@ def test_a_switch_leaves_the_running_training_alone(training_home: TrainingHome)
     assert first.process.poll() is None
 
 
-def test_a_training_runs_to_its_end_across_a_switch(training_home: TrainingHome):
-    home = training_home
-    new_project(home, "detectnet_v2", "tao/kitti"), new_project(home, "segformer", "tao/city")
-    home.run("use", "detectnet_v2", "--mkdir", check=True)
-    launch = home.train("detectnet_v2", seconds=2, status=3)
-    let_go_and_use(home, launch, "segformer")
-    assert launch.wait() == 0  # of tao: it does not pass on what the task exits with
-    assert "detectnet_v2 train: done with 3\n" in launch.output
-    assert not home.engine.exists(launch.container)
-
-
 def test_a_notebooks_mapping_saved_as_a_profile_comes_back_whole(training_home: TrainingHome):
     home = training_home
     project = home.root / "notebook project"
@@ -181,16 +169,6 @@ def test_a_notebooks_mapping_saved_as_a_profile_comes_back_whole(training_home: 
     assert {"OMP_NUM_THREADS=1", "PRICE=$5 ${x}"} <= set(env(ours))
     assert sorted(env(ours)) == sorted(theirs_env)
     assert ours.inspect()["HostConfig"] == theirs_as_seen["HostConfig"]
-
-
-def test_odd_letters_in_paths_made_by_new(training_home: TrainingHome):
-    home = training_home
-    project = new_project(home, "detectnet_v2", "Größe 100%/日本 $HOME ${X} $$ 'q' \"d\" \\ (1)")
-    home.run("use", "detectnet_v2", "--mkdir", check=True)
-    launch = home.train("detectnet_v2")
-    assert got(launch) == wanted(launch, "detectnet_v2", local_mounts(project))
-    mark(local_mounts(project), "odd")
-    assert_marked(launch, local_mounts(project), "odd")
 
 
 def test_odd_mounts_written_by_hand(training_home: TrainingHome):
@@ -243,43 +221,3 @@ def test_odd_mounts_written_by_hand(training_home: TrainingHome):
     assert {"SPACED=a b  c", f"NOT_ASCII={where} → $HOME", "EMPTY="} <= set(env(launch))
     assert_marked(launch, folders, "odd")
     assert launch.sees("/one.txt") == "one file"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@pytest.mark.parametrize("network", ["none", "host"])
-def test_networks(training_home: TrainingHome, network: str):
-    home = training_home
-    project = home.root / "projects/odd"
-    text = (
-        'schema = 1\nlayout = "custom"\n[[mounts]]\nsource = "~/projects/odd"\ndestination = "/data"\n'
-        f'[docker]\ntty = false\nnetwork = "{network}"\n'
-    )
-    home.profile("odd", text)
-    home.run("use", "odd", check=True)
-    launch = home.train("detectnet_v2")
-    assert got(launch) == wanted(launch, "detectnet_v2", {project: "/data"}, user="", shm=64 << 20, ulimits={})
-    assert launch.inspect()["HostConfig"]["NetworkMode"] == network
-
-
-def test_ports(training_home: TrainingHome):
-    home = training_home
-    project = home.root / "projects/odd"
-    one, two, three = free_port(), free_port(), free_port()
-    home.profile(
-        "odd",
-        'schema = 1\nlayout = "custom"\n[[mounts]]\nsource = "~/projects/odd"\ndestination = "/data"\n'
-        f'[docker]\ntty = false\nports = {{ "8888" = {one}, "6006/udp" = [{two}, {three}] }}\n',
-    )
-    home.run("use", "odd", check=True)
-    launch = home.train("detectnet_v2")
-    assert got(launch) == wanted(launch, "detectnet_v2", {project: "/data"}, user="", shm=64 << 20, ulimits={})
-    bindings = launch.inspect()["HostConfig"]["PortBindings"]
-    assert {port: [one["HostPort"] for one in hosts] for port, hosts in bindings.items()} == {
-        "8888/tcp": [str(one)],
-        "6006/udp": [str(two), str(three)],
-    }

@@ -7,7 +7,6 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import strategies as st
 
 from taoprofiles.system import processes
 from taoprofiles.system.processes import Process
@@ -38,11 +37,6 @@ ID = "0123456789abcdef" * 4
 )
 def test_docker_exec(line: str, container: str | None) -> None:
     assert Process(1, 0, line.split(" ")).container == container
-
-
-TELLING = f"""tao tlt python python3.11 /x/tao -m -c -X -W - -- docker exec {ID} nvidia_tao_cli -um -mtlt list model
-nvidia_tao_cli.entrypoint tlt. /tlt/entrypoint/""".split()
-WORDS = st.text(max_size=12) | st.sampled_from(["", *TELLING])
 
 
 def test_what_scan_finds() -> None:
