@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, UsageError
 from taoprofiles.launcher.host import ENTRY_KEYS
 from taoprofiles.launcher.quoting import expand_variables
-from taoprofiles.masking import is_secret
+from taoprofiles.masking import is_copied, is_secret
 from taoprofiles.mounts.mapping import parse as parse_mapping
 from taoprofiles.profiles.model import ACTIONS, Profile, from_data
 from taoprofiles.profiles.rendering import escape_dollars
@@ -170,10 +170,12 @@ def to_share(profile: Profile) -> tuple[Profile, list[str], list[str]]:
     """
     data = profile.model_dump(by_alias=True, exclude_defaults=True)
     hidden: list[str] = []
-    for values in (data.get("variables", {}), data.get("container", {}).get("env", {})):
+    tables = (data.get("variables", {}), data.get("container", {}).get("env", {}))
+    copies = {value for values in tables for name, value in values.items() if is_copied(name, value)}
+    for values in tables:
         for name, value in values.items():
             text = _REFERENCE.sub("", value)
-            if text and is_secret(name, text):
+            if text and (value in copies or is_secret(name, text)):
                 values[name] = f"${{env:{name}}}"
                 hidden.append(name)
     left_out = [key for key in ACTIONS if data.pop(key, None)]

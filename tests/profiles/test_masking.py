@@ -116,67 +116,99 @@ def test_secret_of_the_environment_that_cannot_be_used(value: str, where: str) -
     assert SECRET not in str(caught.value)
 
 
-ALL_VERBS = [
-    ["use", "a", "--dry-run"],
-    ["use", "a"],
-    ["list"],
-    ["status"],
-    ["show", "a"],
-    ["diff", "a"],
-    ["diff", "a", "b"],
-    ["env", "a"],
-    ["env", "a", "--format", "json"],
-    ["show", "a", "--toml"],
-    ["history"],
-    ["set", "a", "NUM_GPUS=2"],
-    ["new", "c", "--from", "a"],
-    ["use", "b"],
-]
-
-
-@pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])
-def test_no_verb_shows_it_unless_asked(home: Home, as_json: bool) -> None:
-    text = 'layout = "custom"\nmounts = []\n[variables]\nKEY = "{0}"\n[container.env]\nWANDB_API_KEY = "{0}"\n'
-    home.profile("a", text.format(SECRET))
-    home.profile("b", text.format("another"))
-    for words in ALL_VERBS:
-        done = call(home, *words, *(["--json"] if as_json else []))
-        assert done.status in (0, 6), (words, done)
-        assert SECRET not in done.out + done.err, words
-    assert SECRET in call(home, "show", "a", "--reveal").out
-
-
-DERIVED = (
-    'layout = "custom"\nmounts = []\n'
-    '[variables]\nREMOTE = "${AT}"\nAT = "https://ana:${HF_TOKEN}@example.org"\nHF_TOKEN = "%s"\nPLAIN = "plain"\n'
-    '[container.env]\nREMOTE = "${REMOTE}"\nOUTSIDE = "x${env:NGC_KEY}"\nPLAIN = "${PLAIN}"\n'
+ALL = (
+    "use a --dry-run; use a; list; status; show a; diff a; diff a b; diff b a; env a; env a --format json; "
+    "show a --toml; render a --to docker --image x --gpus none -- true; render a --to compose --image x -- true; "
+    "check a; check; render a --to kubernetes --image x -- true; render a --to slurm --image x -- true; history; "
+    "set a NUM_GPUS=2; new c --from a; diff; use b --dry-run; use b; diff a; status"
 )
 
 
-def test_value_that_a_secret_is_part_of_is_one_too(home: Home) -> None:
-    """Also in the file, when another profile is to replace what this one made, and when this one has changed."""
+def check_hidden(home: Home, lines: str, secret: str = SECRET, **environ: str) -> list[str]:
+    """Check that no command prints the secret, as text or as JSON; return what they print."""
+    printed = []
+    for line in lines.split("; "):
+        words, dashes, command = line.partition(" -- ")
+        for flag in ([], ["--json"]):
+            done = call(home, *words.split(), *flag, *([dashes.strip(), command] if command else []), environ=environ)
+            assert secret not in done.out + done.err, line
+            assert done.status in (0, 2, 3, 6), (line, done)
+            printed.append(done.out)
+    return printed
+
+
+PROFILES = {
+    "by its name": f'''
+        [variables]
+        KEY = "{SECRET}"
+        [container.env]
+        WANDB_API_KEY = "{SECRET}"
+        ''',
+    "part of another value": f'''
+        [variables]
+        REMOTE = "${{AT}}"
+        AT = "https://ana:${{HF_TOKEN}}@example.org"
+        HF_TOKEN = "{SECRET}"
+        PLAIN = "plain"
+        [container.env]
+        REMOTE = "${{REMOTE}}"
+        OUTSIDE = "x${{env:NGC_KEY}}"
+        PLAIN = "${{PLAIN}}"
+        ''',
+    "in a URL": f"""
+        [container.env]
+        HTTP_PROXY = "http://ana:{SECRET}@x@proxy:3128"
+        NO_PROXY = "http://ana:${{env:NGC_KEY}}@x@proxy:3128"
+        PLAIN = "http://proxy:3128"
+        """,
+    "a copy of a secret": f'''
+        [variables]
+        API_KEY = "{SECRET}"
+        NAME = "{SECRET}"
+        TOKENIZER_DIR = "/data/shared"
+        DATA = "/data/shared"
+        [container.env]
+        COPY = "{SECRET}"
+        ''',
+}
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_no_command_shows_it_unless_asked(home: Home, name: str) -> None:
+    """Also in the mapping file, while another profile replaces what this one made, and when this one has changed."""
+    secret = SECRET * 2
+    text = f'layout = "custom"\nmounts = []\n{PROFILES[name]}'.replace(SECRET, secret)
+    home.profile("a", text)
+    home.profile("b", text.replace(secret, "another"))
+    check_hidden(home, ALL, secret, NGC_KEY=secret)
+    assert secret in call(home, "show", "a", "--reveal", environ={"NGC_KEY": secret}).out
+    call(home, "use", "a", environ={"NGC_KEY": secret})
+    written = {"A_URL": f"http://ana:{secret}@x@proxy:3128"}
+    if name == "a copy of a secret":  # without the secret beside it, nothing tells that it is one
+        written["OTHER"] = f"with {secret}"
+    else:
+        home.profile("a", text.replace(secret, "another"))
+        check_hidden(home, "status; diff a; use a --dry-run; show b; env b", secret, NGC_KEY=secret)
+    envs = [{"variable": variable, "value": value} for variable, value in written.items()]
+    home.mapping_file.write_text(json.dumps({"Mounts": [], "Envs": envs}))
+    check_hidden(home, "status; diff a; use a --dry-run", secret, NGC_KEY=secret)
+
+
+def test_what_is_hidden_is_named_and_what_holds_none_is_shown(home: Home) -> None:
     home.environ["NGC_KEY"] = SECRET
-    home.profile("a", DERIVED % SECRET)
-    home.profile("b")
-    verbs = [["show", "a"], ["env", "a"], ["use", "a", "--dry-run"], ["diff", "a", "b"], ["diff", "b", "a"],
-             ["use", "a"], ["use", "b", "--dry-run"], ["use", "b", "--dry-run", "--json"], ["diff", "b"],
-             ["status"]]  # fmt: skip
-    for words in verbs:
-        done = call(home, *words)
-        assert done.status in (0, 6), (words, done)
-        assert SECRET not in done.out + done.err, words
-    home.profile("a", DERIVED % "another")
-    for words in (["status"], ["diff", "a"], ["status", "--json"], ["use", "a", "--dry-run"]):
-        done = call(home, *words)
-        assert "REMOTE" in done.out, words
-        assert SECRET not in done.out + done.err, words
+    for name in PROFILES:
+        home.profile(name.replace(" ", "-"), f'layout = "custom"\nmounts = []\n{PROFILES[name]}')
+    assert call(home, "env", "part-of-another-value", "--json").envelope["data"]["hidden"] == [
+        "REMOTE",
+        "AT",
+        "HF_TOKEN",
+    ]
+    assert call(home, "show", "part-of-another-value").out.count("plain") == 2
+    assert "http://proxy:3128" in call(home, "show", "in-a-URL").out
+    assert "DATA='/data/shared'" in call(home, "env", "a-copy-of-a-secret").out, "a folder that two variables name"
+    assert call(home, "use", "part-of-another-value").status == 0
     home.mapping_file.chmod(0o644)
     assert "REMOTE, OUTSIDE, and is readable by other users" in call(home, "status").err
-    shown = call(home, "show", "a").out
-    assert "another" not in shown
-    assert shown.count("plain") == 2, "what holds none is shown"
-    assert "another" in call(home, "show", "a", "--reveal").out
-    assert call(home, "env", "a", "--json").envelope["data"]["hidden"] == ["REMOTE", "AT", "HF_TOKEN"]
 
 
 def test_export_leaves_no_literal_piece_of_a_secret(home: Home) -> None:
@@ -302,10 +334,7 @@ def test_check_and_history_mask_secrets_of_a_command(home: Home) -> None:
             assert SECRET not in done.out + done.err, words
     for word in (f"true -k {SECRET}", f"true 'Authorization: Bearer {SECRET}' https://{SECRET}@h"):
         assert call(home, "run", "a", "--", "sh", "-c", word).status == 0
-    for flag in ([], ["--json"]):
-        done = call(home, "history", *flag)
-        assert "sh" in done.out
-        assert SECRET not in done.out
+    assert all("sh" in printed for printed in check_hidden(home, "history"))
 
 
 def test_check_masks_secrets_of_mounts_files_and_docker(home: Home) -> None:
@@ -316,53 +345,6 @@ def test_check_masks_secrets_of_mounts_files_and_docker(home: Home) -> None:
     proxies = {"default": {"httpProxy": f"http://ana:{SECRET}@proxy:3128"}}
     (home.root / ".docker").mkdir()
     (home.root / ".docker/config.json").write_text(json.dumps({"auths": {"nvcr.io": {}}, "proxies": proxies}))
-    for done in (call(home, "check"), call(home, "check", "--json")):
-        assert SECRET not in done.out + done.err
-        assert "5318008" not in done.out + done.err
+    for secret in (SECRET, "5318008"):
+        check_hidden(home, "check", secret)
     assert SECRET in call(home, "check", "--reveal").out
-
-
-def test_a_password_in_a_url_is_a_secret_whatever_the_variable_is_called(home: Home) -> None:
-    url = f"http://ana:{SECRET}@x@proxy:3128"
-    home.profile("p", f"""
-        layout = "custom"
-        [container.env]
-        HTTP_PROXY = "{url}"
-        NO_PROXY = "${{env:REFERRED}}"
-        PLAIN = "http://proxy:3128"
-        """)  # fmt: skip
-    environ = {"REFERRED": url}
-    home.profile("other", 'layout = "custom"\nmounts = []\n')
-    verbs = [
-        "use p --dry-run", "use p", "show p", "show p --toml", "status", "check p", "check", "diff", "diff p other",
-        "history", "list", "use other", "set p docker.shm_size=2G",
-        *(f"render p --to {target} --image x -- true" for target in ("docker", "compose", "kubernetes", "slurm")),
-    ]  # fmt: skip
-    home.mapping_file.write_text(json.dumps({"Mounts": [], "Envs": [{"variable": "A_URL", "value": url}]}))
-    for verb in ["status", "diff p", "check", *verbs]:
-        for flag in ([], ["--json"]):
-            before, _, after = verb.partition(" -- ")
-            done = call(home, *before.split(), *flag, *(["--", after] if after else []), environ=environ)
-            assert SECRET not in done.out + done.err, verb
-            assert done.status in (0, 3, 6), (verb, done)
-    shown = call(home, "show", "p", environ=environ).out
-    assert "PLAIN" in shown and "http://proxy:3128" in shown
-
-
-def test_a_copy_of_a_secret_is_one_whatever_the_variable_is_called(home: Home) -> None:
-    home.profile(
-        "a",
-        'schema = 1\nlayout = "custom"\n[variables]\nAPI_KEY = "sesame-open"\nNAME = "sesame-open"\n'
-        'TOKENIZER_DIR = "/data/shared"\nDATA = "/data/shared"\n[container.env]\nCOPY = "sesame-open"\n',
-    )
-    assert call(home, "use", "a").status == 0
-    home.mapping_file.write_text(
-        json.dumps({"Mounts": [], "Envs": [{"variable": "OTHER", "value": "with sesame-open"}]})
-    )
-    lines = ("show a", "env a", "render a --to docker --image i -- x", "status", "diff a", "use a --dry-run")
-    for line in lines:
-        for words in (line.split(), [*line.split()[:2], "--json", *line.split()[2:]]):
-            done = call(home, *words)
-            assert "sesame-open" not in done.out + done.err, words
-            assert done.status in (0, 6), done
-    assert "DATA='/data/shared'" in call(home, "env", "a").out, "a folder that two variables name is no secret"
