@@ -383,12 +383,12 @@ def answer(connection: socket.socket, body: object, *, status: str = "200 OK") -
     connection.sendall(f"HTTP/1.0 {status}\r\nContent-Type: application/json\r\n\r\n".encode() + content)
 
 
-def mounts_of(sandbox: Sandbox, name: str) -> dict[str, str]:
+def mounts_of(sandbox: Home, name: str) -> dict[str, str]:
     """Give a profile's mounts as an engine tells them, source to place."""
     return mapping.mounted(rendered(sandbox, name))
 
 
-def rendered(sandbox: Sandbox, name: str) -> bytes:
+def rendered(sandbox: Home, name: str) -> bytes:
     """Return what a profile's mapping file holds."""
     from taoprofiles.profiles.store import Store
 

@@ -7,11 +7,18 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
+from unittest import mock
 
 import pytest
 
+from taoprofiles import current_cache
 from tests.support.home import Home, find_command
+from tests.support.sandbox import rendered
+
+Change: TypeAlias = Callable[[Home], object]
 
 ASK = """
 import sys, json
@@ -31,12 +38,10 @@ def used(home: Home) -> Home:
     return home
 
 
-def noted(home: Home) -> list[str | None]:
+def noted(home: Home, **environ: str) -> list[str | None]:
     """The answers from the cache alone to ``current`` and ``current --short``."""
-    done = subprocess.run([sys.executable, "-c", ASK], env=home.environ, capture_output=True, text=True, check=True)
-    answers, modules = json.loads(done.stdout)
-    assert modules == [], "it imports nothing but os"
-    return list(answers)
+    with mock.patch.dict(os.environ, {**home.environ, **environ}, clear=True):
+        return [current_cache.answer(["current"]), current_cache.answer(["current", "--short"])]
 
 
 def short(home: Home) -> str:
@@ -44,7 +49,8 @@ def short(home: Home) -> str:
 
 
 def test_the_note_of_a_switch(used: Home) -> None:
-    assert noted(used) == ["a", "a"]
+    done = subprocess.run([sys.executable, "-c", ASK], env=used.environ, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == [["a", "a"], []], "it imports nothing but os"
     assert used.run("current", check=True).stdout == "a\n"
 
 
@@ -55,84 +61,50 @@ def test_changes_of_other_profiles_leave_the_note(used: Home) -> None:
     assert noted(used) == ["a", "a"]
 
 
-@pytest.mark.parametrize("how", ["set", "edited"])
-def test_a_change_of_the_profile_that_leaves_its_mapping(used: Home, how: str) -> None:
-    if how == "set":
-        used.run("set", "a", "description=other", check=True)
-    else:
-        path = used.profiles / "a.toml"
-        path.write_text(path.read_text() + "# a comment\n")
-    assert noted(used) == [None, None]
-    assert short(used) == "a"
-    assert noted(used) == ["a", "a"]
+def edit(name: str) -> Change:
+    """Change the file of a profile, and not its mapping."""
+    return lambda home: (home.profiles / f"{name}.toml").open("a").write("# a comment\n")
 
 
-def test_drift_is_marked_and_noted(used: Home) -> None:
-    path = used.profiles / "a.toml"
-    before = path.read_text()
-    used.run("set", "a", "container.env.EXTRA=1", check=True)
-    assert noted(used) == [None, None]
-    assert short(used) == "a~"
-    assert noted(used) == [None, "a~"]
-    path.write_text(before)
-    assert noted(used) == [None, None]
-    assert short(used) == "a"
+def run(*words: str) -> Change:
+    return lambda home: home.run(*words, check=True)
 
 
-def test_a_rename_of_the_active_profile(used: Home) -> None:
-    used.run("rename", "a", "x", check=True)
-    assert noted(used) == [None, None]
-    assert short(used) == "x"
-    assert noted(used) == ["x", "x"]
+CHANGES: dict[str, tuple[list[Change], str]] = {
+    "another key of the profile": ([run("set", "a", "description=other")], "a"),
+    "a comment": ([edit("a")], "a"),
+    "drift": ([run("set", "a", "container.env.EXTRA=1")], "a~"),
+    "drift, and back": ([run("set", "a", "container.env.EXTRA=1"), short, run("undo")], "a"),
+    "a rename": ([run("rename", "a", "x")], "x"),
+    "the profile is removed": ([run("remove", "a", "--force")], "a~"),
+    "the extended profile is edited": ([run("use", "child"), edit("b")], "child"),
+    "the extended profile is removed": ([run("use", "child"), run("remove", "b", "--force")], "child~"),
+    "an external change": ([lambda home: home.mapping_file.write_bytes(b"{}")], "?"),
+    "an external change, and back": (
+        [lambda home: home.mapping_file.write_bytes(b"{}"), short, lambda home: put_back(home)],
+        "a",
+    ),
+    "the mapping file is removed": ([lambda home: home.mapping_file.unlink()], ""),
+    # The mapping file does not tell the two apart.
+    "undo of a switch to the same mapping": ([run("use", "twin"), run("undo")], "a"),
+}
 
 
-def test_a_removal_of_the_active_profile(used: Home) -> None:
-    used.run("remove", "a", "--force", check=True)
-    assert noted(used) == [None, None]
-    assert short(used) == "a~"
-    used.run("undo", check=True)
-    assert short(used) == "a"
-    assert noted(used) == ["a", "a"]
+def put_back(home: Home) -> None:
+    home.mapping_file.write_bytes(rendered(home, "a"))
 
 
-@pytest.mark.parametrize("change", ["edited", "removed"])
-def test_a_change_of_the_profile_that_it_extends(used: Home, change: str) -> None:
+@pytest.mark.parametrize("change", CHANGES)
+def test_after_a_change_the_note_is_gone_and_the_next_command_writes_it(used: Home, change: str) -> None:
     used.profile("child", 'extends = "b"\n')
-    used.run("use", "child", check=True)
-    assert noted(used) == ["child", "child"]
-    path = used.profiles / "b.toml"
-    if change == "edited":
-        path.write_text(path.read_text() + "# a comment\n")
-    else:
-        path.unlink()
+    used.profile("twin", (used.profiles / "a.toml").read_text())
+    steps, shown = CHANGES[change]
+    for step in steps:
+        step(used)
     assert noted(used) == [None, None]
-    assert short(used) == ("child" if change == "edited" else "child~")
-
-
-def test_an_external_change(used: Home) -> None:
-    content = used.mapping_file.read_bytes()
-    used.mapping_file.write_bytes(b"{}")
-    assert noted(used) == [None, None]
-    assert short(used) == "?"
-    assert noted(used) == [None, "?"]
-    assert used.run("list", check=True).stderr, "what has no answer without --short is explained"
-    used.mapping_file.write_bytes(content)
-    assert noted(used) == [None, None]
-    assert short(used) == "a"
-    used.mapping_file.unlink()
-    assert noted(used) == [None, None]
-    assert short(used) == ""
-
-
-def test_a_switch_to_a_profile_with_the_same_mapping(used: Home) -> None:
-    """The mapping file does not tell the two apart."""
-    text = (used.profiles / "a.toml").read_text()
-    used.profile("twin", text)
-    used.run("use", "twin", check=True)
-    assert noted(used) == ["twin", "twin"]
-    used.run("undo", check=True)
-    assert noted(used) == [None, None]
-    assert short(used) == "a"
+    assert short(used) == shown
+    if "remove" not in change:  # what is not there has no note
+        assert noted(used) == [None if shown[-1] in "~?" else shown, shown]
 
 
 def test_a_profile_that_uses_the_environment_has_no_note(used: Home) -> None:
@@ -140,9 +112,9 @@ def test_a_profile_that_uses_the_environment_has_no_note(used: Home) -> None:
     path.write_text(path.read_text() + '[container.env]\nTOKEN = "${env:SOME_TOKEN}"\n')
     environ = {"SOME_TOKEN": "one"}
     used.run("use", "a", environ=environ, check=True)
-    assert noted(used) == [None, None]
+    assert noted(used, **environ) == [None, None]
     assert used.run("current", "--short", environ=environ, check=True).stdout == "a\n"
-    assert noted(used) == [None, None]
+    assert noted(used, **environ) == [None, None]
 
 
 def test_a_folder_that_cannot_be_written_is_no_error(used: Home, tmp_path: Path) -> None:
