@@ -75,19 +75,6 @@ def test_any_profile_whose_folders_are_there(data: st.DataObject) -> None:
         check(data.draw(usable_profiles(Path(folder).resolve())))
 
 
-@pytest.mark.parametrize("layout", ["local", "host"])
-def test_the_layouts(tmp_path: Path, layout: str) -> None:
-    for folder in ("data", "specs", "net/results"):
-        (tmp_path / folder).mkdir(parents=True)
-    expected = {
-        "local": {".": "/workspace/tao-experiments", "specs": "/workspace/tao-experiments/net/specs"},
-        "host": {".": "/workspace/tao-experiments", "data": "/data", "specs": "/specs", "net/results": "/results"},
-    }
-    profile = Profile(layout=layout, project_dir=str(tmp_path), network="net")  # type: ignore[arg-type]
-    volumes = {str(tmp_path / source): destination for source, destination in expected[layout].items()}
-    assert call_of(render(profile)).volumes == volumes
-
-
 @pytest.mark.parametrize("shm_size", ["1", "1b", "64m", "1.5G", "16gb", " 16 g", "16Kb", "1bb", 0, 1024])
 def test_sizes(shm_size: str | int) -> None:
     check(Profile.model_validate({"layout": "custom", "docker": {"shm_size": shm_size}}))

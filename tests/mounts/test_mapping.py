@@ -19,6 +19,7 @@ from taoprofiles.profiles.rendering import Renderer
 from tests.support.generated_profiles import fixed_context, moderate, names, value_text
 
 SECRET = "S3CR3T"
+MOUNT = {"source": "/a", "destination": "/b"}
 
 
 @st.composite
@@ -94,40 +95,25 @@ def test_changes_of_any_file_are_told_where_it_counts_as_another(a: dict[str, An
 
 
 @pytest.mark.parametrize(
-    ("a", "b"),
+    ("a", "b", "is_same"),
     [
-        ({"Mounts": []}, {}),
-        ({"Mounts": [], "Envs": []}, {"Mounts": []}),
-        ({"Mounts": [], "DockerOptions": {}}, {"Mounts": []}),
-        ({"Envs": [{"variable": "A", "value": 1}]}, {"Envs": [{"variable": "A", "value": "1"}]}),
-        ({"DockerOptions": {"tty": "true"}}, {"DockerOptions": {"tty": True}}),
-        (
-            {"Mounts": [{"source": "/a", "destination": "/b", "mode": "ro"}]},
-            {"Mounts": [{"source": "/a", "destination": "/b"}]},
-        ),
-        (
-            {"Envs": [{"variable": "A", "value": "1"}, {"variable": "A", "value": "2"}]},
-            {"Envs": [{"variable": "A", "value": "2"}, {"variable": "A", "value": "1"}]},
-        ),
-        ({"Mounts": None}, {"Mounts": "null"}),
-        ({"Mounts": [[]]}, {"Mounts": []}),
-        ({"Mounts": [""]}, {"Mounts": [None]}),
-        ({"Other": 1}, {"Other": 1.0}),
-        ({"Other": 1}, {"Other": True}),
-        ({"Other": [{"a": 1}]}, {"Other": [{"a": "1"}]}),
+        ({"Mounts": [], "Envs": []}, {"Mounts": []}, True),
+        ({"Mounts": [], "DockerOptions": {}}, {"Mounts": []}, True),
+        ({"Mounts": []}, {}, False),
+        ({"Envs": [{"variable": "A", "value": 1}]}, {"Envs": [{"variable": "A", "value": "1"}]}, False),
+        ({"DockerOptions": {"tty": "true"}}, {"DockerOptions": {"tty": True}}, False),
+        ({"Mounts": [""]}, {"Mounts": [None]}, False),
+        ({"Other": 1}, {"Other": 1.0}, False),
+        ({"Other": 1}, {"Other": True}, False),
         (
             {"Mounts": [{"source": "/a", "destination": "/b"}] * 2},
             {"Mounts": [{"source": "/a", "destination": "/b"}]},
-        ),
-        (
-            {"Mounts": [{"source": "/a", "destination": "/b"}, {"source": "/a", "destination": "/b (again)"}]},
-            {"Mounts": [{"source": "/a", "destination": "/b"}] * 2},
+            False,
         ),
     ],
 )
-def test_pairs_that_look_alike(a: dict[str, Any], b: dict[str, Any]) -> None:
-    assert bool(mapping.changes(a, b)) == bool(mapping.changes(b, a)) == differ(a, b)
-    assert differ(a, b) == ({"Envs", "DockerOptions"}.isdisjoint(a) or bool(a.get("Envs") or a.get("DockerOptions")))
+def test_pairs_that_look_alike(a: dict[str, Any], b: dict[str, Any], is_same: bool) -> None:
+    assert differ(a, b) == bool(mapping.changes(a, b)) == bool(mapping.changes(b, a)) == (not is_same)
 
 
 @moderate(50)
@@ -284,8 +270,6 @@ def test_same() -> None:
     assert not mapping.same(None, b"{}")
     assert not mapping.same(b"{}", None)
     assert mapping.same(b'{"a": 1, "b": 2}', b'{"b":2,\n"a":1}')
-    assert mapping.same(b"not JSON", b"not JSON")
-    assert not mapping.same(b"not JSON", b"{}")
 
 
 def test_a_source_in_the_home_is_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:

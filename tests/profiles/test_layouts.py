@@ -24,74 +24,56 @@ def render(**keys: object) -> tuple[dict[str, str], list[tuple[str, str]]]:
     return renderer.variables(), mounts
 
 
-def test_local() -> None:
-    variables, mounts = render(layout="local", project_dir="~/tao/kitti")
+@pytest.mark.parametrize(
+    ("keys", "project", "specs", "network"),
+    [
+        ({"project_dir": "~/tao/kitti"}, "/home/ana/tao/kitti", "/home/ana/tao/kitti/specs", "detectnet_v2"),
+        (
+            {"project_dir": "/p", "notebook_dir": "~/notebooks/yolo_v4", "network": "yolo_v4"},
+            *("/p", "/home/ana/notebooks/yolo_v4/specs", "yolo_v4"),
+        ),
+    ],
+)
+def test_local(keys: dict[str, str], project: str, specs: str, network: str) -> None:
+    variables, mounts = render(layout="local", **keys)
     assert variables == {
         "KEY": "nvidia_tlt",
         "NUM_GPUS": "1",
-        "LOCAL_PROJECT_DIR": "/home/ana/tao/kitti",
-        "LOCAL_EXPERIMENT_DIR": "/home/ana/tao/kitti/detectnet_v2",
-        "LOCAL_DATA_DIR": "/home/ana/tao/kitti/data",
-        "LOCAL_SPECS_DIR": "/home/ana/tao/kitti/specs",
-        "USER_EXPERIMENT_DIR": "/workspace/tao-experiments/detectnet_v2",
+        "LOCAL_PROJECT_DIR": project,
+        "LOCAL_EXPERIMENT_DIR": f"{project}/{network}",
+        "LOCAL_DATA_DIR": f"{project}/data",
+        "LOCAL_SPECS_DIR": specs,
+        "USER_EXPERIMENT_DIR": f"/workspace/tao-experiments/{network}",
         "DATA_DOWNLOAD_DIR": "/workspace/tao-experiments/data",
-        "SPECS_DIR": "/workspace/tao-experiments/detectnet_v2/specs",
+        "SPECS_DIR": f"/workspace/tao-experiments/{network}/specs",
     }
     assert mounts == [
-        ("/home/ana/tao/kitti", "/workspace/tao-experiments"),
-        ("/home/ana/tao/kitti/specs", "/workspace/tao-experiments/detectnet_v2/specs"),
+        (project, "/workspace/tao-experiments"),
+        (specs, f"/workspace/tao-experiments/{network}/specs"),
     ]
 
 
-def test_local_with_a_notebook_folder_and_a_network() -> None:
-    variables, mounts = render(layout="local", project_dir="/p", notebook_dir="~/notebooks/yolo_v4", network="yolo_v4")
-    assert variables == {
-        "KEY": "nvidia_tlt",
-        "NUM_GPUS": "1",
-        "LOCAL_PROJECT_DIR": "/p",
-        "LOCAL_EXPERIMENT_DIR": "/p/yolo_v4",
-        "LOCAL_DATA_DIR": "/p/data",
-        "LOCAL_SPECS_DIR": "/home/ana/notebooks/yolo_v4/specs",
-        "USER_EXPERIMENT_DIR": "/workspace/tao-experiments/yolo_v4",
-        "DATA_DOWNLOAD_DIR": "/workspace/tao-experiments/data",
-        "SPECS_DIR": "/workspace/tao-experiments/yolo_v4/specs",
-    }
-    assert mounts == [
-        ("/p", "/workspace/tao-experiments"),
-        ("/home/ana/notebooks/yolo_v4/specs", "/workspace/tao-experiments/yolo_v4/specs"),
-    ]
+HOST_VARIABLES = {
+    "LOCAL_PROJECT_DIR": "/p",
+    "HOST_DATA_DIR": "/p/data",
+    "HOST_RESULTS_DIR": "/p/dino/results",
+    "HOST_SPECS_DIR": "/n/specs",
+    "DATA_DIR": "/data",
+    "SPECS_DIR": "/specs",
+    "RESULTS_DIR": "/results",
+}
+HOST_MOUNTS = [("/p/data", "/data"), ("/n/specs", "/specs"), ("/p/dino/results", "/results")]
 
 
 def test_host() -> None:
     variables, mounts = render(layout="host", project_dir="/p", notebook_dir="/n", network="dino")
-    assert variables == {
-        "LOCAL_PROJECT_DIR": "/p",
-        "HOST_DATA_DIR": "/p/data",
-        "HOST_RESULTS_DIR": "/p/dino/results",
-        "HOST_SPECS_DIR": "/n/specs",
-        "DATA_DIR": "/data",
-        "SPECS_DIR": "/specs",
-        "RESULTS_DIR": "/results",
-    }
-    assert mounts == [
-        ("/p", "/workspace/tao-experiments"),
-        ("/p/data", "/data"),
-        ("/n/specs", "/specs"),
-        ("/p/dino/results", "/results"),
-    ]
+    assert variables == HOST_VARIABLES
+    assert mounts == [("/p", "/workspace/tao-experiments"), *HOST_MOUNTS]
 
 
 def test_tao7() -> None:
     renderer = renderer_of(layout="tao7", project_dir="/p", notebook_dir="/n", network="dino")
-    assert renderer.variables() == {
-        "LOCAL_PROJECT_DIR": "/p",
-        "HOST_DATA_DIR": "/p/data",
-        "HOST_RESULTS_DIR": "/p/dino/results",
-        "HOST_SPECS_DIR": "/n/specs",
-        "DATA_DIR": "/data",
-        "SPECS_DIR": "/specs",
-        "RESULTS_DIR": "/results",
-    }
+    assert renderer.variables() == HOST_VARIABLES
     home = "/results/.tao-runtime/home"
     variables = {
         "USER": "tao",
@@ -105,11 +87,7 @@ def test_tao7() -> None:
         "MPLCONFIGDIR": f"{home}/.cache/matplotlib",
     }
     assert renderer.mapping() == {
-        "Mounts": [
-            {"source": "/p/data", "destination": "/data"},
-            {"source": "/n/specs", "destination": "/specs"},
-            {"source": "/p/dino/results", "destination": "/results"},
-        ],
+        "Mounts": [{"source": source, "destination": destination} for source, destination in HOST_MOUNTS],
         "Envs": [{"variable": name, "value": value} for name, value in variables.items()],
         "DockerOptions": {"user": "1000:1001"},
     }

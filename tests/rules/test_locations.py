@@ -12,9 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taoprofiles.launcher.host import Host, Location, ResolvedMount
-from taoprofiles.launcher.simulation import predict
-from taoprofiles.launcher.versions import NEWEST, behaviour_of
-from taoprofiles.rules import mounts, start
+from taoprofiles.rules import mounts
 from taoprofiles.rules.finding import find_lines, in_file
 from tests.support.generated_profiles import any_text, moderate
 
@@ -81,44 +79,3 @@ def test_thousands_of_repeated_keys_take_no_time() -> None:
     numbers = find_lines(f"{{{once},\n{once}}}")
     assert time.process_time() - began < 10  # it took minutes
     assert numbers.parts["k1"].parts[0].line == 2
-
-
-json_values = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), any_text),
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(any_text, inner, max_size=3)),
-    max_leaves=8,
-)
-entries = st.one_of(json_values, st.fixed_dictionaries({"source": json_values, "destination": json_values}))
-envs = st.one_of(json_values, st.fixed_dictionaries({"variable": json_values, "value": json_values}))
-mounts_files = st.one_of(
-    json_values,
-    st.fixed_dictionaries(
-        {},
-        optional={
-            "Mounts": st.one_of(json_values, st.lists(entries, max_size=3)),
-            "Envs": st.one_of(json_values, st.lists(envs, max_size=3)),
-            "DockerOptions": json_values,
-            "mounts": json_values,
-        },
-    ),
-)
-
-
-@moderate(400)
-@given(st.one_of(mounts_files.map(json.dumps), any_text, st.text('{}[]",:0 \n', max_size=30)))
-def test_every_refusal_of_any_text_is_a_finding(text: str) -> None:
-    name = "/home/ana/.tao_mounts.json"
-    host = Host({"HOME": "/home/ana"}, "/", files={name: text.encode()})
-    prediction = predict(NEWEST, host, None)
-    try:
-        data = json.loads(text)
-    except ValueError:
-        data = None
-    assert (prediction.content is not None) is isinstance(data, dict)
-    lines = find_lines(text)
-    file = start.MountsFile(name, text, in_file(name, lines), lines)
-    findings = list(start.check_start(prediction, file, behaviour_of(NEWEST), host))
-    for finding in findings:
-        assert finding.lines()
-    errors = [finding for finding in findings if finding.severity == "error"]
-    assert len(errors) >= len(prediction.refusals)
