@@ -157,12 +157,9 @@ class MappingWatcher:
         self._target = files.real_path(self._context.mapping_file)
         with suppress(TaoprofError):  # on a read-only home, the folders that exist are watched
             files.make_folder(self._context.holds)
-        if self._observer is not None:
-            self._observer.stop()
-            self._observer.join(5)
-        self._watched.clear()
-        self._observer = Observer()
+        self._disarm()
         try:
+            self._observer = Observer()
             self._observer.start()
             for identity, watches in self._wanted().items():
                 self._watched[watches[0].folder] = identity
@@ -170,9 +167,7 @@ class MappingWatcher:
                 handler = _Handler(self._queue, watches)
                 self._observer.schedule(handler, watches[0].folder, event_filter=kinds, follow_symlink=True)
         except OSError as error:  # the kernel has no more watches
-            self._observer.stop()
-            self._observer = None
-            self._watched.clear()
+            self._disarm()
             reason = reason_of(error)
             if not self.degraded:
                 logger.warning(
@@ -185,6 +180,14 @@ class MappingWatcher:
             if self.degraded:
                 logger.info("inotify is available again")
             self.degraded = ""
+
+    def _disarm(self) -> None:
+        if self._observer is not None:
+            self._observer.stop()
+            if self._observer.is_alive():  # it has started
+                self._observer.join(5)
+        self._observer = None
+        self._watched.clear()
 
     def _wanted(self) -> dict[object, list[Watch]]:
         """Return the watches by the identity of their folder: the kernel keeps one set of events for each folder."""
