@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from taoprofiles.errors import UsageError
+from taoprofiles.system.processes import WRAPPERS
 
 MAIN_PROGRAMS = ("tao", "tlt")
 PROGRAMS = (*MAIN_PROGRAMS, "tao-deploy")
@@ -26,13 +27,6 @@ GROUPS = ("model", "dataset", "deploy")
 
 VOLUME = "--volume"
 """Option of nvidia-tao 6.0.0 and later: SRC:DST, a further mount. Its value does not pass through a shell."""
-
-
-WRAPPERS = frozenset(
-    "chrt doas env exec ionice nice nohup numactl setsid srun stdbuf strace sudo systemd-run taskset time timeout "
-    "unbuffer".split()
-)
-"""Programs that start the command behind their own options, with its words unchanged."""
 
 
 SHELLS = ("bash", "sh", "dash", "zsh")

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from taoprofiles.launcher.argv import WRAPPERS, RunnerCommand, launcher_words, script_of, simple_commands
+from taoprofiles.launcher.argv import RunnerCommand, launcher_words, script_of, simple_commands
 from taoprofiles.launcher.host import Host, Location, ResolvedMount
 from taoprofiles.launcher.versions import find_tag, is_tao_image
 from taoprofiles.masking import is_secret, mask_command, mask_text
@@ -33,6 +33,7 @@ from taoprofiles.system.commands import find_missing, login_words
 from taoprofiles.system.docker_run import DockerRun, parse_variable, parse_volume
 from taoprofiles.system.engine import find_endpoint
 from taoprofiles.system.gpus import parse_gpus
+from taoprofiles.system.processes import WRAPPERS
 
 _PACKAGES = ("nvidia_tao_pytorch", "nvidia_tao_deploy", "nvidia_tao_ds", "nvidia_tao_tf1", "nvidia_tao_tf2")
 _MADE_BY_TRAINING = frozenset("train retrain prune distill quantize export".split())

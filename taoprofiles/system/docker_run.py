@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from taoprofiles.system.processes import WRAPPERS
+
 ENGINES = ("docker", "podman", "nvidia-docker")
 _FLAGS = frozenset(
     "--detach --disable-content-trust --help --init --interactive --no-healthcheck --oom-kill-disable --privileged "
@@ -28,8 +30,6 @@ _ENGINE_OPTIONS = frozenset(
     ("-H", "--host", "-c", "--context", "-l", "--log-level", "--config", "--connection", "--url")
 )
 """Options of ``docker`` itself that have a value and stand before ``run``."""
-_WRAPPERS = frozenset("command env exec nice nohup setsid stdbuf sudo systemd-run time timeout".split())
-"""Programs that start the command behind their own options."""
 _VOLUME_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\Z")
 
 
@@ -127,7 +127,7 @@ def _options_start(words: Sequence[str]) -> int | None:
     """Return the number of the first word after ``run``; None if this is no ``docker run``."""
     names = [os.path.basename(word) for word in words]
     position = next((number for number, name in enumerate(names) if name in ENGINES), -1)
-    if position < 0 or (position > 0 and names[0] not in _WRAPPERS):
+    if position < 0 or (position > 0 and names[0] not in WRAPPERS):
         return None
     position += 1
     while position < len(words) and words[position].startswith("-"):

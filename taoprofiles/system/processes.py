@@ -10,6 +10,12 @@ _WRITING = 3  # O_WRONLY or O_RDWR, on Linux
 _PARTS = (b"tao", b"tlt", b"exec")
 """Every command line that ``scan`` is for contains one of these."""
 
+WRAPPERS = frozenset(
+    "chrt command doas env exec ionice nice nohup numactl setsid srun stdbuf strace sudo systemd-run taskset time "
+    "timeout unbuffer".split()
+)
+"""Programs that start the command behind their own options, with its words unchanged."""
+
 
 class Process(NamedTuple):
     """A process: ``argv`` are the words of its command line."""
