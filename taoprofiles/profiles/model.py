@@ -109,7 +109,8 @@ class Project(StrictModel):
 
     file: Text = Field(description="Path of the project file.")
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = Field(description="Hash of its content when trusted.")
-    folders: list[Text] = Field(description="Folders in which the mounts' sources must be.")
+    folders: list[Text] = Field(description="Folders in which the mounts' sources must be, without links.")
+    own: list[Text] = Field(default=[], description="Further ones, of a profile of the user that extends it.")
     environment: list[Text] = Field(default=[], description="Variables of the environment that the file refers to.")
 
 
@@ -247,7 +248,7 @@ def _with_own_folders(data: dict[str, Any], own: Mapping[str, Any]) -> dict[str,
         [f"${{{name}}}" for name in variables if layouts.is_host_variable(name)] if isinstance(variables, dict) else []
     )
     folders = [value for value in values if isinstance(value, str)]
-    return {**data, "project": {**project, "folders": [*project["folders"], *folders]}}
+    return {**data, "project": {**project, "own": folders}}
 
 
 def _load_base(base: Base, name: str) -> tuple[dict[str, Any], list[str]]:

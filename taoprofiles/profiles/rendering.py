@@ -352,6 +352,7 @@ class Renderer:
 
         # As they were when they were trusted: a folder of the repository may be a link since.
         folders = [self._text("project.folders", folder, path=True) for folder in project["folders"]]
+        folders += real_paths(self._text("project.folders", folder, path=True) for folder in project["own"])
         sources = [
             (where, self._text(where, source, path=True))
             for number, (source, *_) in enumerate(self._template["mounts"])

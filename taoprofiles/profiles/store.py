@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from taoprofiles.profiles.model import Profile
 
 SUFFIX = ".toml"
-CACHE_FORMAT = f"5 {VERSION}"
+CACHE_FORMAT = f"6 {VERSION}"
 """A template of another version is not used: what a layout derives may have changed."""
 _SUMMARY_KEYS = ("description", "layout", "project_dir", "extends")
 """The keys of a template that a summary has too."""
