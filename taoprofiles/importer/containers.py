@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.errors import TaoprofError
 from taoprofiles.importer.values import Segment, SimulatedException, SourceLocation, TracedStr, Unknown, concat, cut
-from taoprofiles.launcher.argv import commands_of_script
+from taoprofiles.launcher.argv import KEYWORDS, commands_of_script
 from taoprofiles.launcher.versions import find_tag, is_tao_image
 from taoprofiles.masking import is_secret
 from taoprofiles.storage import files
@@ -53,7 +53,7 @@ _ARRAY = re.compile(r"^\s*(?:declare -a |local )?(\w+)(\+?)=\(([^()]*)\)", re.M)
 _REFERENCE = re.compile(r"\$\{(\w+)(?::?-((?:[^{}]|\$\{[^{}]*\})*))?\}|\$(\w+)|(\{[^{}]+\})")
 _ASSIGNS = re.compile(r"^\s*(?:(?:export|readonly|local|declare) )?([A-Za-z_]\w*)=", re.M)
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*", re.S)
-_KEYWORDS = frozenset("then do else if elif while until time exec ! { export declare readonly local".split())
+_KEYWORDS = KEYWORDS | {"export", "declare", "readonly", "local"}
 _MARK = "\ue000"
 """Surrounds the number of an unknown value in a text: a private character that no path has."""
 

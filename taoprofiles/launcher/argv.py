@@ -32,7 +32,7 @@ VOLUME = "--volume"
 SHELLS = ("bash", "sh", "dash", "zsh")
 
 _ASSIGNMENT = r"[A-Za-z_]\w*="
-_KEYWORDS = frozenset("then do else if elif while until time exec ! {".split())
+KEYWORDS = frozenset("then do else if elif while until time exec ! {".split())
 _COMMENT = r"""(?s)((?:[^\s'"\\#;&|()]|\\.|'[^']*'|"(?:\\.|[^"\\])*"|(?<=[^\s;&|()])\#)+)|\#[^\n]*"""
 """A word, or a comment: ``#`` begins one only in front of a word."""
 _HERE_DOCUMENT = r"(?<!<)<<-?\s*['\"]?(\w+)"
@@ -127,7 +127,7 @@ def commands_of_script(script: str, *, keeps_assignments: bool = False) -> Itera
                 if words:
                     yield words
                 words = []
-            elif words or not (word in _KEYWORDS or (not keeps_assignments and re.match(_ASSIGNMENT, word))):
+            elif words or not (word in KEYWORDS or (not keeps_assignments and re.match(_ASSIGNMENT, word))):
                 words.append(word)
 
 

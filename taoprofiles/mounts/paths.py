@@ -29,6 +29,9 @@ HOST_STATE_FOLDERS = ("/run/", "/tmp/", "/var/")  # noqa: S108 - of the containe
 """Image folders whose content differs between machines: a file in them on this host is not in the image."""
 _GLOB = re.compile(r"[*?\[$]")
 
+MODEL_ACTIONS = frozenset("train retrain prune quantize distill export".split())
+"""The actions of a task that make a model, in NVIDIA's images for training."""
+
 
 class IndexedMounts(dict[str, str]):
     """Mounts with the sources of each destination: of thousands, none is compared with every part of a path."""
@@ -121,7 +124,7 @@ def results_folders(words: Sequence[str], variables: Mapping[str, str]) -> list[
             folders.append(value)
         elif word.startswith("-") and is_results_option(word) and number + 1 < len(words):
             folders.append(words[number + 1])
-    if not folders and set(words) & {"train", "prune", "retrain", "quantize", "distill", "export"}:
+    if not folders and MODEL_ACTIONS & set(words):
         folders = [variables[name] for name in ("RESULTS_DIR", "USER_EXPERIMENT_DIR") if name in variables][:1]
     return [expand_variables(folder, variables) for folder in folders]
 

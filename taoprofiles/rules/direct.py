@@ -19,7 +19,7 @@ from taoprofiles.launcher.argv import RunnerCommand, launcher_words, script_of, 
 from taoprofiles.launcher.host import Host, Location, ResolvedMount
 from taoprofiles.launcher.versions import find_tag, is_tao_image
 from taoprofiles.masking import is_secret, mask_command, mask_text
-from taoprofiles.mounts.paths import HostFiles
+from taoprofiles.mounts.paths import MODEL_ACTIONS, HostFiles
 from taoprofiles.profiles.layouts import is_network, missing_identity
 from taoprofiles.profiles.rendering import Renderer
 from taoprofiles.rules import container, machine, mounts
@@ -36,7 +36,6 @@ from taoprofiles.system.gpus import parse_gpus
 from taoprofiles.system.processes import WRAPPERS
 
 _PACKAGES = ("nvidia_tao_pytorch", "nvidia_tao_deploy", "nvidia_tao_ds", "nvidia_tao_tf1", "nvidia_tao_tf2")
-_MADE_BY_TRAINING = frozenset("train retrain prune distill quantize export".split())
 _DATA_SERVICES = frozenset("analytics annotations augmentation auto_label embedding image tmm".split())
 _SHM = "/dev/shm"  # noqa: S108 - the shared memory of this host, which is only measured
 UNCHECKED = ("paths-unchecked", "spec-unchecked")
@@ -365,7 +364,7 @@ def _needed_image(name: str, action: str, kind: str, release: tuple[int, int, in
         return "7.0.1-cosmos-rl", "an import of Cosmos Reason fails in 7.1.0-pyt (NVIDIA bug 6587006)"
     if action == "gen_trt_engine" and kind == "pyt":
         return f"{version}-deploy", "only the deploy images make TensorRT engines"
-    if action in _MADE_BY_TRAINING and kind == "deploy":
+    if action in MODEL_ACTIONS and kind == "deploy":
         return f"{version}-pyt", "the deploy images only make and run TensorRT engines"
     if name in _DATA_SERVICES and kind in ("pyt", "deploy") and release >= (7, 0, 0):
         return f"{version}-data-services", "it is a task of the data services"

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from taoprofiles.errors import TaoprofError
 from taoprofiles.masking import is_secret, mask_text
-from taoprofiles.mounts.paths import PathResolver, Resolution, explain
+from taoprofiles.mounts.paths import MODEL_ACTIONS, PathResolver, Resolution, explain
 from taoprofiles.profiles.rendering import find_placeholder
 from taoprofiles.rules.finding import ERROR, WARNING, Finding, error, warning
 from taoprofiles.storage import files
@@ -209,7 +209,7 @@ ACTIONS = frozenset(
 )
 """The sections of a TAO spec that only the action of their name reads."""
 
-_TRAINING = frozenset("train retrain prune quantize distill".split())
+_TRAINING = MODEL_ACTIONS - {"export"}
 _READERS = {
     "train": _TRAINING, "val": _TRAINING | {"evaluate"}, "validation": _TRAINING | {"evaluate"},
     "test": frozenset(("evaluate", "inference")), "infer": frozenset(("inference",)),
