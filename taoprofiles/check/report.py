@@ -336,7 +336,7 @@ def _check_line(context: Context, name: str | None, line: docker_run.DockerRun) 
     problems = direct.check(context, launch, command_context, {**context.environ, **line.engine})
     findings += [fix.for_docker_run(finding) for finding in problems]
     if line.unknown:
-        what = f"not checked: {', '.join(dict.fromkeys(line.unknown))}"
+        what = f"not checked: {mask_text(', '.join(dict.fromkeys(line.unknown)))}"
         findings.append(Finding("command-not-checked", "docker run", what, severity=INFO))
     secrets = frozenset(name for name, value in line.env if is_secret(name, value or ""))
     return _direct_report(name, "", launch, fix.add_commands(context, findings, None, ""), secrets)

@@ -25,7 +25,7 @@ from taoprofiles.profiles.rendering import Renderer
 from taoprofiles.rules import container, machine, mounts
 from taoprofiles.rules.command_paths import CommandContext, check_task, find_results
 from taoprofiles.rules.finding import INFO, Finding, Locator, error, quoted, warning
-from taoprofiles.rules.specs import ACTIONS, wrong_gpus
+from taoprofiles.rules.specs import ACTIONS, SPEC_OPTIONS, wrong_gpus
 from taoprofiles.rules.start import check_options
 from taoprofiles.storage.paths import Context, is_inside
 from taoprofiles.system import filesystem
@@ -55,7 +55,7 @@ class DirectStart(NamedTuple):
     - ``variables``: those of the container, as in ``Content``; a value of None comes from the environment
     - ``options``: as DockerOptions; ``gpus``: "all", a number, a list, or None if none are requested
     - ``image``: "" if it is not known; ``words``: the command in the container
-    - ``line``: the words of ``docker run`` up to the image, () for a profile
+    - ``line``: the words of ``docker run`` up to the image, () for a profile; ``workdir``: the folder that it names
     """
 
     mounts: list[ResolvedMount]
@@ -69,6 +69,7 @@ class DirectStart(NamedTuple):
     words: Sequence[str]
     locate: Locator
     line: Sequence[str] = ()
+    workdir: str = ""
 
     @property
     def mounted(self) -> dict[str, str]:
@@ -150,6 +151,7 @@ def from_line(run: DockerRun, host: Host) -> DirectStart:
         [(Location("Envs", number), {"variable": n, "value": v}) for number, (n, v) in enumerate(run.env)],
         {key: value for key, value in given.items() if value},
         run.gpus, run.image, [*([run.entrypoint] if run.entrypoint else []), *run.command], locate, run.words,
+        run.workdir or "",
     )  # fmt: skip
 
 
@@ -195,6 +197,9 @@ def check(
     engine = context.environ if environ is None else environ  # {} for a cluster
     endpoint = find_endpoint(engine)
     is_remote = endpoint.is_remote
+    if endpoint.address.startswith("context://"):
+        what = f"the Docker context '{endpoint.context}' does not exist"
+        yield error("docker-down", "engine", what, "docker stops", "to see which exist: docker context ls")
     if is_remote:
         yield from _check_remote(start, endpoint.address, context.environ)
     else:
@@ -225,6 +230,7 @@ def check(
         environ={k: v for k, v in context.environ.items() if k != "TAO_DOCKER_DISABLE"},
     )  # fmt: skip
     known, others = tasks(start.words)
+    known = [_in_workdir(task, start.workdir) for task in known]
     results = [] if start.words else find_results(["train"], command_context)  # of any task
     for task in known:
         yield from check_task(task, command_context)
@@ -237,6 +243,16 @@ def check(
             context, start.mounts, locate, mounted=start.mounted, results=results,
             user=container.host_user(docker, context, rootless=is_rootless), profile=command_context.profile or None,
         )  # fmt: skip
+
+
+def _in_workdir(task: Sequence[str], folder: str) -> list[str]:
+    """Return a task with its spec files as they are found from the container's working folder, if that is known."""
+    options = ["", *task]
+    is_named = folder.startswith("/")
+    return [
+        os.path.join(folder, word) if is_named and option in SPEC_OPTIONS and word[:1] not in ("$", "~") else word
+        for option, word in zip(options, task, strict=False)
+    ]
 
 
 class _RemoteFiles(HostFiles):

@@ -20,6 +20,20 @@ _FLAGS = frozenset(
     "--publish-all --quiet --read-only --rm --sig-proxy --tty --use-api-socket".split()
 )
 """The options without a value."""
+_WITHOUT_EFFECT = frozenset(
+    "--add-host --annotation --attach --cap-add --cap-drop --cgroup-parent --cgroupns --cidfile --cpu-period "
+    "--cpu-quota --cpu-shares --cpus --cpuset-cpus --cpuset-mems --detach-keys --device --dns --dns-option "
+    "--dns-search --domainname --expose --group-add --health-cmd --health-interval --health-retries --health- "
+    "start-period --health-timeout --hostname --ip --ip6 --label --label-file --link --log-driver --log-opt "
+    "--mac-address --memory --memory-reservation --memory-swap --memory-swappiness --name --network-alias "
+    "--oom-score-adj --pid --pids-limit --platform --pull --restart --runtime --security-opt --stop-signal "
+    "--stop-timeout --storage-opt --sysctl --uts".split()
+)
+"""Options with a value of which nothing is checked."""
+_READ = frozenset(
+    "--entrypoint --env --gpus --ipc --mount --network --publish --shm-size --tmpfs --ulimit --user --volume "
+    "--workdir".split()
+)
 _SHORT = {
     "a": "--attach", "c": "--cpu-shares", "d": "--detach", "e": "--env", "h": "--hostname", "i": "--interactive",
     "l": "--label", "m": "--memory", "P": "--publish-all", "p": "--publish", "q": "--quiet", "t": "--tty",
@@ -30,6 +44,14 @@ _ENGINE_OPTIONS = frozenset(
     ("-H", "--host", "-c", "--context", "-l", "--log-level", "--config", "--connection", "--url")
 )
 """Options of ``docker`` itself that have a value and stand before ``run``."""
+_MODES = "ro|rw|z|Z|U|O|r?shared|r?slave|r?private|nocopy|consistent|cached|delegated|exec|noexec|dev|nodev|suid|nosuid"
+_FORMS = {
+    "--volume": re.compile(rf"/[^:]*|([A-Za-z]:)?[^:]*:/[^:]*(:(({_MODES})(,({_MODES}))*)?)?"),
+    "--ulimit": re.compile(r"\w+=-?[0-9]+(:-?[0-9]+)?"),
+    "--gpus": re.compile(r"all|none|-1|[0-9]{1,9}|.*[=,].*"),
+    "--shm-size": re.compile(r"[0-9.]{1,15} ?[bkmgtpBKMGTP]?i?[bB]?"),
+}
+"""What Docker accepts; anything else it refuses."""
 _VOLUME_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\Z")
 
 
@@ -53,7 +75,8 @@ class DockerRun(NamedTuple):
     - ``words``: all words up to the image, the image included; ``command``: the words after it
     - ``env``: NAME and value, None for a value that comes from the environment
     - ``gpus``: "all", a number, a list of devices, or None if none are requested
-    - ``unknown``: options that are not understood
+    - ``unknown``: options that are not understood, also by their values
+    - ``workdir``: the value of ``--workdir``
     - ``ipc``: the value of ``--ipc``
     - ``engine``: variables that name the engine, by options of ``docker`` itself
     """
@@ -74,6 +97,7 @@ class DockerRun(NamedTuple):
     unknown: list[str]
     engine: dict[str, str]
     ipc: str | None
+    workdir: str | None
 
 
 def parse(words: Sequence[str]) -> DockerRun | None:
@@ -101,10 +125,20 @@ def parse(words: Sequence[str]) -> DockerRun | None:
         last.get("--network"),
         "--privileged" in given,
         last.get("--entrypoint"),
-        [option for option in given if option == "--env-file" or not option.startswith("--")],
+        list(_find_unknown(given)),
         _engine(words[:start]),
         last.get("--ipc"),
+        last.get("--workdir"),
     )
+
+
+def _find_unknown(given: dict[str, list[str]]) -> Iterator[str]:
+    """Yield the options that are not understood; ``given`` has their values."""
+    for option, values in given.items():
+        if option not in _READ | _FLAGS | _WITHOUT_EFFECT:
+            yield option
+        form = _FORMS.get(option)
+        yield from (f"{option} {value}" for value in values if form is not None and not form.fullmatch(value))
 
 
 def _read_options(words: Sequence[str], position: int) -> tuple[dict[str, list[str]], int]:

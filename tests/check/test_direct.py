@@ -257,3 +257,41 @@ def test_a_rootless_engine(home: Home, monkeypatch: pytest.MonkeyPatch, command:
             assert "user-not-me" not in dict(check("p")), "root is the user"
         engine.rules["/info"] = lambda connection: connection.close()
         assert "docker-rootless" not in dict(check("p")), "it does not answer"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--volumes-from x",
+        "--gpsu all",
+        "--gpus -5",
+        "--ulimit memlock=x",
+        "--volume /a:/b:weird",
+        "--volume /a:/b:/c:/d",
+        "--volume a:b",
+    ],
+)
+def test_options_and_values_that_docker_refuses_are_named(home: Home, options: str) -> None:
+    done = call(home, "check", "--", "docker", "run", *options.split(), "--shm-size", "1g", IMAGE, "dino", "train")
+    assert f"not checked: {options.removesuffix(' x').replace('gpsu all', 'gpsu')}" in done.out
+
+
+def test_the_options_of_docker_itself_are_known(home: Home) -> None:
+    known = parse(["docker", "run", *DOCKER_OPTIONS.split(), "x"])
+    assert known is not None
+    assert known.unknown == []
+
+
+DOCKER_OPTIONS = """--cap-add SYS_NICE --rm -it --name x --gpus "device=0,1" --gpus count=2,capabilities=compute
+-v /a:/b:ro,z -v /b -v name:/c -v C:\\\\x:/d --ulimit memlock=-1 --ulimit nofile=1:2 --shm-size 16.5GiB --pid host"""
+
+
+def test_a_spec_file_is_looked_for_from_the_working_folder_that_is_named(home: Home) -> None:
+    words = ["docker", "run", "--gpus", "all", "-v", f"{home.root}/specs:/specs", "-w", "/specs", IMAGE]
+    assert "missing-file" not in ids(call(home, "--json", "check", "--", *words, "dino", "train", "-e", "train.yaml"))
+    assert "missing-file" in ids(call(home, "--json", "check", "--", *words, "dino", "train", "-e", "no.yaml"))
+
+
+def test_a_context_that_does_not_exist(home: Home) -> None:
+    words = ["docker", "--context", "nosuch", "run", "--gpus", "all", IMAGE, "dino", "train"]
+    assert "docker-down" in ids(call(home, "--json", "check", "--", *words))
