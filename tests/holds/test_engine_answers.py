@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -32,27 +32,15 @@ ERROR = b'HTTP/1.0 500 Oops\r\n\r\n{"message": "out of order"}'
 Serve = Callable[[FakeEngine, socket.socket], None]
 
 
-@pytest.fixture
-def engine(sandbox: Sandbox) -> Iterator[FakeEngine]:
-    with FakeEngine(sandbox.folder) as made:
-        yield made
-
-
-def context(sandbox: Sandbox, engine: FakeEngine, uid: int | None = None) -> Context:
-    made = Context({**sandbox.environ, **engine.environ})
-    made.uid = made.uid if uid is None else uid
-    return made
-
-
-def use(sandbox: Sandbox, engine: FakeEngine, name: str = "b", uid: int | None = None) -> SwitchResult:
+def use(sandbox: Sandbox, name: str = "b") -> SwitchResult:
     """Switch in this process."""
-    return switch.switch_profile(context(sandbox, engine, uid), name)
+    return switch.switch_profile(sandbox.context, name)
 
 
-def refused(sandbox: Sandbox, engine: FakeEngine, name: str = "b", uid: int | None = None) -> list[dict[str, Any]]:
+def refused(sandbox: Sandbox, name: str = "b") -> list[dict[str, Any]]:
     before = sandbox.mapping_file.read_bytes()
     with pytest.raises(HeldError) as caught:
-        use(sandbox, engine, name, uid)
+        use(sandbox, name)
     assert sandbox.mapping_file.read_bytes() == before
     return caught.value.holders
 
@@ -138,24 +126,24 @@ def check_switched(done: CommandResult, engine: FakeEngine) -> None:
 
 @pytest.mark.parametrize("how", SOME_FAULTS)
 @pytest.mark.usefixtures("short_timeout")
-def test_commands_with_a_broken_engine(sandbox: Sandbox, engine: FakeEngine, how: str) -> None:
+def test_commands_with_a_broken_engine(sandbox: Sandbox, fake_engine: FakeEngine, how: str) -> None:
     """It switches soon; a launcher that can be seen holds all the same."""
-    breaks(engine, how)
+    breaks(fake_engine, how)
     began = time.monotonic()
-    check_switched(call(sandbox, "use", "b", environ=engine.environ), engine)
-    done = call(sandbox, "status", environ=engine.environ)
-    assert (done.status, engine.address in done.err) == (0, True)
+    check_switched(call(sandbox, "use", "b"), fake_engine)
+    done = call(sandbox, "status")
+    assert (done.status, fake_engine.address in done.err) == (0, True)
     _, process = sandbox.plain()
-    assert [holder["pid"] for holder in refused(sandbox, engine, "a")] == [process.pid]
+    assert [holder["pid"] for holder in refused(sandbox, "a")] == [process.pid]
     assert time.monotonic() - began < LONGEST
 
 
-def test_the_real_time_limit_with_a_broken_engine(sandbox: Sandbox, engine: FakeEngine) -> None:
-    breaks(engine, "an endless answer")
+def test_the_real_time_limit_with_a_broken_engine(sandbox: Sandbox, fake_engine: FakeEngine) -> None:
+    breaks(fake_engine, "an endless answer")
     began = time.monotonic()
-    done = sandbox.run("use", "b", environ=engine.environ)
+    done = sandbox.run("use", "b")
     assert time.monotonic() - began < LONGEST
-    check_switched(CommandResult(done.returncode, done.stdout, done.stderr), engine)
+    check_switched(CommandResult(done.returncode, done.stdout, done.stderr), fake_engine)
 
 
 def test_no_engine(sandbox: Sandbox) -> None:
@@ -213,9 +201,10 @@ def test_an_engine_without_permission(sandbox: Sandbox, monkeypatch: pytest.Monk
 def test_an_engine_by_tcp(sandbox: Sandbox) -> None:
     with FakeEngine(sandbox.folder, tcp=True) as engine:
         engine.container(1, mounts_of(sandbox, "a"))
-        assert [holder["phase"] for holder in refused(sandbox, engine)] == ["bound"]
+        sandbox.context = Context({**sandbox.environ, **engine.environ})
+        assert [holder["phase"] for holder in refused(sandbox)] == ["bound"]
         engine.containers.clear()
-        assert use(sandbox, engine).unchecked == []
+        assert use(sandbox).unchecked == []
 
 
 CONTAINER_ID = "ab" * 32
@@ -238,32 +227,32 @@ CONTAINERS: list[dict[str, Any]] = [
 ]
 
 
-def test_answers_of_the_wrong_shape(sandbox: Sandbox, engine: FakeEngine) -> None:
+def test_answers_of_the_wrong_shape(sandbox: Sandbox, fake_engine: FakeEngine) -> None:
     """A container may count or not, but nothing breaks."""
     names = itertools.cycle("ba")
     for listed in LISTS:
-        engine.rules["/containers/json"] = lambda connection, listed=listed: answer(connection, listed)
-        use(sandbox, engine, next(names))
-    engine.rules.clear()
-    container = engine.container(1, mounts_of(sandbox, "a"))
-    whole = dict(engine.containers[container])
+        fake_engine.rules["/containers/json"] = lambda connection, listed=listed: answer(connection, listed)
+        use(sandbox, next(names))
+    fake_engine.rules.clear()
+    container = fake_engine.container(1, mounts_of(sandbox, "a"))
+    whole = dict(fake_engine.containers[container])
     for wrong in CONTAINERS:
         switch.switch_profile(sandbox.context, "a")
-        engine.containers[container] = {**whole, **wrong}
+        fake_engine.containers[container] = {**whole, **wrong}
         try:
-            use(sandbox, engine)
+            use(sandbox)
         except HeldError as error:
             assert [holder["container"] for holder in error.holders] == [container], wrong
 
 
 @pytest.mark.usefixtures("short_timeout")
-def test_many_containers_that_cannot_be_inspected(sandbox: Sandbox, engine: FakeEngine) -> None:
+def test_many_containers_that_cannot_be_inspected(sandbox: Sandbox, fake_engine: FakeEngine) -> None:
     """The list comes, what each of them is does not: the time for all of them is bounded, and all of them count."""
-    ids = [engine.container(n, mounts_of(sandbox, "a")) for n in range(1, 100)]
+    ids = [fake_engine.container(n, mounts_of(sandbox, "a")) for n in range(1, 100)]
     for container in ids:
-        breaks(engine, "hangs on connect", f"/containers/{container}/")
+        breaks(fake_engine, "hangs on connect", f"/containers/{container}/")
     began = time.monotonic()
-    holders = refused(sandbox, engine)
+    holders = refused(sandbox)
     seconds = time.monotonic() - began
     assert {holder["container"] for holder in holders} == set(ids)
     assert seconds < 20, f"{seconds:.1f} s with a patience of 0.3 s"
@@ -272,26 +261,26 @@ def test_many_containers_that_cannot_be_inspected(sandbox: Sandbox, engine: Fake
 # Whose containers count
 
 
-def test_a_launchers_container_holds(sandbox: Sandbox, engine: FakeEngine) -> None:
-    container = engine.container(1, mounts_of(sandbox, "a"), image="nvcr.io/x:1")
-    (holder,) = refused(sandbox, engine)
+def test_a_launchers_container_holds(sandbox: Sandbox, fake_engine: FakeEngine) -> None:
+    container = fake_engine.container(1, mounts_of(sandbox, "a"), image="nvcr.io/x:1")
+    (holder,) = refused(sandbox)
     assert (holder["container"], holder["phase"], holder["kind"], holder["image"], holder["profile"]) == (
         *(container, "bound", "found", "nvcr.io/x:1"),
         "a",
     )
-    assert use(sandbox, engine, "a").changed is False
-    engine.containers.clear()
-    assert use(sandbox, engine).changed
+    assert use(sandbox, "a").changed is False
+    fake_engine.containers.clear()
+    assert use(sandbox).changed
 
 
-def test_a_container_of_an_older_mapping_holds_that_one(sandbox: Sandbox, engine: FakeEngine) -> None:
+def test_a_container_of_an_older_mapping_holds_that_one(sandbox: Sandbox, fake_engine: FakeEngine) -> None:
     """It was started before a switch that somebody forced: it needs the mapping of then."""
     switch.switch_profile(sandbox.context, "b")
-    engine.container(1, mounts_of(sandbox, "a"))
+    fake_engine.container(1, mounts_of(sandbox, "a"))
     sandbox.profile("c")
-    (holder,) = refused(sandbox, engine, "c")
+    (holder,) = refused(sandbox, "c")
     assert holder["profile"] == "a"
-    assert use(sandbox, engine, "a").changed, "that is just what it needs"
+    assert use(sandbox, "a").changed, "that is just what it needs"
 
 
 TAO = "nvcr.io/nvidia/tao/tao-toolkit:6.26.3-pyt"
@@ -313,127 +302,133 @@ TAO = "nvcr.io/nvidia/tao/tao-toolkit:6.26.3-pyt"
     ],
     ids=str,
 )
-def test_whose_container_counts(sandbox: Sandbox, engine: FakeEngine, about: dict[str, Any], is_ours: bool) -> None:
+def test_whose_container_counts(
+    sandbox: Sandbox, fake_engine: FakeEngine, about: dict[str, Any], is_ours: bool
+) -> None:
     """A plain launcher's, of this user."""
-    container = engine.container(1, mounts_of(sandbox, "a"), **about)
+    sandbox.context.uid = 1234
+    container = fake_engine.container(1, mounts_of(sandbox, "a"), **about)
     if "config_image" in about:
-        engine.containers[container]["Config"]["Image"] = about["config_image"]
+        fake_engine.containers[container]["Config"]["Image"] = about["config_image"]
     if is_ours:
-        assert [holder["container"] for holder in refused(sandbox, engine, uid=1234)] == [container]
+        assert [holder["container"] for holder in refused(sandbox)] == [container]
     else:
-        assert use(sandbox, engine, uid=1234).changed
+        assert use(sandbox).changed
 
 
-def test_a_container_with_more_or_fewer_mounts(sandbox: Sandbox, engine: FakeEngine) -> None:
+def test_a_container_with_more_or_fewer_mounts(sandbox: Sandbox, fake_engine: FakeEngine) -> None:
     (source,) = mounts_of(sandbox, "a")
-    engine.container(1, {source: "/elsewhere"})
-    engine.container(2, {"/other": "/workspace/tao-experiments"})
-    engine.container(3, {})
-    assert use(sandbox, engine).changed
+    fake_engine.container(1, {source: "/elsewhere"})
+    fake_engine.container(2, {"/other": "/workspace/tao-experiments"})
+    fake_engine.container(3, {})
+    assert use(sandbox).changed
     switch.switch_profile(sandbox.context, "a")
-    engine.container(4, {**mounts_of(sandbox, "a"), "/home/x/.cache": "/cache"})
-    assert len(refused(sandbox, engine)) == 1, "one folder more, by the launcher's own doing, and it is still ours"
+    fake_engine.container(4, {**mounts_of(sandbox, "a"), "/home/x/.cache": "/cache"})
+    assert len(refused(sandbox)) == 1, "one folder more, by the launcher's own doing, and it is still ours"
 
 
-def test_other_peoples_containers_block_nothing_and_are_shown(sandbox: Sandbox, engine: FakeEngine) -> None:
+def test_other_peoples_containers_block_nothing_and_are_shown(sandbox: Sandbox, fake_engine: FakeEngine) -> None:
     """With their GPUs, and without the names of their files and images."""
     mounts = {"/home/eva/secret-project": "/workspace/tao-experiments"}
-    theirs = engine.container(7, mounts, image="eva/private:1", user="65534:65534")
+    theirs = fake_engine.container(7, mounts, image="eva/private:1", user="65534:65534")
     env = ["CUDA_VISIBLE_DEVICES=0,1", "TAOPROF_RUN=other", "SECRET=secret-value"]
-    engine.container(6, mounts, count=0, env=env)
-    engine.container(5, mounts, count=0)
-    done = sandbox.run("use", "b", environ=engine.environ)
+    fake_engine.container(6, mounts, count=0, env=env)
+    fake_engine.container(5, mounts, count=0)
+    done = sandbox.run("use", "b")
     assert (done.returncode, done.stderr) == (0, "")
-    done = sandbox.run("status", environ=engine.environ)
+    done = sandbox.run("status")
     assert "secret" not in done.stdout + done.stderr
     assert "private" not in done.stdout + done.stderr
     assert f"{theirs[:6]}     all" in done.stdout
-    others = sandbox.json("status", environ=engine.environ)["data"]["others"]
+    others = sandbox.json("status")["data"]["others"]
     assert [(other["user"], other["gpus"]) for other in others] == [("nobody", "all"), ("", ["0", "1"])]
 
 
 @pytest.mark.parametrize(("count", "gpus"), [("2", "2,3"), ("3", "0,2,3")])
 def test_gpus_that_another_user_has_reserved_are_taken_last(
-    sandbox: Sandbox, engine: FakeEngine, count: str, gpus: str
+    sandbox: Sandbox, fake_engine: FakeEngine, count: str, gpus: str
 ) -> None:
-    engine.container(6, {"/home/eva/x": "/data"}, env=["CUDA_VISIBLE_DEVICES=0,1"])
+    fake_engine.container(6, {"/home/eva/x": "/data"}, env=["CUDA_VISIBLE_DEVICES=0,1"])
     driver(sandbox, gpus_of_machine(4))
-    done = sandbox.run("run", "b", "--gpus", count, "--json", "--", "true", environ=engine.environ)
+    done = sandbox.run("run", "b", "--gpus", count, "--json", "--", "true")
     assert ",".join(json.loads(done.stdout)["data"]["gpus"]) == gpus, done.stderr
 
 
 # Runs and their containers
 
 
-def bound_run(sandbox: Sandbox, engine: FakeEngine, *options: str) -> tuple[str, str]:
+def bound_run(sandbox: Sandbox, fake_engine: FakeEngine, *options: str) -> tuple[str, str]:
     """Start a run with a container, and kill every process of it; give the hold's id and the container."""
-    tao, run = sandbox.in_run("b", *options, environ=engine.environ)
-    (hold,) = manage.active_holds(context(sandbox, engine)).holds
-    engine.container(5, mounts_of(sandbox, "b"))  # someone else's of the same project, not tagged
-    container = engine.container(6, mounts_of(sandbox, "b"), env=[f"TAOPROF_RUN={hold.id}"])
-    until(engine.listeners, "the run listens")
-    engine.event("start", container)
+    tao, run = sandbox.in_run("b", *options)
+    (hold,) = manage.active_holds(sandbox.context).holds
+    fake_engine.container(5, mounts_of(sandbox, "b"))  # someone else's of the same project, not tagged
+    container = fake_engine.container(6, mounts_of(sandbox, "b"), env=[f"TAOPROF_RUN={hold.id}"])
+    until(fake_engine.listeners, "the run listens")
+    fake_engine.event("start", container)
     record = sandbox.records / f"{hold.id}.json"
     until(lambda: json.loads(record.read_text())["container"] == container, "the run has noted its container")
     until(lambda: not list(sandbox.records.glob(".taoprof-*")), "the record is written")
-    del engine.containers[next(iter(engine.containers))]
+    del fake_engine.containers[next(iter(fake_engine.containers))]
     os.killpg(run.pid, signal.SIGKILL)
     run.wait(20)
     until(lambda: gone(tao.pid()), "all are gone")
     return hold.id, container
 
 
-def test_a_container_with_a_run_tag_belongs_to_its_run(sandbox: Sandbox, engine: FakeEngine) -> None:
-    hold_id, container = bound_run(sandbox, engine)
-    (hold,) = manage.active_holds(context(sandbox, engine)).holds
+def test_a_container_with_a_run_tag_belongs_to_its_run(sandbox: Sandbox, fake_engine: FakeEngine) -> None:
+    hold_id, container = bound_run(sandbox, fake_engine)
+    (hold,) = manage.active_holds(sandbox.context).holds
     assert (hold.id, hold.kind, hold.container, hold.phase) == (hold_id, "run", container, "bound")
-    assert use(sandbox, engine).changed, "it does not need the shared file"
-    sandbox.run("stop", hold_id, check=True, environ=engine.environ)
-    assert [path for path in engine.asked if "/stop" in path] == [f"/containers/{container}/stop?t=10"]
-    breaks(engine, "status 500", f"/containers/{container}/stop")
-    one_clear_error(sandbox.run("stop", hold_id, environ=engine.environ), 1)
-    engine.containers.clear()
-    assert manage.active_holds(context(sandbox, engine)).holds == []
+    assert use(sandbox).changed, "it does not need the shared file"
+    sandbox.run("stop", hold_id, check=True)
+    assert [path for path in fake_engine.asked if "/stop" in path] == [f"/containers/{container}/stop?t=10"]
+    breaks(fake_engine, "status 500", f"/containers/{container}/stop")
+    one_clear_error(sandbox.run("stop", hold_id), 1)
+    fake_engine.containers.clear()
+    assert manage.active_holds(sandbox.context).holds == []
     assert list(sandbox.records.iterdir()) == []
 
 
 @pytest.mark.usefixtures("short_timeout")
-def test_a_run_whose_death_cannot_be_proved_counts(sandbox: Sandbox, engine: FakeEngine) -> None:
-    hold_id, container = bound_run(sandbox, engine, "--shared")
+def test_a_run_whose_death_cannot_be_proved_counts(sandbox: Sandbox, fake_engine: FakeEngine) -> None:
+    hold_id, container = bound_run(sandbox, fake_engine, "--shared")
     path = sandbox.records / f"{hold_id}.json"
     record = json.loads(path.read_text())
 
-    def assert_held(reason: str, on: FakeEngine = engine) -> None:
-        assert hold_id in [holder["id"] for holder in refused(sandbox, on, "a")], reason
-        assert hold_id in [hold.id for hold in manage.active_holds(context(sandbox, on)).holds], reason
-        engine.rules.clear()
+    def assert_held(reason: str) -> None:
+        assert hold_id in [holder["id"] for holder in refused(sandbox, "a")], reason
+        assert hold_id in [hold.id for hold in manage.active_holds(sandbox.context).holds], reason
+        fake_engine.rules.clear()
 
     for how in SOME_FAULTS:
-        breaks(engine, how)
+        breaks(fake_engine, how)
         assert_held(how)
     # With live-restore containers go on while dockerd is down, and its socket is away for that time.
-    aside = engine.path.rename(engine.path.with_name("aside"))
+    aside = fake_engine.path.rename(fake_engine.path.with_name("aside"))
     assert_held("its engine restarts")
-    aside.rename(engine.path)
+    aside.rename(fake_engine.path)
+    own = sandbox.context
     with FakeEngine(sandbox.folder) as other:
-        assert_held("DOCKER_HOST was set for the run, and is not in the shell of the switch", other)
+        sandbox.context = Context({**sandbox.environ, **other.environ})
+        assert_held("DOCKER_HOST was set for the run, and is not in the shell of the switch")
+    sandbox.context = own
     path.write_text(json.dumps({**record, "container": None, "phase": "pending"}))
-    breaks(engine, "status 500", f"/containers/{container}/")
+    breaks(fake_engine, "status 500", f"/containers/{container}/")
     assert_held("the list comes, and whose the container is does not")
     name, machine, _, namespace = record["place"].split(" ")
     path.write_text(json.dumps({**record, "place": f"{name} {machine} another-boot {namespace}"}))
     assert_held("the container is on a remote engine, and its client was rebooted")
     path.write_text(json.dumps(record))
-    engine.containers.clear()
-    assert use(sandbox, engine, "a").changed
+    fake_engine.containers.clear()
+    assert use(sandbox, "a").changed
 
 
 @pytest.mark.usefixtures("short_timeout")
-def test_a_pending_run_whose_container_cannot_be_seen_counts(sandbox: Sandbox, engine: FakeEngine) -> None:
-    breaks(engine, "status 500")
-    _, run = sandbox.in_run("b", "--shared", environ=engine.environ)
+def test_a_pending_run_whose_container_cannot_be_seen_counts(sandbox: Sandbox, fake_engine: FakeEngine) -> None:
+    breaks(fake_engine, "status 500")
+    _, run = sandbox.in_run("b", "--shared")
     os.killpg(run.pid, signal.SIGKILL)
     run.wait(20)
-    assert len(refused(sandbox, engine, "a")) == 1, "it may have started a container in the meantime"
-    engine.rules.clear()
-    assert use(sandbox, engine, "a").changed
+    assert len(refused(sandbox, "a")) == 1, "it may have started a container in the meantime"
+    fake_engine.rules.clear()
+    assert use(sandbox, "a").changed

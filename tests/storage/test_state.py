@@ -33,11 +33,8 @@ FOREIGN = b'{"Mounts": []}'
 @pytest.fixture
 def used(home: Home) -> Home:
     """A home in which a, then b was used."""
-    for name in "abc":
-        home.profile(name)
-    home.run("use", "a", check=True)
-    home.run("use", "b", check=True)
-    return home
+    home.profile("c")
+    return home.profiles_named("b", "a")
 
 
 @pytest.mark.parametrize("keep", [1, 40, -40, -1])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import pkgutil
 import shutil
 import subprocess
 import sys
@@ -11,12 +13,14 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, Self
 
 import pytest
 
+import taoprofiles
 from taoprofiles.cli import main
 from taoprofiles.storage.paths import Context
+from taoprofiles.switching import switch
 
 ALL = os.environ.get("TAOPROF_TEST_ALL") == "1"
 """Set in CI: a missing part is a failure."""
@@ -36,6 +40,10 @@ def find_command(name: str) -> str:
     assert found is not None
     return found
 
+
+for module in pkgutil.walk_packages(taoprofiles.__path__, "taoprofiles."):
+    if not module.name.startswith(("taoprofiles.__main__", "taoprofiles.jupyter")):
+        importlib.import_module(module.name)  # here once, and not in each fork of Home.run
 
 _started: set[tuple[str, ...]] = set()
 """The commands that have been started as a person does, by this process of the tests."""
@@ -115,6 +123,14 @@ class Home:
         path = self.profiles / f"{name}.toml"
         path.write_text(text)
         return path
+
+    def profiles_named(self, *names: str) -> Self:
+        """Write the profiles and make the first one active, the others having been so before."""
+        for name in names:
+            self.profile(name)
+        for name in (*names[1:], names[0]):
+            switch.switch_profile(self.context, name)  # in this process: a command takes longer
+        return self
 
     def mapping(self) -> dict:
         return json.loads(self.mapping_file.read_bytes())

@@ -123,14 +123,6 @@ class Sandbox(Home):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def profiles_named(self, *names: str) -> Sandbox:
-        """Write the profiles and make the first one active, the others having been so before."""
-        for name in names:
-            self.profile(name)
-        for name in (*names[1:], names[0]):
-            switch.switch_profile(self.context, name)  # in this process: a command takes ten times as long
-        return self
-
     def new_tao(self, *, client: bool = False) -> Tao:
         tao = Tao(self.folder, f"tao-{len(self._taos)}", client=client)
         self._taos.append(tao)

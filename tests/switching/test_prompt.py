@@ -32,10 +32,8 @@ print(json.dumps([answers, [name for name in loaded if name != "__future__"]]))
 
 @pytest.fixture
 def used(home: Home) -> Home:
-    for name in "ab":
-        home.profile(name)
-    home.run("use", "a", check=True)
-    return home
+    home.profile("b")
+    return home.profiles_named("a")
 
 
 def noted(home: Home, **environ: str) -> list[str | None]:
