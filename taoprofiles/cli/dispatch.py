@@ -39,6 +39,8 @@ def run_command(argv: list[str]) -> int:
     except output.Declined as answer:
         output.print_progress(str(answer))
         return 128 + _SIGINT
+    except output.OutputError:
+        raise  # the caller reports it, and discards the rest
     except Exception as error:  # noqa: BLE001 - a fault of this program is raised again
         return output.emit_error(command, _to_taoprof_error(command, error), as_json=as_json)
     return output.emit(command, result, as_json=as_json)

@@ -41,6 +41,10 @@ class Result(NamedTuple):
     status: int = 0
 
 
+class OutputError(OSError):
+    """What the command prints could not be written to stdout, on a full disk for example."""
+
+
 class Declined(Exception):  # noqa: N818 - an answer of the user, not an error
     """The user answered a question with no. The command prints the message and ends as for Ctrl-C."""
 
@@ -56,6 +60,17 @@ def after_change(change: str) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def _writing_to_stdout() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise  # the reader has gone, which is no error
+    except OSError as error:
+        raise OutputError(*error.args) from error
+
+
+@_writing_to_stdout()
 def emit(command: str, result: Result, *, as_json: bool) -> int:
     """Print a result, the answer on stdout and the messages on stderr. Return the exit status."""
     if as_json:
@@ -74,6 +89,7 @@ def emit(command: str, result: Result, *, as_json: bool) -> int:
     return result.status
 
 
+@_writing_to_stdout()
 def print_help(text: str) -> None:
     """Print a help to stdout; on a terminal its headings are bold, and options and commands have a colour."""
     if _is_coloured(sys.stdout):
@@ -125,6 +141,7 @@ def print_progress(text: str) -> None:
     print_stderr(f"taoprof: {text}")
 
 
+@_writing_to_stdout()
 def print_raw(text: bytes) -> None:
     """Print what a run's command has printed, unchanged: on a terminal its colours and progress bars too."""
     sys.stdout.flush()

@@ -117,9 +117,8 @@ def _clean(context: Context, line: str, *, is_path: bool) -> tuple[str, str]:
         return text, "the value contains unprintable characters"
     if is_path and text:
         text, problem = resolve_path(context, line.strip())
-    left = find_placeholder(text)
-    if left and not os.path.isdir(text):
-        return text, f"'{left}' is a placeholder"
+    elif left := find_placeholder(text):
+        problem = f"'{left}' is a placeholder"
     if problem or not is_path or not text:
         return text, problem
     existing = existing_part(text)

@@ -18,7 +18,13 @@ from taoprofiles.masking import is_secret
 from taoprofiles.profiles import layouts
 from taoprofiles.profiles.convert import from_mapping, last_mounts, resolve_path
 from taoprofiles.profiles.model import Profile, from_data, template
-from taoprofiles.profiles.rendering import Renderer, escape_dollars, is_path_variable, is_variable_name
+from taoprofiles.profiles.rendering import (
+    Renderer,
+    escape_dollars,
+    find_placeholder,
+    is_path_variable,
+    is_variable_name,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -69,12 +75,15 @@ class Source:
         is_folder = name.startswith("/") or is_path_variable(name)
         if is_folder and not value:
             raise UsageError(f"'' is not a folder for {name}", hint=f"such as --set {shlex.quote(name)}=~/tao/kitti")
-        if not is_folder:
-            return self._context.expand_user(value)
-        path, problem = resolve_path(self._context, value)
+        if is_folder:
+            text, problem = resolve_path(self._context, value)
+        else:
+            text, left = self._context.expand_user(value), find_placeholder(value)
+            problem = f"'{left}' is a placeholder" if left else ""
         if problem:
-            raise UsageError(problem, hint=f"such as --set {shlex.quote(name)}=~/tao/kitti")
-        return path
+            example = "~/tao/kitti" if is_folder else "VALUE"
+            raise UsageError(f"{name}: {problem}", hint=f"such as --set {shlex.quote(name)}={example}")
+        return text
 
 
 def reject_unused_values(result: ImportResult, where: str) -> None:

@@ -13,7 +13,7 @@ from taoprofiles.launcher.quoting import expand_variables
 from taoprofiles.masking import is_copied, is_secret
 from taoprofiles.mounts.mapping import parse as parse_mapping
 from taoprofiles.profiles.model import ACTIONS, Profile, from_data
-from taoprofiles.profiles.rendering import escape_dollars
+from taoprofiles.profiles.rendering import escape_dollars, find_placeholder
 from taoprofiles.storage.files import to_taoprof_error
 from taoprofiles.system.filesystem import answers, no_answer, real_path, real_paths
 
@@ -219,6 +219,8 @@ def resolve_path(context: Context, text: str) -> tuple[str, str]:
                 return path, no_answer(path)
             if exists or os.path.lexists(path):
                 return path, ""
+    if left := find_placeholder(meant):
+        return path, f"'{left}' is a placeholder"
     if "$" in meant:
         return path, f"'{meant}' refers to a variable that is not set"
     user = context.expand_user(meant).partition("/")[0]

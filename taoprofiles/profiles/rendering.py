@@ -49,9 +49,9 @@ _PART = r"\$(?:\$|\{([^{}$]*)\})|[^$]+|\$"
 
 _PLACEHOLDER = (
     r"(?i)(?<![a-z])(?:FIX_?ME|CHANGE_?ME|REPLACE_?ME|(?-i:TODO))(?![a-z])|(?<![a-z])YOUR[_-]|(?:\A|/)path/to(?=/|\Z)|"
-    r"/absolute/path(?=/|\Z)|\A<[^<>]+>\Z|<[a-z_ -]+>"
+    r"/absolute/path(?=/|\Z)|(?:\A|/)(?:…|\.\.\.)(?=/|\Z)|\A<[^<>]+>\Z|<[a-z_ -]+>"
 )
-"""Text in the place of a value that only the user knows. FIXME and /path/to are NVIDIA's, the others users'."""
+"""Text in the place of a value that only the user knows. FIXME and /path/to are NVIDIA's, "…" is that of hints."""
 
 
 def find_placeholder(text: str) -> str:

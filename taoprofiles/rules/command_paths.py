@@ -328,6 +328,7 @@ class _CommandChecker:
                 value = value if VARIABLE.fullmatch(value) else mask_command([option, value])[1]
                 what = f"'{option} {value}' is one argument; the task needs '{option}' and '{value}' as two"
                 self._add("arg-needs-quoting", PathArgument(0, option, word), what, corrects=True)
+        self._check_action()
         self._check_values()
         self._check_gpus()
         if self._context.is_without_docker:
@@ -338,6 +339,17 @@ class _CommandChecker:
             if hint := self._masked(self._corrected_command(is_run=is_run)):
                 self._findings[number] = self._findings[number]._replace(hint=hint)
         return self._findings
+
+    def _check_action(self) -> None:
+        """Report a misspelt action. The launcher passes any word on, and only the image knows all actions of a task."""
+        launch = parse_launcher_argv(self.words)
+        words = self.words[1:] if launch is None else launch.options
+        forms = _with_one_letter_less(words[0]) if words and words[0] not in ACTIONS else set()
+        for action in (known for known in sorted(ACTIONS) if forms & _with_one_letter_less(known)):
+            argument = PathArgument(len(self.words) - len(words), "", words[0])
+            self._correct(argument, action)
+            what, why = f"'{words[0]}' is probably a misspelt '{action}'", "the task would fail in the container"
+            self._add("action-misspelt", argument, what, why, severity=WARNING, corrects=True)
 
     def _check_values(self) -> None:
         """Report options without a value, and variables that nobody sets."""
@@ -574,6 +586,11 @@ def _like(value: str, numbers: Sequence[str]) -> str:
     match = re.fullmatch(r"(\D*)\d.*\d(\D*)|(\D*)\d(\D*)", value.strip(), re.S)
     before, after = (match[1] or match[3] or "", match[2] or match[4] or "") if match else ("", "")
     return f"{before}{','.join(numbers)}{after}"
+
+
+def _with_one_letter_less(word: str) -> set[str]:
+    """Return a word and what remains without one of its letters: two words with a common form differ by one letter."""
+    return {word, *(word[:at] + word[at + 1 :] for at in range(len(word)))}
 
 
 def _split_option(word: str) -> list[str]:

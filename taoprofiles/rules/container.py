@@ -165,7 +165,9 @@ def check_profile_variables(variables: Mapping[str, str], profile: str) -> Itera
     """Check for variables of the profile that are placeholders, empty, or no number where the task needs one."""
     for name, value in variables.items():
         left, hint = find_placeholder(value), f"taoprof set {profile} {name}=…"
-        if left and not is_secret(name):
+        if left and is_secret(name):  # a key may be such a word
+            yield warning("placeholder", f"variables.{name}", f"it still contains '{left}'", hint=hint)
+        elif left:
             yield error("placeholder", f"variables.{name}", f"'{value}' still contains '{left}'", hint=hint)
         if not value:
             why = f"an option with '${name}' has no value, and '${name}/x' is '/x'"

@@ -278,6 +278,21 @@ def test_a_value_that_is_not_a_path_is_asked_for(home: Home, cell: str, reason: 
     assert home.run("import", "a.ipynb", "--set", f"{name}={home.root}/mine").returncode == 0
 
 
+@pytest.mark.parametrize("value", ["/path/to/…", "FIXME", "<your folder>", "…", "~/...", "$HOME/path/to/kitti"])
+def test_a_placeholder_is_no_value(home: Home, value: str) -> None:
+    cells(home.root / "a.ipynb", "%env HOST_DATA_DIR=FIXME", "%env KEY=FIXME", MOUNT)
+    for words in (
+        ("import", "a.ipynb", "--set", f"HOST_DATA_DIR={value}", "--set", "KEY=x"),
+        ("import", "a.ipynb", "--set", "HOST_DATA_DIR=/tmp", "--set", f"KEY={value.replace('~/', '')}"),
+        ("new", "p", "--project-dir", value),
+    ):
+        done = home.run(*words)
+        one_clear_error(done, 2)
+        assert "is a placeholder" in done.stderr
+    (home.root / "path/to/kitti").mkdir(parents=True)
+    home.run("new", "p", "--project-dir", "$HOME/path/to/kitti", check=True)
+
+
 @pytest.mark.parametrize("source", ["{home}/$USER/tao", "{home}/data # the data"])
 def test_no_folder_is_created_of_a_text_that_is_not_a_path(home: Home, source: str) -> None:
     folder = source.format(home=home.root)

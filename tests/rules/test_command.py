@@ -14,7 +14,13 @@ from hypothesis import strategies as st
 
 from taoprofiles.launcher.versions import behaviour_of
 from taoprofiles.mounts.paths import HostFiles
-from taoprofiles.rules.command_paths import CommandContext, check_command, find_host_results, path_arguments
+from taoprofiles.rules.command_paths import (
+    CommandContext,
+    check_command,
+    check_task,
+    find_host_results,
+    path_arguments,
+)
 from taoprofiles.rules.finding import Finding
 
 MOUNTS = {
@@ -143,6 +149,21 @@ def test_secrets_are_masked(option: str, value: str) -> None:
 def test_a_secret_variable_is_masked() -> None:
     for words in ("train 'x=/data/$MY_TOKEN' \"a b $MY_TOKEN\"", "train '/x/$MY_TOKEN'"):
         assert "s3cret-token" not in str([one.as_dict() for one in found(words)])
+
+
+@pytest.mark.parametrize("word", ["trian", "rtain", "tran", "ttrain", "traim", "train"])
+def test_a_misspelt_action(word: str) -> None:
+    for program in ("tao model dino", "dino"):
+        words = [*shlex.split(program), word, "-e", "/specs/train.yaml"]
+        context = CommandContext(MOUNTS, VARIABLES, files=Files(every=True), folder="")
+        findings = check_command(words, context) or check_task(words, context)
+        hints = [] if word == "train" else [f"{program} train -e /specs/train.yaml"]
+        assert [(one.id, one.hint) for one in findings] == [("action-misspelt", hint) for hint in hints]
+
+
+@pytest.mark.parametrize("word", ["generate", "convert", "retrain", "run", "trial", "tarni", "Train2x", "-e", "t", ""])
+def test_another_action(word: str) -> None:
+    assert "action-misspelt" not in ids(f"{shlex.quote(word)} x")
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ def _describe_problems(context: Context, name: str, settings: Mapping[str, str |
     findings = check_settings(context, name, settings)
     folders = [finding.fix[1] for finding in findings if finding.id == "src-missing" and finding.fix]
     lines = [
-        f"warning: {finding.where}: {finding.what}; {finding.why}"
+        f"warning: {finding.where}: {'; '.join(filter(None, (finding.what, finding.why)))}"
         for finding in findings
         if not (finding.id == "src-missing" and finding.fix)
     ]
