@@ -30,7 +30,7 @@ class Fix(NamedTuple):
             if name is None:
                 key = self.subject.replace("docker.", "DockerOptions.", 1).replace("container.env.", "Envs: ", 1)
                 return f"{self.kind} {key} in the mounts file"
-            return shlex.join(["taoprof", "set", name, *(["--unset"] if self.kind == "unset" else []), self.subject])
+            return _set_command(name, [self])
         words = {"mkdir": ["mkdir", "-p"], "chmod": ["chmod", "600"], "use": ["taoprof", "use"]}[self.kind]
         return shlex.join([*words, self.subject])
 
@@ -43,11 +43,21 @@ def plan(
     ``is_profile_given``: the profile was given; otherwise it is the active one, and must be used again afterwards.
     """
     may_set = name is not None or _may_rewrite(context, findings, path)
-    fixes = dict.fromkeys(Fix(*finding.fix) for finding in findings if finding.fix)
+    fixes = dict.fromkeys(fix for finding in findings for fix in _fixes_of(finding))
     planned = [fix for fix in fixes if may_set or fix.kind in ("mkdir", "chmod")]
     if name is not None and not is_profile_given and any(fix.kind in ("set", "unset") for fix in planned):
         planned.append(Fix("use", name))
     return planned
+
+
+def _fixes_of(finding: Finding) -> list[Fix]:
+    return [Fix(finding.fix[0], subject) for subject in finding.fix[1:]]
+
+
+def _set_command(name: str, fixes: Sequence[Fix]) -> str:
+    """Return the command that sets or unsets several keys of a profile."""
+    words = [word for fix in fixes for word in (["--unset"] if fix.kind == "unset" else []) + [fix.subject]]
+    return shlex.join(["taoprof", "set", name, *words])
 
 
 def _may_rewrite(context: Context, findings: Sequence[Finding], path: str) -> bool:
@@ -67,7 +77,7 @@ def add_commands(
         hint = finding.hint
         is_key = finding.fix[:1] in (("set",), ("unset",))
         if is_key and name is not None:
-            hint = Fix(*finding.fix).command(name) + ("" if is_profile_given else f" && taoprof use {name}")
+            hint = _set_command(name, _fixes_of(finding)) + ("" if is_profile_given else f" && taoprof use {name}")
         elif is_key and _may_rewrite(context, findings, path):
             hint = "taoprof check --fix"
         elif is_key or finding.by_hand:
@@ -81,13 +91,16 @@ def for_docker_run(finding: Finding) -> Finding:
     """Return a finding about a ``docker run`` with the option to add as its hint; only folders can be made by a fix."""
     if finding.fix[:1] not in (("set",), ("unset",)):
         return finding._replace(by_hand=finding.by_hand and finding.where.startswith("/"))
-    key, _, value = finding.fix[1].partition("=")
-    section, _, name = key.rpartition(".")
-    options = [f"--{name.replace('_', '-')}", '"$(id -u):$(id -g)"' if value == "auto" else value]
-    if section != "docker":
-        names = [name, "LOGNAME"] if name == "USER" else [name]
-        options = [word for name in names for word in ("--env", f"{name}={value}")]
-    hint = f"add {' '.join(options)}" if finding.fix[0] == "set" else f"remove --env {name}"
+    is_set, options = finding.fix[0] == "set", list[str]()
+    for setting in finding.fix[1:]:
+        key, _, value = setting.partition("=")
+        section, _, name = key.rpartition(".")
+        if section == "docker":
+            options += [f"--{name.replace('_', '-')}", '"$(id -u):$(id -g)"' if value == "auto" else value]
+        else:
+            names = [name, "LOGNAME"] if is_set and name == "USER" else [name]
+            options += [word for name in names for word in ("--env", f"{name}={value}" if is_set else name)]
+    hint = f"{'add' if is_set else 'remove'} {' '.join(options)}"
     return finding._replace(hint=hint, fix=(), by_hand=False)
 
 

@@ -97,7 +97,9 @@ def check_rootless(options: Mapping[str, Any], locate: Locator) -> Iterator[Find
 def check_user(options: object, names: Collection[object], locate: Locator, context: Context) -> Iterator[Finding]:
     """Check the container's user against the one of ``context``; ``names`` are the container's variables."""
     me = f"{context.uid}:{context.gid}"
-    where, fix = locate(Location("DockerOptions", key="user")), ("set", "docker.user=auto")
+    where, needed = locate(Location("DockerOptions", key="user")), missing_identity({"user": me}, names)
+    variables = [f"container.env.{name}={value}" for name, value in needed.items() if name != "LOGNAME"]
+    fix = ("set", "docker.user=auto", *variables)
     value = options.get("user") if isinstance(options, dict) else None
     if value in (None, ""):
         if context.uid != 0:

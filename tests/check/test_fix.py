@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.commands import call
+from tests.support.commands import Terminal, call
 from tests.support.home import Home
 from tests.support.profile_cases import CASES
 
@@ -68,6 +68,23 @@ def test_fixes_are_repeated_until_none_is_left(home: Home) -> None:
     home.run("check", "--fix", "--yes")
     result = home.json("check")["data"]["findings"]
     assert [finding["id"] for finding in result] == []
+
+
+def test_one_question_is_enough(home: Home) -> None:
+    """A folder in which a new folder is needed is part of the same fix, and 'undo' reverts all settings."""
+    text = 'schema = 1\nlayout = "custom"\n[docker]\nuser = "UID:GID"\n'
+    for name, source in {"/data": "new", "/data/specs": "specs"}.items():
+        text += f'[[mounts]]\nsource = "{home.root}/{source}"\ndestination = "{name}"\n'
+    home.profile("a", text)
+    with Terminal([home.taoprof, "check", "a", "--fix"], environ=home.environ, cwd=home.root) as terminal:
+        terminal.wait_for("Apply these fixes? [y/N]")
+        terminal.send("y\n")
+        _, output = terminal.finish()
+    assert b"Apply these fixes?" not in output
+    assert (home.root / "new/specs").is_dir()
+    assert home.json("check", "a")["data"]["counts"]["error"] == 0
+    home.run("undo", check=True)
+    assert (home.profiles / "a.toml").read_text() == text
 
 
 def test_not_while_somebody_needs_it(home: Home) -> None:

@@ -32,7 +32,7 @@ def check_command(context: Context, args: argparse.Namespace) -> Result:
     report = check(context, args.name, args.command, **options)
     fixed: list[str] = []
     if args.fix:
-        while applied := _fix(context, args, report, fixed):  # a fix may reveal more: a user needs a home
+        while applied := _fix(context, args, report, fixed):  # a new folder may need others in it
             fixed += applied
             report = check(context, args.name, args.command, **options)
     lines = _prediction_lines(context, report, is_launcher_given=args.launcher is not None, reveal=args.reveal)
@@ -55,17 +55,18 @@ def _with_findings(findings: Sequence[Finding], data: dict[str, Any], lines: lis
 
 
 def _fix(context: Context, args: argparse.Namespace, report: Report, applied: list[str]) -> list[str]:
-    """Apply the fixes of a report that were not applied before, after asking; return a line for each."""
+    """Apply the fixes of a report that were not applied before, after asking once; return a line for each."""
     from taoprofiles.check import fix
 
     plan = fix.plan(context, report.findings, report.name, report.path, is_profile_given=args.name is not None)
     lines = [planned.command(report.name) for planned in plan]
     if all(line in applied for line in lines):
         return []
-    print_progress("fixing:" if args.yes else "fixes:")
+    is_agreed = args.yes or bool(applied)
+    print_progress("fixing:" if is_agreed else "fixes:")
     for line in lines:
         print_stderr(f"  {line}")
-    if not args.yes:
+    if not is_agreed:
         if not prompts.can_ask():
             raise UsageError("--fix asks a question, and there is no terminal", hint="--yes fixes without a question")
         if not prompts.confirm("Apply these fixes?"):
