@@ -278,8 +278,8 @@ def _as_task(command: list[str], *, image: str | None, is_other: bool) -> list[s
     """
     words = container_words(command) if image is not None and not is_other else command
     if is_other or not words or launcher_words(unwrapped(words)) is not None:
-        option = "--gpus" if image is None else "--image"
-        hint = f"taoprof check NAME {option} … -- dino train …"
+        option, value = ("--gpus", "1") if image is None else ("--image", "IMAGE")
+        hint = f"such as: taoprof check NAME {option} {value} -- dino train"
         raise UsageError(f"{option} is for a task without the launcher", hint=hint)
     return words
 
@@ -287,7 +287,7 @@ def _as_task(command: list[str], *, image: str | None, is_other: bool) -> list[s
 def _ignored_keys(target: CheckTarget) -> Iterator[Finding]:
     """Yield a finding for each key of the profile that means nothing to the launcher."""
     what, why = "the launcher has no read-only mounts", "the container can write to this one"
-    hint = f"without the launcher it is: taoprof run {target.name} --image IMAGE -- …"
+    hint = f"without the launcher it is: taoprof run {target.name} --image IMAGE -- COMMAND"
     for number, is_read_only in enumerate(target.renderer.read_only if target.renderer else ()):
         if is_read_only:
             yield warning("key-ignored", f"mounts[{number}].read_only", what, why, hint)

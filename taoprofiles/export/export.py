@@ -93,7 +93,7 @@ def find_image(context: Context, command: list[str]) -> str:
     if not task:
         raise UsageError(
             "no image given",
-            hint="add --image IMAGE, or the task, whose image the launcher knows: -- tao model dino train …",
+            hint="add --image IMAGE, or the task, whose image the launcher knows, such as: -- tao model dino train",
         )
     table = _images(context)
     if not table:

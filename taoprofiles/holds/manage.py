@@ -121,7 +121,7 @@ def held_error(name: str, holders: Sequence[Hold], *, hint: str = "") -> HeldErr
         f"cannot switch to {target}: {' and '.join(profiles)} {'is' if len(profiles) == 1 else 'are'} held",
         problems=[hold.line() for hold in holders],
         hint=hint
-        or f"to run in parallel: taoprof run {name} -- …; to switch when it ends: taoprof use {name} --wait; "
+        or f"to run in parallel: taoprof run {name} -- COMMAND; to switch when it ends: taoprof use {name} --wait; "
         f"to switch now and leave that work running without its mapping: taoprof use {name} --release {holders[0].id}",
         holds=holders,
     )

@@ -181,7 +181,7 @@ def container_words(argv: Sequence[str]) -> list[str]:
         return list(argv)
     command = parse_launcher_argv(argv)
     if command is None or not command.task or command.task.startswith("-") or command.task in HANDLERS:
-        raise UsageError(f"'{' '.join(argv)[:80]}' starts no task", hint="such as 'tao model dino train …'")
+        raise UsageError(f"'{' '.join(argv)[:80]}' starts no task", hint="such as: tao model dino train")
     if VOLUME in command.options:
         raise UsageError("--volume works only with the launcher: add a mount to the profile instead")
     if not command.options:

@@ -419,7 +419,7 @@ class _CommandChecker:
                 continue
             effect = "changes the value" if secret else shell_effect(word, split)
             what, why = f"the launcher's shell {effect}", "the launcher pastes its words into 'bash -c' without quotes"
-            hint = f"'taoprof run {self._context.profile or 'PROFILE'} -- …' passes words on unchanged"
+            hint = f"'taoprof run {self._context.profile or 'PROFILE'} -- COMMAND' passes words on unchanged"
             if not secret:
                 hint = f"write {shlex.quote(self._context.quote(word))}; or {hint}"
                 if not self._context.is_run:  # taoprof run quotes the words itself

@@ -286,7 +286,7 @@ def _check_remote(start: DirectStart, address: str, environ: Mapping[str, str]) 
             yield error("src-missing", where, f"'{mount.source}' does not exist on the engine's machine", stops, hint)
     if problem:
         what = f"the engine is on another machine, {shown}: its folders are not checked"
-        yield warning("paths-unchecked", "engine", what, problem, "check there: taoprof check NAME -- …")
+        yield warning("paths-unchecked", "engine", what, problem, "check there: taoprof check NAME -- COMMAND")
     else:
         what = f"the engine is on another machine, {shown}: the rights of its folders are not checked"
         yield Finding("paths-unchecked", "engine", what, severity=INFO)
@@ -433,12 +433,12 @@ def _read_mounts(host: Host, path: str) -> list[dict[str, str]]:
 
 def check_runner(context: Context, runner: RunnerCommand, profile: str) -> Iterator[Finding]:
     """Check what is special about a runner; ``profile`` is "" without one."""
-    run = f"taoprof run {profile or 'NAME'} --shared -- {runner.name} …"
+    run = f"taoprof run {profile or 'NAME'} --shared -- {shlex.join(mask_command(runner.words))}"
     what = f"{runner.name} exits with 0, also if the task or Docker fails"
     yield warning("runner-exit-status", runner.name, what, "a script goes on after a failed training", run)
     if profile:
         what = f"{runner.name} takes only the mounts of the mapping file, not its variables, user and options"
-        yield warning("runner-ignores-options", runner.name, what, "", f"'{run}' passes them on by its options")
+        yield warning("runner-ignores-options", runner.name, what, "this passes them on by its options", run)
     if "LAUNCHER_MOUNTS" in context.environ:
         what, why = f"{runner.name} ignores LAUNCHER_MOUNTS", "it reads ~/.tao_mounts.json, another project's perhaps"
         yield warning("runner-mounts-file", "LAUNCHER_MOUNTS", what, why, f"taoprof use {profile or 'NAME'}")

@@ -53,12 +53,14 @@ def explain_not_found(words: list[str], path: str | None, profile: str) -> tuple
     """
     word, first = words[0], (words[0].split() or [""])[0]
     message, hint = f"command not found: '{word}'", "is it installed, and is its environment active?"
+    shown, run = mask_command(words), f"taoprof run {profile} --"
     if first in _SHELL_BUILTINS or (first != word and _OPERATORS & set(word)):
-        hint = "only a shell can run this: bash -c 'COMMAND …'"
+        script = shlex.join(shown) if first == word else " ".join([shown[0], *map(shlex.quote, shown[1:])])
+        hint = f"only a shell can run this: {run} bash -c {shlex.quote(script)}"
     elif first != word and len(words) == 1 and (first in PROGRAMS or shutil.which(first, path=path)):
         hint = "the quotes make the whole command one word: write it without quotes"
     elif _ASSIGNMENT.match(word):
-        hint = f"to set a variable for a command: env {word.partition('=')[0]}=VALUE COMMAND …"
+        hint = f"to set a variable for a command: {run} env {shlex.join(shown)}"
     elif "/" in word and os.path.lexists(word):
         hint = "the program that its first line names after '#!' does not exist"
     elif "/" in word:
@@ -66,7 +68,7 @@ def explain_not_found(words: list[str], path: str | None, profile: str) -> tuple
     elif os.path.isfile(word):
         hint = f"to run the file in the current folder: {shlex.quote(f'./{word}')}"
     elif is_network(word):
-        launch = f"taoprof run {profile} -- {shlex.join(['tao', 'model', *mask_command(words)])}"
+        launch = f"{run} {shlex.join(['tao', 'model', *shown])}"
         image = f"taoprof set {profile} image=IMAGE"
         hint = f"it is a program of TAO's images. To name one: {image}; to start it by the launcher: {launch}"
     elif word in PROGRAMS:

@@ -54,7 +54,7 @@ def test_a_plain_launcher_holds_from_its_start_to_its_end(sandbox: Sandbox) -> N
     assert (holder["pid"], holder["kind"], holder["phase"], holder["profile"]) == (process.pid, "found", "pending", "a")
     assert holder["command"][1:] == ["model", "unet", "train"]
     done = sandbox.run("use", "b")
-    for text in ("taoprof run b -- …", "taoprof use b --wait", f"--release p{process.pid}", f"pid {process.pid}"):
+    for text in ("taoprof run b -- COMMAND", "taoprof use b --wait", f"--release p{process.pid}", f"pid {process.pid}"):
         assert text in done.stderr
     for name in ("a", "twin"):
         assert sandbox.run("use", name).returncode == 0, "the same mapping is no conflict, also of another profile"

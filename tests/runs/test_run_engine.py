@@ -151,7 +151,7 @@ def test_a_plain_training_is_held_from_its_start_to_the_end_of_its_container(tra
         assert (holder["pid"], holder["phase"], holder["container"]) == (pid, "pending", None)
         text = home.run("use", "segformer").stderr
         assert f"pid {pid}" in text
-        assert "taoprof run segformer -- …" in text
+        assert "taoprof run segformer -- COMMAND" in text
         assert "taoprof use segformer --wait" in text
         go.set()
         container = launch.training().container

@@ -225,9 +225,9 @@ def test_exit_statuses(sandbox: Sandbox, command: tuple[str, ...], status: int) 
     [
         ("tao model unet train", "write it without quotes"),
         ("true --version", "write it without quotes"),
-        ("true && tao list", "bash -c 'COMMAND …'"),
-        (("cd", "/tmp"), "bash -c 'COMMAND …'"),
-        (("FOO=1", "true"), "env FOO=VALUE COMMAND …"),
+        ("true && tao list", "only a shell can run this: taoprof run b -- bash -c 'true && tao list'"),
+        (("cd", "/tmp"), "only a shell can run this: taoprof run b -- bash -c 'cd /tmp'"),
+        (("FOO=1", "true"), "to set a variable for a command: taoprof run b -- env FOO=1 true"),
         ("./my script.sh", "error: no such file: './my script.sh'"),
         ("my.sh", "in the current folder: ./my.sh"),
         ("./my.sh", "after '#!' does not exist"),

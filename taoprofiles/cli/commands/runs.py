@@ -28,7 +28,7 @@ def run_command(context: Context, args: argparse.Namespace) -> Result:
     from taoprofiles.system.gpus import parse_gpus
 
     if not args.command:
-        raise UsageError("no command to run", hint=f"taoprof run {args.name} -- tao model …")
+        raise UsageError("no command to run", hint=f"taoprof run {args.name} -- COMMAND")
     if args.gpus is not None:
         parse_gpus(args.gpus)
     options = RunOptions(
