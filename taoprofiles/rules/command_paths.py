@@ -43,9 +43,8 @@ from taoprofiles.mounts.paths import (
     results_folders,
 )
 from taoprofiles.profiles.rendering import find_placeholder
+from taoprofiles.rules import specs
 from taoprofiles.rules.finding import ERROR, WARNING, Finding, warning
-from taoprofiles.rules.specs import ACTIONS, SPEC_OPTIONS, access, check_specs, is_spec, wrong_gpus
-from taoprofiles.rules.specs import find_results as find_spec_results
 from taoprofiles.storage.paths import expand_user, is_inside
 from taoprofiles.system.engine import find_endpoint
 from taoprofiles.system.filesystem import answers
@@ -53,7 +52,7 @@ from taoprofiles.system.filesystem import answers
 if TYPE_CHECKING:
     from taoprofiles.launcher.prediction import Refusal
 
-_VALUE_OPTIONS = frozenset(("-e", "-k", "-m", "-r", "-o", "--results_dir", "--key", "--gpus", *SPEC_OPTIONS))
+_VALUE_OPTIONS = frozenset(("-e", "-k", "-m", "-r", "-o", "--results_dir", "--key", "--gpus", *specs.SPEC_OPTIONS))
 """Options that always have a value, in whichever task has them."""
 _KEY = re.compile(r"((?:--?|\+{1,2}|~)?[A-Za-z_][\w.\[\]@-]*)=(.*)", re.S)
 _JOINED = re.compile(r"(-k)=?(.+)|(-[a-z])=?([/~$].*)", re.S)
@@ -168,18 +167,18 @@ def check_task(words: Sequence[str], context: CommandContext) -> list[Finding]:
     """Return the findings about a task's command and the spec files that it names: ``words`` begin with a program."""
     checker = _CommandChecker(words, context)
     words = checker.words
-    action = next((word for word in words[1:] if word in ACTIONS), "")
-    findings = checker.check(action)
+    action = next((word for word in words[1:] if word in specs.ACTIONS), "")
+    result = checker.check(action)
     if context.is_without_docker:
-        return findings
-    paths = [expand_variables(a.value, checker.public) for a in path_arguments(words) if is_spec(a.key, a.value)]
+        return result
+    paths = [expand_variables(a.value, checker.public) for a in path_arguments(words) if specs.is_spec(a.key, a.value)]
     for path in paths:
         if not context.reads_specs or any(is_inside(path, volume) for volume in context.volumes):
             what, why = f"the spec file '{path}' is not a file of this machine", "what is wrong in it is not found"
-            findings.append(warning("spec-unchecked", "-e", what, why))
-    if not context.reads_specs:
-        return findings
-    return findings + check_specs(paths, checker.resolver, action=action, given=_spec_keys(words), gpus=context.gpus)
+            result.append(warning("spec-unchecked", "-e", what, why))
+    if context.reads_specs:
+        result += specs.check_specs(paths, checker.resolver, action=action, given=_spec_keys(words), gpus=context.gpus)
+    return result
 
 
 def find_results(words: Sequence[str], context: CommandContext) -> list[str]:
@@ -196,10 +195,10 @@ def find_results(words: Sequence[str], context: CommandContext) -> list[str]:
     if results_folders(words, {}) or not context.reads_specs:  # the command names them
         return named
     checker = _CommandChecker(words, context)
-    action = next((word for word in words[1:] if word in ACTIONS), "")
-    specs = [a.value for a in path_arguments(checker.words) if is_spec(a.key, a.value)]
-    paths = [expand_variables(spec, checker.public) for spec in specs]
-    folders = answers(lambda path: find_spec_results(path, checker.resolver, action), paths)
+    action = next((word for word in words[1:] if word in specs.ACTIONS), "")
+    files = [a.value for a in path_arguments(checker.words) if specs.is_spec(a.key, a.value)]
+    paths = [expand_variables(file, checker.public) for file in files]
+    folders = answers(lambda path: specs.find_results(path, checker.resolver, action), paths)
     return [folder for path in paths for folder in folders.get(path, [])] or named
 
 
@@ -344,8 +343,7 @@ class _CommandChecker:
         """Report a misspelt action. The launcher passes any word on, and only the image knows all actions of a task."""
         launch = parse_launcher_argv(self.words)
         words = self.words[1:] if launch is None else launch.options
-        forms = _with_one_letter_less(words[0]) if words and words[0] not in ACTIONS else set()
-        for action in (known for known in sorted(ACTIONS) if forms & _with_one_letter_less(known)):
+        if action := specs.misspelt_action(words):
             argument = PathArgument(len(self.words) - len(words), "", words[0])
             self._correct(argument, action)
             what, why = f"'{words[0]}' is probably a misspelt '{action}'", "the task would fail in the container"
@@ -357,7 +355,7 @@ class _CommandChecker:
             following = self.words[number + 1 : number + 2]
             is_empty = following in ([], [""]) or re.match(r"--?[A-Za-z]", following[0])
             key, equals, value = word.partition("=")
-            if (word in _VALUE_OPTIONS and is_empty and number > 1) or (equals and not value and access(key)):
+            if (word in _VALUE_OPTIONS and is_empty and number > 1) or (equals and not value and specs.access(key)):
                 hint = self._shell_hint() if self._context.profile else f"give {word} a value"
                 why = "a variable was probably empty"
                 severity = WARNING if equals else ERROR  # an empty text may be meant
@@ -384,7 +382,7 @@ class _CommandChecker:
     def _check_gpus(self) -> None:
         """Report GPUs that the container does not get; in it they are numbered from 0 on."""
         for number, key, word in _valued(self.words) if self._context.gpus is not None else ():
-            wrong = wrong_gpus(key, re.findall(r"\d+", word), self._context.gpus or 0)
+            wrong = specs.wrong_gpus(key, re.findall(r"\d+", word), self._context.gpus or 0)
             if wrong is not None:
                 argument = PathArgument(number, key, word)
                 self._correct(argument, _like(word, wrong.right))
@@ -399,7 +397,7 @@ class _CommandChecker:
                 what = f"'{path}' is a path of the container, but TAO_DOCKER_DISABLE makes the task run on this host"
                 self._correct(argument, resolution.host)
                 self._add("missing-file", argument, what, f"here it is '{resolution.host}'", corrects=True)
-            elif argument.key in SPEC_OPTIONS and path.startswith("/") and not self._context.files.exists(path):
+            elif argument.key in specs.SPEC_OPTIONS and path.startswith("/") and not self._context.files.exists(path):
                 self._add("missing-file", argument, f"no such file: '{path}'", "the task runs on this host")
 
     def _check_quoting(self) -> None:
@@ -462,7 +460,7 @@ class _CommandChecker:
         for number, key, value in _valued(self._words_after_shell):
             is_results = is_results_option(key)
             is_relative = number not in self._unset_words and value[:1] not in ("", "/", "~", "$", "-")
-            if (key in SPEC_OPTIONS or is_results) and folder and is_relative:
+            if (key in specs.SPEC_OPTIONS or is_results) and folder and is_relative:
                 path = os.path.join(folder, value)
                 resolution = self.resolver.resolve(path)
                 argument = PathArgument(number, key, value)
@@ -477,7 +475,7 @@ class _CommandChecker:
     def _check_path(self, argument: PathArgument, resolution: Resolution, action: str) -> None:
         path = resolution.path
         is_created_by_task = path.endswith(_ENGINES) and action not in ("evaluate", "inference")
-        key_access = "write" if is_created_by_task else access(argument.key, action)
+        key_access = "write" if is_created_by_task else specs.access(argument.key, action)
         is_temporary = path.startswith(("/tmp/", "/dev/", "/proc/")) or path == "/tmp"  # noqa: S108 - in the container
         if resolution.kind == "image" and key_access == "write" and not is_temporary:
             resolution = resolution._replace(kind="unmapped")
@@ -493,7 +491,7 @@ class _CommandChecker:
     def _add_empty_variable(self, argument: PathArgument, path: str) -> None:
         """Report a path in the root folder: the variable in front of it was probably empty."""
         names = {name: value for name, value in self._context.variables.items() if name in self.public}
-        usual = "SPECS_DIR" if argument.key in SPEC_OPTIONS and "SPECS_DIR" in names else ""
+        usual = "SPECS_DIR" if argument.key in specs.SPEC_OPTIONS and "SPECS_DIR" in names else ""
         name = next(
             (name for name, value in names.items() if self.resolver.resolve(value + path).kind == "found"), usual
         )
@@ -586,11 +584,6 @@ def _like(value: str, numbers: Sequence[str]) -> str:
     match = re.fullmatch(r"(\D*)\d.*\d(\D*)|(\D*)\d(\D*)", value.strip(), re.S)
     before, after = (match[1] or match[3] or "", match[2] or match[4] or "") if match else ("", "")
     return f"{before}{','.join(numbers)}{after}"
-
-
-def _with_one_letter_less(word: str) -> set[str]:
-    """Return a word and what remains without one of its letters: two words with a common form differ by one letter."""
-    return {word, *(word[:at] + word[at + 1 :] for at in range(len(word)))}
 
 
 def _split_option(word: str) -> list[str]:

@@ -243,6 +243,16 @@ _USUAL_FOLDERS = frozenset(
 """Folders at the root that people mount, in TAO's conventions or on their hosts."""
 
 
+def misspelt_action(words: Sequence[str]) -> str:
+    """Return the action that the first of ``words`` is but for one letter, "" if it is an action or not so similar."""
+
+    def with_one_letter_less(word: str) -> set[str]:
+        return {word, *(word[:at] + word[at + 1 :] for at in range(len(word)))}
+
+    forms = with_one_letter_less(words[0]) if words and words[0] not in ACTIONS else set()
+    return next((action for action in sorted(ACTIONS) if forms & with_one_letter_less(action)), "")
+
+
 def access(key: str, action: str = "") -> str:
     """Return whether an option or a spec's key names what a task reads or writes; "" if it may be either.
 
