@@ -149,15 +149,11 @@ def plan_container(
     options = mapping.get("DockerOptions", {})
     secrets = [(key, value) for key, value in renderer.secret_values() if len(value) >= MIN_SECRET_LENGTH]
     is_file = answers(os.path.isfile, [mount["source"] for mount in mapping["Mounts"]])
-    mounts = [
-        PlanMount(
-            os.path.normpath(mount["source"]),
-            os.path.normpath(mount["destination"]),
-            is_file.get(mount["source"], False),
-            read_only,
-        )
-        for mount, read_only in zip(mapping["Mounts"], renderer.read_only, strict=True)
-    ]
+    mounts = []
+    for mount, read_only in zip(mapping["Mounts"], renderer.read_only, strict=True):
+        source, destination = mount["source"], mount["destination"]
+        is_a_file = is_file.get(source, False)
+        mounts.append(PlanMount(os.path.normpath(source), os.path.normpath(destination), is_a_file, read_only))
     user = str(options["user"]) if "user" in options else None
     network, ulimits = options.get("network"), options.get("ulimits") or {}
     shm_size = size_in_bytes(options.get("shm_size", 0))

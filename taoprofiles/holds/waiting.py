@@ -138,12 +138,8 @@ def wait_until_free(
 
 def waiting_commands(context: Context) -> list[WaitingCommand]:
     """Return the commands that wait, the first in the queue first. Writes nothing."""
-    commands = []
-    for name in _ticket_names(context.queue):
-        path = os.path.join(context.queue, name)
-        if LivenessLock(path).is_held():
-            commands.append(_read_ticket(path))
-    return commands
+    paths = [os.path.join(context.queue, name) for name in _ticket_names(context.queue)]
+    return [_read_ticket(path) for path in paths if LivenessLock(path).is_held()]
 
 
 def leave_queue(context: Context, command_id: str) -> bool:
