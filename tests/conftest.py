@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import signal
 from pathlib import Path
@@ -75,6 +76,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="takes minutes: TAOPROF_TEST_ALL=1, as in CI"))
     ranks = {name: rank for rank, name in enumerate(SET_UPS)}
     items.sort(key=lambda item: ranks.get(set_up_of(item.nodeid.partition("::")[0]), len(ranks)))
+
+
+def pytest_collection_finish() -> None:
+    """Leave what has been loaded out of garbage collections, each of which would copy it in a fork of this process."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -513,8 +513,9 @@ def test_a_missing_file_is_told_with_the_most_similar_one(home: Home) -> None:
 
 def test_the_problems_of_a_new_profile_are_counted(home: Home) -> None:
     """As ``check`` finds them; folders that do not exist have a message of their own."""
-    options = {"shm_size": "64", "user": "0:0"}
+    options = {"shm_size": "64", "user": f"{os.getuid()}:{os.getgid()}"}
     mapping = {
+        "Envs": [{"variable": "USER", "value": "tao"}, {"variable": "HOME", "value": "/tmp"}],
         "Mounts": [{"source": source, "destination": f"/d{source}"} for source in ("/tmp", "/nowhere")],
         "DockerOptions": options,
     }

@@ -182,12 +182,13 @@ def test_a_writer_that_ends_while_the_guard_looks(
 def test_without_leases_a_file_is_followed_for_a_minute_after_the_last_write(
     sandbox: Sandbox, writing: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = time.time()
+    now = os.fstat(writing).st_mtime
     without_leases(monkeypatch)
     for seconds in (0, 1, 30, 59):
         monkeypatch.setattr(switch.time, "time", lambda seconds=seconds: now + seconds)
         assert switch.recover(sandbox.context)[1] < switch.NEVER
     os.write(writing, PARTS[1])
+    now = os.fstat(writing).st_mtime
     os.close(writing)
     assert switch.recover(sandbox.context)[0]
     assert stored(sandbox, WHOLE)

@@ -426,9 +426,10 @@ def test_a_run_whose_death_cannot_be_proved_counts(sandbox: Sandbox, fake_engine
 @pytest.mark.usefixtures("short_timeout")
 def test_a_pending_run_whose_container_cannot_be_seen_counts(sandbox: Sandbox, fake_engine: FakeEngine) -> None:
     breaks(fake_engine, "status 500")
-    _, run = sandbox.in_run("b", "--shared")
+    tao, run = sandbox.in_run("b", "--shared")
     os.killpg(run.pid, signal.SIGKILL)
     run.wait(20)
+    until(lambda: gone(tao.pid()), "all are gone")
     assert len(refused(sandbox, "a")) == 1, "it may have started a container in the meantime"
     fake_engine.rules.clear()
     assert use(sandbox, "a").changed

@@ -30,6 +30,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 BLOCK = re.compile(r"^```console\n(.*?)^```$|^<!-- (before|typed): (.*?) -->$", re.M | re.S)
 LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)|(?:src|srcset)=\"([^\"]+)\"")
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
+PROBLEMS = re.compile(r"^taoprof: \d problems?: taoprof check .*\n", re.M)
 TYPED = Path(__file__).with_name("typed.py")
 MARK = "=taoprof-docs="
 
@@ -109,7 +110,10 @@ def as_parameter(page: Path) -> Any:
 
 @pytest.mark.parametrize("page", [as_parameter(page) for page in PAGES])
 def test_page_shows_what_the_program_says(page: Path, tmp_path: Path) -> None:
-    assert updated(page, tmp_path) == page.read_text(), "python -m tests.project.test_docs writes the pages anew"
+    said, shown = updated(page, tmp_path), page.read_text()
+    if os.getuid() not in (0, 1000):  # NVIDIA's images know no other user, which is two problems more of most profiles
+        said, shown = (PROBLEMS.sub("", text) for text in (said, shown))
+    assert said == shown, "python -m tests.project.test_docs writes the pages anew"
 
 
 def test_every_command_is_in_the_reference() -> None:
