@@ -21,6 +21,7 @@ pytest.register_assert_rewrite(
 
 from tests.support.fixtures import engine, fake_engine, machine, owner, sandbox, slurm, training_home  # noqa: E402, F401
 from tests.support.home import ALL, Home  # noqa: E402
+from tests.support.other_user import theirs  # noqa: E402, F401
 
 for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) is signal.SIG_IGN:  # under nohup, or in a script's background: commands inherit it

@@ -50,13 +50,15 @@ class Declined(Exception):  # noqa: N818 - an answer of the user, not an error
 
 
 @contextmanager
-def after_change(change: str) -> Iterator[None]:
-    """Let an error behind a change that was made say so: only the answer about it is missing."""
+def after_change(change: str, *, again: str = "") -> Iterator[None]:
+    """Let an error behind a change that was made say so; ``again`` is what to do then, if not the same command."""
     try:
         yield
     except TaoprofError as error:
         error.message = f"{change}, but {error.message}"
         error.hint = error.hint.replace("nothing was changed", "nothing else was changed")
+        if again:
+            error.hint = error.hint.replace("run the command again", again) or again
         raise
 
 

@@ -10,9 +10,10 @@ import shlex
 import shutil
 import sys
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.errors import InvalidStateError, NotFoundError, TaoprofError, UsageError
 from taoprofiles.profiles.store import Store, is_name
@@ -31,6 +32,20 @@ _LIMIT = 1 << 20
 _NOTEBOOK_LIMIT = 64 << 20
 _SECONDS = 20.0
 _NO_IPYKERNEL = "it has no ipykernel"
+_RECORD_LIMIT = 16 << 20
+_KEPT_REMOVALS = 20
+"""Removed profiles whose kernels 'undo' can restore."""
+
+_Kernels = list[tuple[str, dict[str, Any]]]
+"""Paths of kernels, and their kernelspecs."""
+
+
+class _Change(NamedTuple):
+    """A profile that is renamed from ``was`` to ``now``, removed (``now`` is None) or restored (``was`` is None)."""
+
+    was: str | None
+    now: str | None
+    kernels: _Kernels
 
 
 def user_folder(context: Context) -> str:
@@ -78,44 +93,158 @@ def install(context: Context, profile: str, python: str, folder: str) -> dict[st
     argv = [taoprof(), "run", profile, "--", python, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     metadata = {"taoprof": {"profile": profile}, "debugger": True}
     spec = {"argv": argv, "display_name": display_name(profile), "language": "python", "metadata": metadata}
-    return _describe(context, _write(context, profile, folder, spec), profile, spec)
-
-
-def installed(context: Context, folders: list[str], profile: str | None = None) -> list[dict[str, Any]]:
-    """Return the kernels of profiles, or of one, by their metadata; other kernels are left out."""
-    return [_describe(context, *kernel) for kernel in _find(folders, profile)]
-
-
-def remove(context: Context, profile: str | None, folders: list[str]) -> list[dict[str, Any]]:
-    """Remove the kernels of a profile, of all with None. Raises NotFoundError if ``profile`` has none."""
-    kernels = installed(context, folders, profile)
-    if profile is not None and not kernels:
-        raise NotFoundError(f"profile '{profile}' has no kernel", hint="to see all: taoprof kernel list")
+    path = os.path.join(folder, kernel_name(profile))
     with Lock(context.lock):
-        for kernel in kernels:
-            _remove(kernel["path"])
+        Store(context).template(profile, may_write=True)  # so that the kernel's start need not validate it
+        _write(context, path, spec)
+    return _describe(context, path, profile, spec)
+
+
+def installed(
+    context: Context, folders: list[str], profile: str | None = None, *, unreadable: dict[str, str]
+) -> list[dict[str, Any]]:
+    """Return the kernels of profiles, or of one, by their metadata; other kernels are left out.
+
+    ``unreadable`` gets each path of a kernel of this user that cannot be read, and why.
+    """
+    return [_describe(context, *kernel) for kernel in _find(folders, profile, unreadable)]
+
+
+def remove(
+    context: Context, profile: str | None, folders: list[str], *, unreadable: dict[str, str]
+) -> list[dict[str, Any]]:
+    """Remove the kernels of a profile, of all with None; ``unreadable`` as for ``installed``.
+
+    Raises NotFoundError if ``profile`` has none, TaoprofError if one cannot be read that may be its own.
+    """
+    kernels = installed(context, folders, profile, unreadable=unreadable)
+    if profile is not None and not kernels:
+        if unreadable:
+            raise TaoprofError(unreadable.popitem()[1])
+        raise NotFoundError(f"profile '{profile}' has no kernel", hint="to see all: taoprof kernel list")
+    for kernel in kernels:
+        delete(context, kernel["path"])
     return kernels
 
 
-def follow(context: Context, profile: str, renamed: str | None) -> list[str]:
-    """Update the kernels of a profile that was renamed, or was removed if ``renamed`` is None; return messages."""
+def delete(context: Context, path: str) -> None:
+    """Delete a kernel. Raises TaoprofError."""
+    with Lock(context.lock):
+        _remove(path)
+
+
+@contextmanager
+def follow(context: Context, was: str | None, now: str | None) -> Iterator[list[str]]:
+    """Let the kernels of profile ``was`` follow the block, which renames it to ``now``, or removes it if that is None.
+
+    If both are the same, nothing is done. If ``was`` is None the block restores the removed profile ``now``, and its
+    kernels are restored. What is to be done is recorded before the block, so that ``finish`` completes it after a
+    kill. The list gets messages. Raises TaoprofError as ``_find`` does, before the block.
+    """
+    messages, unreadable = finish(context), dict[str, str]()
+    found = [] if was in (None, now) else _find(known_folders(context), was, unreadable)
+    kernels = [*((path, spec) for path, _, spec in found), *((path, {}) for path in unreadable)]
+    if kernels or os.path.lexists(context.kernels):
+        with Lock(context.lock):
+            pending, removed = _read_record(context)
+            if was is not None and was != now:
+                removed.pop(was, None)  # those of an earlier profile of that name
+            elif was is None and now is not None:
+                kernels = removed.get(now, [])
+            _write_record(context, [*pending, *([_Change(was, now, kernels)] if kernels else [])], removed)
+    yield messages
+    messages += finish(context, is_new=True)
+
+
+def finish(context: Context, *, is_new: bool = False) -> list[str]:
+    """Complete what killed commands have begun with kernels; return messages.
+
+    A kernel that cannot be updated is tried again each time, but reported only while the change ``is_new``.
+    """
     messages: list[str] = []
+    left = [path for folder in known_folders(context) for path in _find_leftovers(folder)]
     try:
-        kernels = _find(known_folders(context), profile)
-    except TaoprofError as error:  # the profile has been renamed or removed
-        return [f"warning: the kernels of profile '{profile}' were not updated: {error.message}"]
-    for path, _, spec in kernels:
+        if not left and not _read_record(context)[0]:
+            return []
+        with Lock(context.lock):
+            for path in left:
+                _delete(path)
+            pending, removed = _read_record(context)
+            failed = [_apply(context, change, removed, messages) for change in pending if _took_effect(context, change)]
+            _write_record(context, [change for change in failed if change.kernels], removed)
+    except TaoprofError as error:
+        messages.append(f"warning: the kernels of profiles were not updated: {error.message}")
+    return [line for line in messages if is_new or not line.startswith("warning: ")]
+
+
+def forget_removed(context: Context) -> None:
+    """Forget the kernels of removed profiles. Needs the lock."""
+    _write_record(context, _read_record(context)[0], {})
+
+
+def _read_record(context: Context) -> tuple[list[_Change], dict[str, _Kernels]]:
+    """Return the changes that kernels have to follow, and the kernels that were removed with their profiles.
+
+    Raises TaoprofError if they cannot be read.
+    """
+
+    def parse(kernels: list[Any]) -> _Kernels:
+        return [(str(path), dict(spec)) for path, spec in kernels]
+
+    content = files.read(context.kernels, _RECORD_LIMIT) or b"{}"
+    try:
+        record = json.loads(content)
+        pending = [_Change(was, now, parse(kernels)) for was, now, kernels in record.get("pending", [])]
+        return pending, {name: parse(kernels) for name, kernels in record.get("removed", {}).items()}
+    except (ValueError, TypeError, AttributeError, RecursionError):  # damaged
+        return [], {}
+
+
+def _write_record(context: Context, pending: list[_Change], removed: dict[str, _Kernels]) -> None:
+    if pending or removed:
+        kept = dict(list(removed.items())[-_KEPT_REMOVALS:])
+        atomic.replace(context.kernels, json.dumps({"pending": pending, "removed": kept}).encode())
+    elif os.path.lexists(context.kernels):
+        files.remove(context.kernels)
+
+
+def _took_effect(context: Context, change: _Change) -> bool:
+    """Check whether the profile was changed: the command may have failed, or been killed before.
+
+    Raises TaoprofError.
+    """
+    store = Store(context)
+    was, now = (name is not None and store.text_or_none(name) is not None for name in change[:2])
+    return not was and now == (change.now is not None)
+
+
+def _apply(context: Context, change: _Change, removed: dict[str, _Kernels], messages: list[str]) -> _Change:
+    """Update the kernels of a changed profile; return the change with those that failed, for the next try."""
+    was, now, kernels = change
+    failed: _Kernels = []
+    for path, spec in kernels:
         try:
-            if renamed is not None:
-                _write(context, renamed, os.path.dirname(path), _renamed(spec, profile, renamed))
-            with Lock(context.lock):
-                _remove(path)
+            if was is None:
+                effect = _restore(context, path, spec)
+            elif now is None:
+                effect = _remove_of(path, was)
+            else:
+                effect = _rename(context, path, was, now)
         except TaoprofError as error:
-            messages.append(f"warning: the kernel in '{path}' still has profile '{profile}': {error.message}")
+            failed.append((path, spec))
+            what = f"{'still has' if spec else 'may still have'} profile '{was}'" if was else "was not restored"
+            messages.append(f"warning: the kernel in '{path}' {what}: {error.message}")
         else:
-            new = "removed" if renamed is None else f"is now '{display_name(renamed)}'"
-            messages.append(f"kernel '{display_name(profile)}' {new}")
-    return messages
+            if effect:
+                messages.append(f"kernel '{display_name(was or now or '')}' {effect}")
+    if was is None:
+        removed.pop(now or "", None)
+    elif now is None:
+        removed.setdefault(was, [(path, spec) for path, spec in kernels if spec])
+    with suppress(TaoprofError):  # so that the kernel's start need not validate the profile
+        if now is not None:
+            Store(context).template(now, may_write=True)
+    return change._replace(kernels=failed)
 
 
 def set_in_notebook(context: Context, path: str, profile: str) -> str | None:
@@ -186,15 +315,19 @@ def _install_command(python: str, environ: Mapping[str, str]) -> str:
 
 def python_problem(python: str, environ: Mapping[str, str]) -> str:
     """Return why an interpreter cannot run a kernel, "" if it can."""
-    code = "import importlib.util, sys; sys.exit(importlib.util.find_spec('ipykernel') is None)"
+    code = "import importlib.util; print('ipykernel', importlib.util.find_spec('ipykernel') is not None)"
     done = run_bounded([python, "-c", code], environ, _SECONDS)
-    return done.problem or (_NO_IPYKERNEL if done.status else "")
+    answer = done.out.strip().rpartition("\n")[2]
+    if done.problem or answer == "ipykernel True":
+        return done.problem
+    return _NO_IPYKERNEL if answer == "ipykernel False" else "it is no working Python 3 interpreter"
 
 
-def _find(folders: list[str], profile: str | None) -> list[tuple[str, str, dict[str, Any]]]:
+def _find(folders: list[str], profile: str | None, unreadable: dict[str, str]) -> list[tuple[str, str, dict[str, Any]]]:
     """Return the path, profile and kernelspec of each profile's kernel, or of those of one profile.
 
-    Raises TaoprofError if one of the user's folders or kernels cannot be read: it would count as none.
+    A kernel of this user that cannot be read is left out and added to ``unreadable``, another user's is left out.
+    Raises TaoprofError if one of the user's folders cannot be read: it would count as empty.
     """
     paths = []
     for folder in folders:
@@ -206,8 +339,40 @@ def _find(folders: list[str], profile: str | None) -> list[tuple[str, str, dict[
             status = files.stat_or_none(folder)
             if status is None or status.st_uid == os.geteuid():
                 raise files.to_taoprof_error(folder, "list", error) from error
-    read = [(path, *_read(path)) for path in paths]
-    return [(path, name, spec) for path, name, spec in read if name is not None and profile in (None, name)]
+    kernels = []
+    for path in paths:
+        try:
+            name, spec = _read(path)
+        except TaoprofError as error:
+            if _is_own(path):
+                unreadable[path] = error.message
+            continue
+        if name is not None and profile in (None, name):
+            kernels.append((path, name, spec))
+    return kernels
+
+
+def _is_own(path: str) -> bool:
+    """Check whether a kernel is this user's; to root each one is."""
+    try:
+        return os.geteuid() in (0, os.lstat(path).st_uid)
+    except OSError:
+        return False
+
+
+def _find_leftovers(folder: str) -> list[str]:
+    """Return this user's kernels that were not completely written or removed: they have no kernelspec."""
+    try:
+        paths = [os.path.join(folder, name) for name in os.listdir(folder) if name.startswith(_PREFIX)]
+        paths = [path for path in paths if _is_own(path) and not os.path.islink(path)]
+        return [path for path in paths if set(os.listdir(path)) <= {*_written_files(path)} - {_SPEC}]
+    except OSError:
+        return []
+
+
+def _written_files(path: str) -> list[str]:
+    """Return the names of the files in the folder of a kernel that taoprof wrote, also if it was killed then."""
+    return [name for name in os.listdir(path) if name in (_SPEC, *LOGOS) or name.startswith(atomic.TEMPORARY)]
 
 
 def _read(path: str) -> tuple[str | None, dict[str, Any]]:
@@ -251,30 +416,80 @@ def _renamed(spec: dict[str, Any], profile: str, renamed: str) -> dict[str, Any]
     }
 
 
-def _write(context: Context, profile: str, folder: str, spec: dict[str, Any]) -> str:
-    """Write the kernel of a profile into a folder of kernels, and return its path."""
-    folder_mode, mode = (0o700, 0o600) if folder == user_folder(context) else (0o755, 0o644)
-    path = os.path.join(folder, kernel_name(profile))
-    content = {
-        name: files.read(os.path.join(os.path.dirname(__file__), "logos", name), _LIMIT) or b"" for name in LOGOS
-    }
-    content[_SPEC] = json.dumps(spec, indent=1).encode() + b"\n"  # last: without it the folder is no kernel
-    with Lock(context.lock):
-        Store(context).template(profile, may_write=True)  # so that the kernel's start need not validate it
-        is_new = not os.path.lexists(path)
-        if os.path.exists(os.path.join(path, _SPEC)) and _read(path)[0] is None:
-            hint = f"to keep it under another name: mv {shlex.quote(path)} {shlex.quote(os.path.join(folder, 'NAME'))}"
-            raise InvalidStateError(f"'{path}' has a kernel that was not installed by taoprof", hint=hint)
-        try:
-            files.make_folder(path, folder_mode)
-            for name, data in content.items():
-                attributes = atomic.FileAttributes(mode, os.geteuid(), os.getegid())
-                atomic.replace(os.path.join(path, name), data, attributes=attributes, link=None)
-        except BaseException:
-            if is_new:
-                _delete(path)
-            raise
-    return path
+def _rename(context: Context, path: str, was: str, now: str) -> str:
+    """Let a kernel be that of the renamed profile; return what was done, "" if nothing.
+
+    All that a person has added stays. Its folder gets the new name too, unless a person has chosen another one or the
+    new name is taken.
+    """
+    name, spec = _read(path)
+    to = path
+    if os.path.basename(path) == kernel_name(was):
+        to = os.path.join(os.path.dirname(path), kernel_name(now))
+        _require_no_foreign(to)
+    if name == was:
+        _write_file(context, path, _SPEC, _to_bytes(_renamed(spec, was, now)))
+    if name in (was, now) and not os.path.lexists(to):
+        files.rename(path, to)
+    return f"is now '{display_name(now)}'" if name in (was, now) else ""
+
+
+def _remove_of(path: str, profile: str) -> str:
+    """Remove a kernel, if it still is that of a profile; return what was done, "" if nothing."""
+    if _read(path)[0] != profile:
+        return ""
+    _remove(path)
+    return "removed"
+
+
+def _restore(context: Context, path: str, spec: dict[str, Any]) -> str:
+    """Write a removed kernel again, unless there is another one; return what was done, "" if nothing."""
+    if os.path.lexists(os.path.join(path, _SPEC)):
+        return ""
+    _write(context, path, spec)
+    return f"restored in {context.short(path)}"
+
+
+def _to_bytes(spec: dict[str, Any]) -> bytes:
+    return json.dumps(spec, indent=1).encode() + b"\n"
+
+
+def _require_no_foreign(path: str) -> None:
+    """Raise InvalidStateError if another program has a kernel in a folder."""
+    if os.path.exists(os.path.join(path, _SPEC)) and _read(path)[0] is None:
+        other = os.path.join(os.path.dirname(path), "NAME")
+        hint = f"to keep it under another name: mv {shlex.quote(path)} {shlex.quote(other)}"
+        raise InvalidStateError(f"'{path}' has a kernel that was not installed by taoprof", hint=hint)
+
+
+def _write(context: Context, path: str, spec: dict[str, Any]) -> None:
+    """Write a kernel into its folder. Needs the lock."""
+    _require_no_foreign(path)
+    is_new = not os.path.lexists(path)
+    try:
+        files.make_folder(path, 0o700 if _is_in_home(context, path) else 0o755)
+        for name in LOGOS:
+            logo = os.path.join(os.path.dirname(__file__), "logos", name)
+            _write_file(context, path, name, files.read(logo, _LIMIT) or b"")
+        _write_file(context, path, _SPEC, _to_bytes(spec))  # last: without it the folder is no kernel
+    except BaseException:
+        if is_new:
+            _delete(path)
+        raise
+
+
+def _write_file(context: Context, path: str, name: str, data: bytes) -> None:
+    """Write a file of a kernel. Root's belongs to the owner of the folder, who could not replace it otherwise."""
+    mode, owner = 0o600 if _is_in_home(context, path) else 0o644, (os.geteuid(), os.getegid())
+    if os.geteuid() == 0:
+        status = os.stat(path)
+        owner = (status.st_uid, status.st_gid)
+    atomic.replace(os.path.join(path, name), data, attributes=atomic.FileAttributes(mode, *owner), link=None)
+
+
+def _is_in_home(context: Context, path: str) -> bool:
+    """Check whether a kernel is in the user's own folder, which other users need not read."""
+    return os.path.dirname(path) == user_folder(context)
 
 
 def _describe(context: Context, path: str, profile: str, spec: dict[str, Any]) -> dict[str, Any]:
@@ -300,6 +515,7 @@ def _remove(path: str) -> None:
 
 def _delete(path: str) -> None:
     """Delete the folder of a kernel, and what taoprof wrote into it."""
-    for name in (_SPEC, *LOGOS):
-        best_effort.unlink_quietly(os.path.join(path, name))
+    with suppress(OSError):
+        for name in _written_files(path):
+            best_effort.unlink_quietly(os.path.join(path, name))
     best_effort.rmdir_quietly(path)

@@ -24,6 +24,9 @@ from taoprofiles.storage.locks import DirectoryLock
 OnReplaced = Callable[[int | None], None]
 """Called with a descriptor of the file that was replaced or deleted, None if there was none."""
 
+TEMPORARY = _NEW, _OLD = ".taoprof-new", ".taoprof-old"
+"""How the names of temporary files and of backups begin."""
+
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 """Error numbers of file systems without hard links."""
 
@@ -238,9 +241,6 @@ def read_backup(path: str) -> bytes | None:
     if os.path.lexists(temporary) or not _is_own(backup, path):
         return None
     return files.read(backup, 1 << 24)
-
-
-_NEW, _OLD = ".taoprof-new", ".taoprof-old"
 
 
 def _sibling_names(target: str, suffix: str = "") -> tuple[str, str]:

@@ -39,6 +39,7 @@ class Context:
         self.history = os.path.join(self.state, "history.jsonl")
         self.objects = os.path.join(self.state, "objects")
         self.rejected = os.path.join(self.state, "rejected")
+        self.kernels = os.path.join(self.state, "kernels.json")
         self.holds = os.path.join(self.state, "holds")
         self.queue = os.path.join(self.state, "queue")
         self.runs = os.path.join(self.state, "runs.jsonl")

@@ -207,6 +207,8 @@ def purge(context: Context) -> None:
     The mapping file and the profiles stay as they are, and so does the active profile. Raises UsageError while there
     are active holds, whose mapping must stay known; TaoprofError.
     """
+    from taoprofiles.profiles import kernels
+
     history = History(context)
     with Lock(context.lock):
         _begin(context)
@@ -219,6 +221,7 @@ def purge(context: Context) -> None:
         history.compact(0)
         for folder in (context.cache, os.path.join(context.cache, "templates"), context.rejected):
             best_effort.clear(folder)
+        kernels.forget_removed(context)
         delete_logs(context, kept={hold.id for hold in active})
 
 

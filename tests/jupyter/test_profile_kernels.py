@@ -422,7 +422,7 @@ def test_a_program_that_is_no_python_is_not_one_without_ipykernel(home: Home) ->
 def test_the_command_that_installs_ipykernel_fits_the_environment(home: Home, status: int, command: str) -> None:
     """The system's own Python refuses pip, and an environment of uv has none."""
     program = home.root / "python"
-    program.write_text(f"#!/bin/sh\ncase $2 in *EXTERNALLY*) exit {status} ;; *) exit 1 ;; esac\n")
+    program.write_text(f"#!/bin/sh\ncase $2 in *EXTERNALLY*) exit {status} ;; *) echo ipykernel False ;; esac\n")
     program.chmod(0o755)
     done = home.run("kernel", "install", "--python", str(program), "alpha")
     assert done.returncode == 2

@@ -69,10 +69,16 @@ def import_command(context: Context, args: argparse.Namespace) -> Result:
     name = result.data["name"]
     if name is None:
         return result
-    with after_change(f"profile '{name}' was created"):
+    with after_change(f"profile '{name}' was created", again=_next_step(args, name)):
         kernel = kernels.install(context, name, python, kernels.user_folder(context))
-    with after_change(f"profile '{name}' and its kernel were created"):
+    again = f"choose the kernel '{kernels.display_name(name)}' in the notebook"
+    with after_change(f"profile '{name}' and its kernel were created", again=again):
         return _with_kernel(context, args, result, kernel)
+
+
+def _next_step(args: argparse.Namespace, name: str) -> str:
+    """Return what to do after an error behind the change: 'import' would refuse the name now."""
+    return f"run 'taoprof {'kernel install' if args.kernel else 'show'} {name}'"
 
 
 def _with_kernel(context: Context, args: argparse.Namespace, result: Result, kernel: dict[str, Any]) -> Result:
@@ -110,7 +116,7 @@ def _import(context: Context, args: argparse.Namespace) -> Result:
     else:
         messages = _import_document(context, args, name, content)
         where = f"'{where}'"
-    with after_change(f"profile '{name}' was created"):
+    with after_change(f"profile '{name}' was created", again=_next_step(args, name)):
         messages += _still_needed(context, name)
     data = {"name": name, "path": Store(context).path(name)}
     return Result(data, [f"{where} imported as profile '{name}'"], messages=messages)
@@ -246,7 +252,7 @@ def _import_code(
         lines = []
     manage.write(context, "import", name, to_toml(profile).encode(), replace=args.force)
     missing = [mount["source"] for mount in summary["mounts"] if mount["exists"] is False]
-    with after_change(f"profile '{name}' was created"):
+    with after_change(f"profile '{name}' was created", again=_next_step(args, name)):
         notes += [*_missing(context, name, summary, switch=not args.kernel), *_problems(context, name)]
     if source.is_notebook and not args.kernel:
         notes.append(f"to replace the cells that set paths: %load_ext taoprofiles, then %taoprof use {name}")

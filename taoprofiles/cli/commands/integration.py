@@ -9,6 +9,7 @@ from typing import Any
 
 from taoprofiles.cli.output import Result, table
 from taoprofiles.errors import NotFoundError, UsageError
+from taoprofiles.masking import shorten
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage import atomic, best_effort, files
 from taoprofiles.storage.paths import Context
@@ -161,28 +162,36 @@ def schema_command(context: Context, args: argparse.Namespace) -> Result:
     return Result({"schema": schema}, raw=json.dumps(schema, indent=2) + "\n")
 
 
+_CELL_LIMIT = 200
+"""Characters of a cell of 'kernel list'. A kernelspec is another program's file, and may have a name of any length."""
+
+
 def kernel_command(context: Context, args: argparse.Namespace) -> Result:
     from taoprofiles.profiles import kernels
 
     _check_kernel_options(args)
+    messages, unreadable = kernels.finish(context), dict[str, str]()
     folders = kernels.known_folders(context)
     if args.user or args.action == "install":
         folders = [kernels.user_folder(context)]
     if args.sys_prefix or args.prefix is not None:
         folders = [kernels.prefix_folder(context, args.prefix or sys.prefix)]
     if args.action == "list":
-        specs = kernels.installed(context, folders, args.name)
-        rows = [(k["kernel"], k["profile"], context.short(k["python"]), k["problem"]) for k in specs]
-        lines = table([("KERNEL", "PROFILE", "PYTHON", ""), *rows], fit=True) if rows else ["no kernels"]
+        specs = kernels.installed(context, folders, args.name, unreadable=unreadable)
+        texts = [(k["profile"], context.short(k["path"]), context.short(k["python"]), k["problem"]) for k in specs]
+        rows = [[shorten(text, _CELL_LIMIT) for text in row] for row in texts]
+        lines = table([("PROFILE", "KERNEL", "PYTHON", ""), *rows], fit=True) if rows else ["no kernels"]
     elif args.action == "install":
         Store(context).text(args.name)  # before Python is looked for, which takes a moment
         specs = [kernels.install(context, args.name, kernels.find_python(context, args.python), folders[0])]
         shown = kernels.display_name(args.name)
         lines = [f"kernel '{shown}' installed in {context.short(specs[0]['path'])}"]
     else:
-        specs = kernels.remove(context, args.name, folders)
+        specs = kernels.remove(context, args.name, folders, unreadable=unreadable)
         lines = [f"kernel '{kernels.display_name(kernel['profile'])}' removed" for kernel in specs] or ["no kernels"]
-    return Result({"action": args.action, "kernels": specs}, lines)
+    messages += [f"warning: a kernel was left out: {why}" for why in unreadable.values()]
+    is_left = args.action == "remove" and unreadable
+    return Result({"action": args.action, "kernels": specs}, lines, messages=messages, status=1 if is_left else 0)
 
 
 def _check_kernel_options(args: argparse.Namespace) -> None:

@@ -51,7 +51,8 @@ def new_command(context: Context, args: argparse.Namespace) -> Result:
         _refuse_with(args, "from")
         manage.copy(context, args.source, name)
         reason = f"copied from '{args.source}'"
-    with after_change(f"profile '{name}' was created"):
+    again = f"run 'taoprof remove {name}' and the command again" if args.project else f"run 'taoprof show {name}'"
+    with after_change(f"profile '{name}' was created", again=again):
         return _describe_new(context, args, reason, messages)
 
 
@@ -154,15 +155,15 @@ def _describe_problems(context: Context, name: str, settings: Mapping[str, str |
 
 
 def rename_command(context: Context, args: argparse.Namespace) -> Result:
-    manage.rename(context, args.name, args.to)
-    messages = kernels.follow(context, args.name, args.to)
+    with kernels.follow(context, args.name, args.to) as messages:
+        manage.rename(context, args.name, args.to)
     data = {"name": args.to, "path": Store(context).path(args.to)}
     return Result(data, [f"profile '{args.name}' renamed to '{args.to}'"], messages=messages)
 
 
 def remove_command(context: Context, args: argparse.Namespace) -> Result:
-    manage.remove(context, args.name, force=args.force)
-    messages = kernels.follow(context, args.name, None)
+    with kernels.follow(context, args.name, None) as messages:
+        manage.remove(context, args.name, force=args.force)
     return Result(
         {"name": args.name}, [f"profile '{args.name}' removed. To restore it: taoprof undo"], messages=messages
     )
@@ -288,8 +289,8 @@ def _revoke(context: Context, target: str) -> Result:
     name = target if target in known.values() else known.get(path)
     if name is None:
         raise NotFoundError(f"'{target}' is no trusted project file", hint="taoprof trust --list")
-    manage.remove(context, name, force=False)
-    messages = kernels.follow(context, name, None)
+    with kernels.follow(context, name, None) as messages:
+        manage.remove(context, name, force=False)
     return Result(
         {"name": name}, [f"profile '{name}' removed; its project file is no longer trusted"], messages=messages
     )

@@ -147,12 +147,18 @@ def undo_command(context: Context, args: argparse.Namespace) -> Result:
     number, time, action, profile, _ = _entry_row(entry, is_interrupted=False)
     effect, done = _undo_effect(context, plan)
     line = f"undoing entry {number} ({action}{'' if profile == '-' else f' {profile}'}, {time}): {effect}"
-    switch.undo(context, number)
     messages = [] if args.json else [line]
-    if entry.target == "profile" and (entry.was is not None or entry.before is None):
+    if plan.is_of_mapping:
+        switch.undo(context, number)
+    else:
         from taoprofiles.profiles import kernels
 
-        messages += kernels.follow(context, entry.profile or "", entry.was)
+        name = entry.profile or ""
+        before = None if Store(context).text_or_none(name) is None else name
+        after = name if entry.was is None and entry.before is not None else entry.was
+        with kernels.follow(context, before, after) as effects:
+            switch.undo(context, number)
+        messages += effects
     data = {"id": entry.id, "target": entry.target, "profile": entry.profile, "name": plan.name}
     return Result(data, [f"entry {number} undone: {done}"], messages=messages)
 

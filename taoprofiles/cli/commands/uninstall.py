@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from taoprofiles.cli import prompts
 from taoprofiles.cli.commands import integration
@@ -49,8 +49,8 @@ class _Part(NamedTuple):
 
 def uninstall_command(context: Context, args: argparse.Namespace) -> Result:
     _refuse_if_in_use(context)
-    messages: list[str] = []
-    parts, state = [*_guard(context), *_kernels(context), *_skills(context)], _state(context)
+    messages = [] if args.dry_run else kernels.finish(context)
+    parts, state = [*_guard(context), *_kernels(context, messages), *_skills(context)], _state(context)
     parts += _start_files(context, messages)
     if args.dry_run:
         state = [part._replace(what=f"{part.what}, only if you agree") for part in state]
@@ -140,13 +140,15 @@ def _end_guard(context: Context, pid: int) -> None:
         time.sleep(0.02)
 
 
-def _kernels(context: Context) -> list[_Part]:
-    def part(kernel: dict[str, Any]) -> _Part:
-        folder = os.path.dirname(kernel["path"])
-        name = kernels.display_name(kernel["profile"])
-        return _Part("kernel", kernel["path"], name, lambda: kernels.remove(context, kernel["profile"], [folder]))
-
-    return [part(kernel) for kernel in kernels.installed(context, kernels.known_folders(context))]
+def _kernels(context: Context, messages: list[str]) -> list[_Part]:
+    unreadable: dict[str, str] = {}
+    installed = kernels.installed(context, kernels.known_folders(context), unreadable=unreadable)
+    messages += [f"warning: a kernel was not removed: {why}" for why in unreadable.values()]
+    return [
+        _Part("kernel", path, kernels.display_name(kernel["profile"]), partial(kernels.delete, context, path))
+        for kernel in installed
+        for path in (kernel["path"],)
+    ]
 
 
 def _skills(context: Context) -> list[_Part]:
