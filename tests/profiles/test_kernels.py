@@ -141,7 +141,7 @@ def test_undo_of_a_removal_restores_the_kernels_too(home: Home) -> None:
     home.run("remove", "alpha", check=True)
     assert listed(home) == []
     done = home.run("undo", check=True)
-    assert f"kernel 'TAO: alpha' restored in ~/.local/share/jupyter/kernels/taoprof-alpha" in done.stderr
+    assert "kernel 'TAO: alpha' restored in ~/.local/share/jupyter/kernels/taoprof-alpha" in done.stderr
     assert [name for _, name, _ in listed(home)] == ["taoprof-alpha", "taoprof-alpha-gpu0"]
     assert read_spec(home, "taoprof-alpha-gpu0") == spec
     home.run("undo", check=True)
