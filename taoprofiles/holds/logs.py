@@ -47,12 +47,8 @@ class RunLog:
     def mask(self, secrets: Iterable[str]) -> None:
         """Replace the file of a run that is over by one without secrets. Errors are ignored."""
         with suppress(TaoprofError, OSError):  # such as a log that somebody has deleted
-            reader = self.open(secrets)
+            reader = LogReader(self.path, secrets)
             best_effort.write(self.path, b"".join([*iter(reader.read, b""), reader.rest()]))
-
-    def open(self, secrets: Iterable[str]) -> LogReader:
-        """Open the log for reading, with these values masked. Raises NotFoundError, TaoprofError."""
-        return LogReader(self.path, secrets)
 
     def _delete_oldest(self) -> None:
         names = os.listdir(self._context.logs)
@@ -81,7 +77,10 @@ def delete_logs(context: Context, *, kept: Collection[str]) -> None:
 
 
 class LogReader:
-    """Reads a log from its beginning, with secrets masked; it may be written and trimmed meanwhile."""
+    """Reads a log from its beginning, with secrets masked; it may be written and trimmed meanwhile.
+
+    Raises NotFoundError if there is none, TaoprofError.
+    """
 
     _incomplete = b""
 

@@ -286,7 +286,7 @@ def open_log(context: Context, run: Hold) -> LogReader:
             return cluster.PodLog(context, run, secrets)
         cluster.keep_log(context, run)
     try:
-        return RunLog(context, run.id).open(secrets)
+        return LogReader(RunLog(context, run.id).path, secrets)
     except NotFoundError:
         raise NotFoundError(
             f"run {run.id} has no log: it was an interactive shell, its log could not be written, or there were"

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from taoprofiles.holds import logs
-from taoprofiles.holds.logs import RunLog
+from taoprofiles.holds.logs import LogReader, RunLog
 from taoprofiles.storage import best_effort
 from tests.support.commands import Terminal, one_clear_error
 from tests.support.engine import until
@@ -137,7 +137,7 @@ def test_a_long_log_loses_its_older_half_and_nothing_that_is_written_meanwhile(
             logs.trim(log.path)
             assert os.stat(log.path).st_blocks * 512 <= logs.LOG_LIMIT // 2 + (1 << 17)
         file.write(b"the last one")
-    reader = log.open([SECRET])
+    reader = LogReader(log.path, [SECRET])
     lines = (b"".join(iter(reader.read, b"")) + reader.rest()).decode().splitlines()
     assert lines.pop() == "the last one"
     first = int(lines[0].split()[1])
@@ -155,7 +155,7 @@ def test_on_a_file_system_without_holes_a_long_log_is_emptied(
     log = RunLog(sandbox.context, "abcde")
     with os.fdopen(log.create(), "wb", buffering=0) as file:
         file.write(b"old\n" * (logs.LOG_LIMIT // 4 + 1024))
-        reader = log.open([])
+        reader = LogReader(log.path, [])
         assert reader.read().startswith(b"old\n")
         logs.trim(log.path)
         file.write(b"new\n")
