@@ -79,8 +79,8 @@ class Overwrites:
         """Wait a moment for a program that is writing the file, and return its pid and command if it is seen."""
         path = self._context.mapping_file
         writer = processes.find_writer(path)
-        with suppress(OSError), open(path, "rb", opener=files.open_nonblocking) as file:
-            processes.wait_for_writer(file.fileno(), GUARD_WRITER_TIMEOUT)
+        with suppress(OSError), files.opened(path, os.O_RDONLY | os.O_NONBLOCK) as fd:
+            processes.wait_for_writer(fd, GUARD_WRITER_TIMEOUT)
         return writer
 
     def handle(self, holds: list[Hold], content: bytes | None, before: Snapshot, writer: str | None) -> bytes | None:

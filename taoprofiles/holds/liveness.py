@@ -15,7 +15,7 @@ from taoprofiles.errors import TaoprofError
 from taoprofiles.holds import notifications
 from taoprofiles.holds.hold import AGENT, OWN_KINDS, QUEUED, RUN_VARIABLE, Hold, new_hold, seconds_held
 from taoprofiles.holds.logs import RunLog, trim
-from taoprofiles.holds.records import ContainerTask, HoldRecords, seconds_unchanged
+from taoprofiles.holds.records import ContainerTask, HoldRecords
 from taoprofiles.launcher.argv import parse_launcher_argv, parse_runner
 from taoprofiles.launcher.host import find_mounts_file, runs_without_docker
 from taoprofiles.launcher.versions import is_tao_image
@@ -432,8 +432,7 @@ class _Search:
             # No process survives a reboot; a container on another machine's engine does.
             is_remote = hold.engine is not None and not hold.engine.startswith("unix:")
             return is_remote and self._may_have_container(hold)
-        heartbeat = self._records.last_heartbeat(hold)
-        return seconds_unchanged(self._context, hold.id, heartbeat, may_write=self._may_write) < LEASE
+        return self._records.seconds_since_heartbeat(hold, may_write=self._may_write) < LEASE
 
     def _may_have_container(self, hold: Hold) -> bool:
         """Check whether a run without processes may have a container that was not listed.

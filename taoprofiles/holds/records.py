@@ -192,12 +192,25 @@ class HoldRecords:
         """Show other hosts that the work is alive. Needs no lock."""
         LivenessLock(self._path(hold.id, ".claim")).heartbeat()
 
-    def last_heartbeat(self, hold: Hold) -> int | None:
-        """Return a number that each heartbeat changes, None if there is none; it is not comparable with a clock."""
-        try:
-            return os.stat(self._path(hold.id, ".claim")).st_mtime_ns
-        except OSError:
-            return None
+    def seconds_since_heartbeat(self, hold: Hold, *, may_write: bool) -> float:
+        """Return for how many seconds the last heartbeat has been observed to be the last, 0 at the first time.
+
+        By the clock of this host alone: those of two hosts may differ by any amount, so they are never compared. The
+        memory is a cache file for each observing host.
+        """
+        status = files.stat_or_none(self._path(hold.id, ".claim"))
+        heartbeat = None if status is None else status.st_mtime_ns
+        here = digest_of(processes.host_id().encode())[:12]
+        path = os.path.join(self._context.cache, f"seen-{here}.json")
+        observed, now = best_effort.read_json(path, 1 << 20) or {}, time.monotonic()
+        match observed.get(hold.id):
+            case [before, int() | float() as since] if before == heartbeat and since <= now:  # later: before a reboot
+                return now - since
+        if may_write:
+            observed.pop(hold.id, None)
+            recent = dict([*observed.items(), (hold.id, [heartbeat, now])][-100:])
+            best_effort.write(path, json.dumps(recent).encode())
+        return 0.0
 
     def ended_runs(self, prefix: str = "", *, limit: int | None = None) -> Iterator[Hold]:
         """Yield the runs of the journal, the newest first, as far as ``limit`` bytes (RUNS_LIMIT). Needs no lock.
@@ -222,25 +235,6 @@ class HoldRecords:
 
     def _path(self, hold_id: str, ending: str) -> str:
         return os.path.join(self._context.holds, hold_id + ending)
-
-
-def seconds_unchanged(context: Context, hold_id: str, heartbeat: int | None, *, may_write: bool) -> float:
-    """Return for how many seconds a heartbeat has been observed to have this value, 0 at the first time.
-
-    By the clock of this host alone: those of two hosts may differ by any amount, so they are never compared. The
-    memory is a cache file for each observing host.
-    """
-    here = digest_of(processes.host_id().encode())[:12]
-    path = os.path.join(context.cache, f"seen-{here}.json")
-    observed, now = best_effort.read_json(path, 1 << 20) or {}, time.monotonic()
-    match observed.get(hold_id):
-        case [before, int() | float() as since] if before == heartbeat and since <= now:  # later: before a reboot
-            return now - since
-    if may_write:
-        observed.pop(hold_id, None)
-        recent = dict([*observed.items(), (hold_id, [heartbeat, now])][-100:])
-        best_effort.write(path, json.dumps(recent).encode())
-    return 0.0
 
 
 def _to_json(hold: Hold) -> bytes:

@@ -91,11 +91,6 @@ def read_open(fd: int, limit: int, path: str) -> bytes:
     return b"".join(chunks)
 
 
-def open_nonblocking(path: str, flags: int) -> int:
-    """Open as ``open`` does, whose ``opener`` this is; opening a FIFO would otherwise never return."""
-    return os.open(path, flags | os.O_NONBLOCK)
-
-
 def read_mapping_file(context: Context) -> bytes | None:
     """Return the content of the mapping file, None if it does not exist. Raises as ``read`` does."""
     return read(context.mapping_file, MAPPING_LIMIT)

@@ -343,7 +343,7 @@ class History:
         """
         used = dict(used)
         try:
-            with open(self._context.history, "rb", opener=files.open_nonblocking) as journal:
+            with open(os.open(self._context.history, os.O_RDONLY | os.O_NONBLOCK), "rb") as journal:
                 if offset > os.fstat(journal.fileno()).st_size:
                     used, offset = {}, 0
                 journal.seek(offset)

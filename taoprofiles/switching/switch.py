@@ -243,8 +243,8 @@ def replace_content(context: Context, wanted: bytes, *, expected: bytes) -> None
 def _begin(context: Context) -> None:
     """Store what replaced files have, and wait a moment for a program that is writing the mapping file."""
     recover(context)
-    with suppress(OSError), open(context.mapping_file, "rb", 0, opener=files.open_nonblocking) as file:
-        processes.wait_for_writer(file.fileno(), SWITCH_WRITER_TIMEOUT)
+    with suppress(OSError), files.opened(context.mapping_file, os.O_RDONLY | os.O_NONBLOCK) as fd:
+        processes.wait_for_writer(fd, SWITCH_WRITER_TIMEOUT)
 
 
 def restore(
