@@ -28,6 +28,9 @@ _UNDECIDED = ("timed out", "timeout", "deadline exceeded", "connection reset", "
 """Parts of a client's messages after which it is unknown whether the cluster did what it was asked to do."""
 
 
+_OTHER_FORM = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""What reading an answer raises that has another form."""
+
 _PROBES = {"kubectl": "kubectl cluster-info"}
 """Commands that show whether a cluster can be reached; ``sinfo`` for all of Slurm's."""
 
@@ -72,8 +75,9 @@ def run_client(
         raise error
     if done.status != 0:
         lines = [line.strip() for line in done.err.splitlines() if line.strip()]
-        error = ClusterError(f"'{command[0]}' failed with exit status {done.status}", problems=lines[-10:])
-        error.is_undecided = any(words in done.err.lower() for words in _UNDECIDED)
+        end = f"failed with exit status {done.status}" if done.status > 0 else f"was ended by signal {-done.status}"
+        error = ClusterError(f"'{command[0]}' {end}", problems=lines[-10:])
+        error.is_undecided = done.status < 0 or any(words in done.err.lower() for words in _UNDECIDED)
         raise error
     return done
 
@@ -83,7 +87,7 @@ def reading_answer(client: str) -> Iterator[None]:
     """Raise ClusterError for an answer of ``client`` that has another form; whether it did something is not known."""
     try:
         yield
-    except (ValueError, LookupError, TypeError, AttributeError) as problem:
+    except _OTHER_FORM as problem:
         error = ClusterError(f"the answer of '{client}' cannot be read: {problem!r}")
         error.is_undecided = True
         raise error from None
@@ -106,7 +110,7 @@ class Slurm:
         self._environ = environ
 
     def submit(self, script: str, *, secrets: Mapping[str, str], log: str) -> str | None:
-        """Submit a script; return the job's id, None if sbatch did not print it.
+        """Submit a script; return the job's id, None if sbatch printed none: the job is found by its name.
 
         ``secrets`` are added to the job's environment; its output goes to the file ``log``. Raises ClusterError.
         """
@@ -114,7 +118,8 @@ class Slurm:
         output = log.replace("%", "%%")
         command = ["sbatch", "--parsable", "--export=ALL", f"--output={output}"]
         done = run_client(command, {**self._environ, **secrets}, SUBMIT_TIMEOUT, stdin=to_bytes(script))
-        return (done.out.split() or [""])[-1].partition(";")[0] or None
+        number = (done.out.split() or [""])[-1].partition(";")[0]
+        return number if number.isdigit() else None
 
     def find(self, names: Mapping[str, float], seconds: float = TIMEOUT) -> dict[str, Job]:
         """Return the user's jobs by their names; a job that Slurm knows nothing of any more is missing.
@@ -213,7 +218,7 @@ def find_namespace(environ: Mapping[str, str], context: str | None, namespace: s
         if not any("current-context" in line for line in error.problems):
             error.hint = error.hint or hint
             raise
-    except (ValueError, LookupError, TypeError):
+    except _OTHER_FORM:
         pass
     raise ClusterError("kubectl has no cluster to submit to", hint=hint)
 
@@ -235,7 +240,8 @@ class Kubernetes:
         apply = [*self._command, "apply", "--filename=-", "--output=json"]
         answer = run_client(apply, self._environ, SUBMIT_TIMEOUT, stdin=to_bytes(manifest))
         with reading_answer("kubectl"):
-            metadata = json.loads(answer.out)["metadata"]
+            whole = json.loads(answer.out)["metadata"]
+            metadata: dict[str, str] = {key: "" + whole[key] for key in ("name", "uid")}  # a text
             owner = {"apiVersion": "batch/v1", "kind": "Job", "name": metadata["name"], "uid": metadata["uid"]}
         if secrets:
             document = {
@@ -250,7 +256,7 @@ class Kubernetes:
             except ClusterError:
                 self.cancel(metadata["name"])
                 raise
-        return str(metadata["name"])
+        return metadata["name"]
 
     def find(self, names: Mapping[str, float], seconds: float = TIMEOUT) -> dict[str, Job]:
         """Return the jobs by their names; one that does not exist is missing. Raises ClusterError.

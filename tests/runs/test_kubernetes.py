@@ -213,17 +213,25 @@ def test_without_a_cluster_or_kubectl(kubectl_home: Home, tmp_path: Path) -> Non
     assert home.holds() == []
 
 
-@pytest.mark.parametrize("answer", ["nothing of JSON", "{}", "[]"])
+OTHER_FORMS = ["nothing of JSON", "{}", "[]", '{"metadata": {"name": {}, "uid": 3}, "items": [5]}', "[" * 100_000]
+
+
+@pytest.mark.parametrize("answer", OTHER_FORMS, ids=range(len(OTHER_FORMS)))
 def test_an_answer_of_another_form_may_be_of_a_job_that_was_submitted(
     kubectl_home: Home, tmp_path: Path, answer: str
 ) -> None:
     home, kubectl = kubectl_home, tmp_path / "bin/kubectl"
     kubectl.parent.mkdir()
     context = '{"contexts": [{"name": "c", "context": {}}]}'
-    kubectl.write_text(f"#!/bin/sh\ncase $* in *config*) echo '{context}' ;; *) echo '{answer}' ;; esac\n")
+    (tmp_path / "answer").write_text(answer)
+    script = f"#!/bin/sh\ncase $* in *config*) echo '{context}' ;; *) /bin/cat '{tmp_path}/answer' ;; esac\n"
+    kubectl.write_text(script)
     kubectl.chmod(0o755)
     home.environ["PATH"] = str(kubectl.parent)
     done = call(home, "run", "visual_changenet", "--on", "kubernetes", "--image", IMAGE, "--", "true")
     assert (done.status, "the answer of 'kubectl' cannot be read" in done.err) == (10, True), done
     done = call(home, "status")
     assert (done.status, "the answer of 'kubectl' cannot be read" in done.err) == (0, True), done
+    kubectl.write_text(script.replace("{}", "null"))
+    words = ["run", "visual_changenet", "--on", "kubernetes", "--image", IMAGE, "--force", "--", "true"]
+    assert "kubectl has no cluster to submit to" in call(home, *words).err

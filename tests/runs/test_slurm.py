@@ -170,7 +170,7 @@ def test_without_sbatch_nothing_is_left(fake_home: Home) -> None:
 
 
 @pytest.mark.parametrize(
-    "sbatch", ["sleep 60", "echo 'sbatch: error: Socket timed out on send/recv operation' >&2; exit 1"]
+    "sbatch", ["sleep 60", "echo 'sbatch: error: Socket timed out on send/recv operation' >&2; exit 1", "kill -9 $$"]
 )
 def test_a_submission_that_may_have_happened_is_looked_for(
     fake_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sbatch: str
@@ -186,6 +186,14 @@ def test_a_submission_that_may_have_happened_is_looked_for(
     program(tmp_path, "squeue", f"echo 'taoprof-dino-p-{run['id']}|77|RUNNING|n1|None'")
     (run,) = home.holds()
     assert (run["job"], run["phase"], run["state"]) == ("77", "bound", "RUNNING")
+
+
+@pytest.mark.parametrize("answer", ["", "maintenance tonight"])
+def test_a_submission_without_an_id_is_looked_for(fake_home: Home, tmp_path: Path, answer: str) -> None:
+    program(tmp_path, "sbatch", f"echo '{answer}'")
+    done = call(fake_home, "run", "dino_p", "--on", "slurm", "--image", IMAGE, "--", "true")
+    assert (done.status, "submitted: slurm job, whose id is not known yet" in done.err) == (0, True)
+    assert fake_home.holds()[0]["job"] is None
 
 
 def test_a_job_whose_id_cannot_be_recorded_is_not_lost(

@@ -88,7 +88,8 @@ def _submit(run: Run) -> Result:
 
     cluster.submit(run)
     hold = run.hold
-    messages = [*run.notes, f"submitted: {hold.cluster} job {hold.job}. To follow it: taoprof logs -f {hold.id}"]
+    job = f"job {hold.job}" if hold.job else "job, whose id is not known yet"
+    messages = [*run.notes, f"submitted: {hold.cluster} {job}. To follow it: taoprof logs -f {hold.id}"]
     data = {"id": hold.id, "name": hold.profile, "cluster": hold.cluster, "job": hold.job, "image": hold.image}
     return Result(data, [hold.id], messages=messages)
 
