@@ -13,10 +13,7 @@ import pytest
 from hypothesis import settings
 
 pytest.register_assert_rewrite(
-    "tests.support.sandbox",
-    "tests.support.browser",
-    "tests.support.kernels",
-    "tests.support.jupyterlab_server",
+    "tests.support.sandbox", "tests.support.browser", "tests.support.kernels", "tests.support.jupyterlab_server"
 )
 
 from tests.support.fixtures import engine, fake_engine, machine, owner, sandbox, slurm, training_home  # noqa: E402, F401

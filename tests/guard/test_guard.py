@@ -27,26 +27,20 @@ def kept(sandbox: Sandbox, content: bytes) -> bool:
     return History(sandbox.context).has_content(content)
 
 
-def held_and_sealed(sandbox: Sandbox) -> str:
-    hold = held(sandbox)
-    until(lambda: is_sealed(sandbox.mapping_file), "it is sealed")
-    return hold
-
-
 def test_sealed_while_held_and_for_no_moment_longer(sandbox: Sandbox) -> None:
     sandbox.mapping_file.chmod(0o640)
     assert sandbox.json("status")["data"]["guard"] is None
     assert "guard         not running. To protect the file: taoprof service install" in sandbox.run("status").stdout
     with GuardProcess(sandbox) as guard:
         assert sandbox.mapping_file.stat().st_mode & 0o777 == 0o640
-        hold = held_and_sealed(sandbox)
+        hold = guard.hold()
         assert sandbox.mapping_file.stat().st_mode & 0o777 == 0o440
         until(lambda: "watching 'a': in use and read-only: a test" in guard.status, "it tells who holds")
         assert re.search(r", since \d\d:\d\d, ", guard.status), "not for how long: it is shown until the next look"
         status = sandbox.json("status")["data"]["guard"]
         assert (status["pid"], status["is_sealed"], status["problem"]) == (guard.process.pid, True, None)
         manage.release(sandbox.context, hold)
-        until(lambda: not is_sealed(sandbox.mapping_file), "it is not sealed", details=guard.log_text)
+        guard.until_unsealed()
         assert sandbox.mapping_file.stat().st_mode & 0o777 == 0o640
         until(lambda: guard.status == "watching 'a': not in use", "it tells that nothing holds")
 
@@ -93,21 +87,21 @@ def test_it_sees_a_launcher_start_and_end(sandbox: Sandbox, who: str) -> None:
         tao, process = sandbox.plain() if who == "plain" else sandbox.in_run("a", "--shared")
         if who == "plain":
             tao.reads()  # no watch tells that a process starts; that it opens the file does
-        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed", details=guard.log_text)
+        guard.until_sealed()
         tao.end()
-        until(lambda: not is_sealed(sandbox.mapping_file), "it is not sealed", details=guard.log_text)
+        guard.until_unsealed()
         sandbox.wait(process)
 
 
 def test_a_foreign_write_while_held_is_undone_stored_and_reported(sandbox: Sandbox) -> None:
     before = sandbox.mapping_file.read_bytes()
     with GuardProcess(sandbox) as guard:
-        hold = held_and_sealed(sandbox)
+        hold = guard.hold()
         replaced(sandbox)
         guard.until_logged(": restored")
         assert sandbox.mapping_file.read_bytes() == before
         assert kept(sandbox, FOREIGN)
-        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed again")
+        guard.until_sealed()
         assert "guard" not in sandbox.run("current").stderr, "it is in a prompt"
         listed = sandbox.run("list").stderr
         assert "taoprof: guard: " in listed and ": restored" in listed
@@ -134,7 +128,7 @@ def test_a_foreign_write_while_free_is_kept_and_stays(sandbox: Sandbox) -> None:
 def test_never_more_than_the_limit_in_a_minute(sandbox: Sandbox) -> None:
     before = sandbox.mapping_file.read_bytes()
     with GuardProcess(sandbox) as guard:
-        held_and_sealed(sandbox)
+        guard.hold()
         for number in range(8):
             content = b'{"Mounts": [], "number": %d}' % number
             replaced(sandbox, content)
@@ -149,7 +143,7 @@ def test_never_more_than_the_limit_in_a_minute(sandbox: Sandbox) -> None:
 
 def test_a_limit_of_none_only_tells(sandbox: Sandbox) -> None:
     with GuardProcess(sandbox, options=("--restores", "0")) as guard:
-        held_and_sealed(sandbox)
+        guard.hold()
         replaced(sandbox)
         guard.until_logged("not restored")
         assert sandbox.mapping_file.read_bytes() == FOREIGN
@@ -157,7 +151,7 @@ def test_a_limit_of_none_only_tells(sandbox: Sandbox) -> None:
 
 def test_sigterm_unseals_and_ends_soon(sandbox: Sandbox) -> None:
     with GuardProcess(sandbox) as guard:
-        held_and_sealed(sandbox)
+        guard.hold()
         begun = time.monotonic()
         guard.process.terminate()
         assert guard.process.wait(10) == 0
@@ -169,7 +163,7 @@ def test_sigterm_unseals_and_ends_soon(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize("mender", ["list", "current", "taoprofd --unseal", "a new guard"])
 def test_a_killed_guard_leaves_nothing_sealed_for_good(sandbox: Sandbox, mender: str) -> None:
     with GuardProcess(sandbox) as guard:
-        hold = held_and_sealed(sandbox)
+        hold = guard.hold()
         kill(guard.process.pid)
         guard.process.wait()
     assert is_sealed(sandbox.mapping_file)
@@ -200,7 +194,7 @@ def test_a_restore_that_was_interrupted_is_made_good(sandbox: Sandbox) -> None:
 def test_a_switch_is_not_hindered_by_the_seal(sandbox: Sandbox) -> None:
     """A hold that was let go of, or that needs the same mapping, does not forbid; the file's mode stays what it was."""
     with GuardProcess(sandbox) as guard:
-        hold = held_and_sealed(sandbox)
+        hold = guard.hold()
         sandbox.run("use", "b", "--release", hold, check=True)
         until(lambda: guard.status == "watching 'b': not in use", "it follows")
         assert sandbox.mapping_file.stat().st_mode & 0o777 == 0o600
@@ -239,7 +233,7 @@ def test_a_plain_launcher_that_waits_for_its_image_finds_the_mapping_that_it_sta
     with GuardProcess(sandbox) as guard:
         tao, process = sandbox.plain()
         sandbox.mapping_file.read_bytes()  # the hint: somebody opens the file
-        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed", details=guard.log_text)
+        guard.until_sealed()
         with pytest.raises(PermissionError) if os.geteuid() else pytest.MonkeyPatch.context():
             sandbox.mapping_file.write_bytes(FOREIGN)
         until(lambda: sandbox.mapping_file.read_text() == before, "the mapping is back", details=guard.log_text)

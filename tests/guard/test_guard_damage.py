@@ -65,8 +65,7 @@ def test_an_invalid_mapping_file_is_reported_and_waited_for(sandbox: Sandbox, ki
 @pytest.mark.parametrize("lives", [True, False])
 def test_a_damaged_seal_does_no_harm(sandbox: Sandbox, record: str, lives: bool) -> None:
     with GuardProcess(sandbox) as guard:
-        hold = held(sandbox)
-        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed")
+        hold = guard.hold()
         if not lives:
             kill(guard.process.pid)
             guard.process.wait()
@@ -86,7 +85,7 @@ def test_a_damaged_record_of_a_hold_takes_no_protection_from_others(sandbox: San
     held(sandbox)
     (sandbox.state / "holds/zzzzz.json").write_text("[]")
     with GuardProcess(sandbox) as guard:
-        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed", details=guard.log_text)
+        guard.until_sealed()
         replaced(sandbox)
         guard.until_logged(": restored")
         assert sandbox.mapping_file.read_bytes() == before

@@ -47,12 +47,6 @@ os.listdir = listdir
 """
 
 
-def held(sandbox: Sandbox, seconds: float | None = None) -> str:
-    hold = manage.hold(sandbox.context, None, reason="a test", seconds=seconds)
-    until(lambda: is_sealed(sandbox.mapping_file), "it is sealed")
-    return hold.id
-
-
 def overwrite_is_undone(sandbox: Sandbox, guard: GuardProcess, content: bytes, *, seconds: float = 30) -> None:
     """Replace the file, and wait until that is undone, stored, and the file sealed again."""
     before = sandbox.mapping_file.read_bytes()
@@ -132,7 +126,7 @@ def test_without_watches_it_looks_often(sandbox: Sandbox, limit: str) -> None:
     ) as guard:
         guard.until_logged("inotify is not available")
         problem_is_reported(sandbox, guard, "polling without watches")
-        held(sandbox)
+        guard.hold()
         overwrite_is_undone(sandbox, guard, FOREIGN)
         first = open_files_and_threads(guard)
         for number in range(5):
@@ -171,7 +165,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
     def act(sandbox: Sandbox) -> None:
         before = sandbox.mapping_file.read_bytes()
         with GuardProcess(sandbox) as guard:
-            held(sandbox)
+            guard.hold()
             filler = sandbox.root / "filler"
             with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
                 while True:
@@ -183,7 +177,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
             filler.unlink()
             until(lambda: sandbox.mapping_file.read_bytes() == before, "it is put back", details=guard.log_text)
             assert History(sandbox.context).has_content(FOREIGN)
-            until(lambda: is_sealed(sandbox.mapping_file), "it is sealed again")
+            guard.until_sealed()
             problem_is_gone(sandbox, guard, "no space left on device")
 
     with_own_mounts(tmp_path, act)
@@ -198,7 +192,7 @@ def test_a_home_that_is_read_only_for_a_while(tmp_path: Path) -> None:
         still.mkdir()
         mount("--bind", sandbox.root, still)
         with GuardProcess(sandbox) as guard:
-            held(sandbox)
+            guard.hold()
             mount("--bind", sandbox.root, sandbox.root)
             read_only = [find_command("mount"), "-o", "remount,bind,ro", sandbox.root]
             until(lambda: subprocess.run(read_only).returncode == 0, "the guard has no file open for writing")
@@ -221,7 +215,7 @@ def test_a_search_for_processes_that_fails(sandbox: Sandbox) -> None:
     fail = sandbox.folder / "fail"
     (sandbox.folder / "sitecustomize.py").write_text(FAILING)
     with GuardProcess(sandbox, environ={"PYTHONPATH": str(sandbox.folder), "FAIL": str(fail), **OFTEN}) as guard:
-        held(sandbox)
+        guard.hold()
         fail.touch()
         sandbox.mapping_file.read_bytes()  # a launcher may have started
         guard.until_logged("too many open files")
@@ -239,20 +233,20 @@ def test_more_processes_than_descriptors(sandbox: Sandbox) -> None:
     for process in sleeping:
         manage.hold(sandbox.context, None, reason="a test", pid=process.pid)
     with GuardProcess(sandbox, environ=OFTEN, prefix=(find_command("prlimit"), "--nofile=64")) as guard:
-        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed", details=guard.log_text)
+        guard.until_sealed()
         overwrite_is_undone(sandbox, guard, FOREIGN)
         assert open_files_and_threads(guard)[0] < 40
         for process in sleeping:
             process.kill()
             process.wait()
-        until(lambda: not is_sealed(sandbox.mapping_file), "it is not sealed", details=guard.log_text)
+        guard.until_unsealed()
 
 
 @pytest.mark.parametrize("folder", ["root", "state"])
 def test_the_guard_stops_when_its_home_is_moved_away(sandbox: Sandbox, folder: str) -> None:
     """It makes nothing at the old place; the service manager starts it again, and it goes on when the home is back."""
     with GuardProcess(sandbox, environ=OFTEN) as guard:
-        held(sandbox)
+        guard.hold()
         path = getattr(sandbox, folder)
         path.rename(sandbox.folder / "away")
         assert guard.process.wait(10) != 0
@@ -271,7 +265,7 @@ def test_clock_change_does_not_end_a_hold(sandbox: Sandbox, shift: int) -> None:
     environ = {"PYTHONPATH": str(sandbox.folder), "CLOCK": str(clock)}
     with GuardProcess(sandbox, environ=environ) as guard:
         begun = time.monotonic()
-        held(sandbox, seconds=3)
+        guard.hold(seconds=3)
         clock.write_text(str(shift))
         overwrite_is_undone(sandbox, guard, FOREIGN)
         looks, before = set(), time.monotonic()
@@ -280,7 +274,7 @@ def test_clock_change_does_not_end_a_hold(sandbox: Sandbox, shift: int) -> None:
             time.sleep(0.005)
         assert is_sealed(sandbox.mapping_file)
         assert len(looks) < 8
-        until(lambda: not is_sealed(sandbox.mapping_file), "the hold ends", details=guard.log_text)
+        guard.until_unsealed()
         assert time.monotonic() - begun > 2.9
 
 
@@ -291,7 +285,7 @@ def test_a_suspended_guard_makes_up_for_it(sandbox: Sandbox) -> None:
     require(room <= 1 << 20, "the kernel's queue is too long to be filled")
     other.touch()
     with GuardProcess(sandbox) as guard:
-        held(sandbox)
+        guard.hold()
         wait_until_idle(guard)
         guard.process.send_signal(signal.SIGSTOP)
         for _ in range(room // 2 + 10):  # each other one: the kernel makes one of two that are the same
@@ -327,7 +321,7 @@ def test_an_engine_that_is_of_no_use_hinders_nothing(
         engine.rules[""] = how(engine)
         with GuardProcess(sandbox, environ=engine.environ) as guard:
             guard.until_logged(said)
-            held(sandbox)
+            guard.hold()
             for number in range(3):
                 overwrite_is_undone(sandbox, guard, b"foreign %d" % number)
             assert sandbox.run("status", environ=engine.environ).returncode == 0
@@ -356,14 +350,14 @@ def test_an_engine_that_comes_late_goes_away_and_returns(sandbox: Sandbox) -> No
         assert not is_sealed(sandbox.mapping_file)
         with FakeEngine(sandbox.folder) as engine:
             engine.container(1, mounts_of(sandbox, "a"))
-            until(lambda: is_sealed(sandbox.mapping_file), "it has seen the container", details=guard.log_text)
+            guard.until_sealed()
             overwrite_is_undone(sandbox, guard, FOREIGN)
         overwrite_is_undone(sandbox, guard, b"without an engine") if is_sealed(sandbox.mapping_file) else None
         engine.path.unlink()
         with FakeEngine(sandbox.folder) as engine:
             number = engine.container(2, mounts_of(sandbox, "a"))
-            until(lambda: is_sealed(sandbox.mapping_file), "it has seen it again", seconds=15, details=guard.log_text)
+            guard.until_sealed()
             overwrite_is_undone(sandbox, guard, b"afterwards")
             del engine.containers[number]
             engine.event("die", number)
-            until(lambda: not is_sealed(sandbox.mapping_file), "it has ended", details=guard.log_text)
+            guard.until_unsealed()

@@ -24,7 +24,7 @@ def test_a_plain_training_is_protected_from_its_start_to_its_containers_end(trai
     before, mode = home.mapping_file.read_bytes(), home.mapping_file.stat().st_mode
     with GuardProcess(home) as guard:
         launch = home.launch("detectnet_v2", "train", "60", "0")
-        until(lambda: is_sealed(home.mapping_file), "it is sealed", details=guard.log_text)
+        guard.until_sealed()
         assert "pending" in guard.log_text(), "before there was a container"
         launch.training()
         replaced(home)
@@ -44,7 +44,7 @@ def test_a_plain_training_is_protected_from_its_start_to_its_containers_end(trai
         until(lambda: f"hold c{launch.container[:6]}" in guard.status, "it has seen that", details=lambda: guard.status)
         assert is_sealed(home.mapping_file)
         home.engine.remove(launch.container)
-        until(lambda: not is_sealed(home.mapping_file), "it is not sealed", details=guard.log_text)
+        guard.until_unsealed()
         assert (home.mapping_file.read_bytes(), home.mapping_file.stat().st_mode) == (before, mode)
 
 

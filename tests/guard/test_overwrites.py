@@ -7,7 +7,7 @@ import random
 import stat
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -333,13 +333,6 @@ class Writer:
 
     def _looked(self) -> float:
         return self.guard.known().get("looked", 0.0)
-
-
-@pytest.fixture
-def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
-    with Sandbox(tmp_path) as made:
-        made.profiles_named("a", "b")
-        yield made
 
 
 @pytest.mark.timeout(900)

@@ -14,7 +14,7 @@ from taoprofiles.storage.journal import History
 from taoprofiles.switching import switch
 from taoprofiles.system import processes
 from tests.support.engine import until
-from tests.support.guard_process import GuardProcess, held, is_sealed
+from tests.support.guard_process import GuardProcess
 from tests.support.sandbox import Sandbox
 
 PARTS = b'{"Mounts": [], "first": "part", ', b'"second": "part"}'
@@ -124,8 +124,7 @@ def test_without_hard_links_a_writer_that_does_not_end_is_lost_and_that_is_said(
 def test_a_guard_that_is_killed_between_the_parts(sandbox: Sandbox) -> None:
     """The next guard, or the next command, finds the replaced file."""
     with GuardProcess(sandbox) as guard:
-        held(sandbox)
-        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed", details=guard.log_text)
+        guard.hold()
         with (sandbox.root / "fresh").open("wb", 0) as file:
             (sandbox.root / "fresh").rename(sandbox.mapping_file)
             file.write(PARTS[0])
@@ -142,8 +141,7 @@ def test_a_swapped_symlink_is_followed(sandbox: Sandbox) -> None:
     """The program writes into the file behind a symlink that the guard swaps back meanwhile."""
     other = sandbox.root / "other.json"
     with GuardProcess(sandbox) as guard:
-        held(sandbox)
-        until(lambda: is_sealed(sandbox.mapping_file), "it is sealed", details=guard.log_text)
+        guard.hold()
         with other.open("wb", 0) as file:
             file.write(PARTS[0])
             (sandbox.root / "fresh").symlink_to("other.json")

@@ -47,10 +47,7 @@ def test_local(keys: dict[str, str], project: str, specs: str, network: str) -> 
         "DATA_DOWNLOAD_DIR": "/workspace/tao-experiments/data",
         "SPECS_DIR": f"/workspace/tao-experiments/{network}/specs",
     }
-    assert mounts == [
-        (project, "/workspace/tao-experiments"),
-        (specs, f"/workspace/tao-experiments/{network}/specs"),
-    ]
+    assert mounts == [(project, "/workspace/tao-experiments"), (specs, f"/workspace/tao-experiments/{network}/specs")]
 
 
 HOST_VARIABLES = {

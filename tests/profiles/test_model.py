@@ -421,9 +421,3 @@ def test_many_values_of_the_greatest_length_are_refused() -> None:
         assert tracemalloc.get_traced_memory()[1] < 64 << 20
     finally:
         tracemalloc.stop()
-
-
-def test_number_that_no_text_can_be_made_of() -> None:
-    """Python refuses to write more than 4300 digits; hexadecimal ones are read without a limit."""
-    for line in ("docker.ulimits.memlock = 0x" + "f" * 5000, "docker.shm_size = 0x" + "f" * 5000):
-        problems(f"layout = 'custom'\n{line}\n")

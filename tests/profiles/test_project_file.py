@@ -114,12 +114,7 @@ TRICKS = {
 def test_a_hostile_file_is_refused_and_changes_nothing(home: Home, project: Path, trick: str) -> None:
     (project / "link").symlink_to(home.root)
     home.profile("secret")
-    environ = {
-        **home.environ,
-        "NGC_API_KEY": "nvapi-1",
-        "GITHUB_TOKEN": "x",
-        "SSH_PASSWORD": "x",
-    }
+    environ = {**home.environ, "NGC_API_KEY": "nvapi-1", "GITHUB_TOKEN": "x", "SSH_PASSWORD": "x"}
     put(project, TRICKS[trick])
     call(home, "list")  # it writes its cache
     before = files_of(home)

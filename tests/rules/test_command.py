@@ -117,10 +117,7 @@ def test_nothing_is_wrong(words: str) -> None:
         ("train x=[/big/a,/big/b]", "train 'x=[/data/a,/data/b]'"),
         ("train '-e' '/big/my dir'", "train -e '\"/data/my dir\"'"),
         ("train -k '$KEY' -e /big/val", "train -k '$KEY' -e /data/val"),
-        (
-            "train 'x=[{image_dir:/big/val}]' y=file:///big/val",
-            "train 'x=[{image_dir:/data/val}]' y=file:///data/val",
-        ),
+        ("train 'x=[{image_dir:/big/val}]' y=file:///big/val", "train 'x=[{image_dir:/data/val}]' y=file:///data/val"),
         ("train x=/h/ana/p/notes.txt", "train x=/workspace/tao-experiments/notes.txt"),
     ],
 )

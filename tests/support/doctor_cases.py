@@ -110,14 +110,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"docker__command__id": "BBBB"},
         {"docker__command": EngineProbe("", trouble="odd", problem="?")},
     ),
-    "docker-host-set": (
-        {"docker__host": OTHER, "docker__first__address": OTHER},
-        {"docker__host": SOCKET},
-    ),
-    "engine-outside": (
-        {"docker__in_container": True, "docker__has_root": False},
-        {"docker__in_container": True},
-    ),
+    "docker-host-set": ({"docker__host": OTHER, "docker__first__address": OTHER}, {"docker__host": SOCKET}),
+    "engine-outside": ({"docker__in_container": True, "docker__has_root": False}, {"docker__in_container": True}),
     "docker-rootless": (engines(is_rootless=True), engines(system="Rootless Linux")),
     "docker-desktop": (engines(system="Docker Desktop"), engines(system="Docker Desktop for nobody")),
     "snap-docker": ({"docker__is_snap": True}, {"docker__cli": "/opt/snap/docker"}),
@@ -151,10 +145,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"login__state": "broken", "login__problem": "line 1", "login__registries": ()},
         {"login__elsewhere": "/etc/docker-of-ana/config.json"},
     ),
-    "login-helper-missing": (
-        {"login__lost": ("docker-credential-desktop",)},
-        {"login__lost": ()},
-    ),
+    "login-helper-missing": ({"login__lost": ("docker-credential-desktop",)}, {"login__lost": ()}),
     "home-not-absolute": ({"home__path": "ana"}, {"home__path": "/"}),
     "home-under-sudo": (
         {"home__uid": 0, "home__path": "/root", "home__sudo_home": "/home/ana", **variables(SUDO_USER="ana")},
@@ -173,10 +164,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {**variables(CI_PROJECT_DIR="/builds"), **tao(version="4.0.1")},
     ),
     "tao-docker-disabled": (variables(TAO_DOCKER_DISABLE="1"), variables(TAO_DOCKER_DISABLE="0")),
-    "slow-file-system": (
-        {"home__system": "wsl", "home__places__0__kind": "9p"},
-        {"home__places__0__kind": "9p"},
-    ),
+    "slow-file-system": ({"home__system": "wsl", "home__places__0__kind": "9p"}, {"home__places__0__kind": "9p"}),
     "state-not-mine": ({"state__foreign": (("/home/ana/.config/taoprofiles", 0),)}, {"state__known": 0}),
     "state-unreadable": ({"state__unreadable": (("/home/ana/x", "it is a folder"),)}, {"state__mapping_state": "none"}),
     "state-full": ({"home__places__1__free": 1 << 20}, {"home__places__1__free": 16 << 20}),

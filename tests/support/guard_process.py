@@ -101,6 +101,18 @@ class GuardProcess:
     def until_logged(self, text: str, *, seconds: float = 10) -> None:
         until(lambda: text in self.log_text(), f"it says '{text}'", seconds=seconds, details=self.log_text)
 
+    def until_sealed(self) -> None:
+        until(lambda: is_sealed(self.home.mapping_file), "it is sealed", details=self.log_text)
+
+    def until_unsealed(self) -> None:
+        until(lambda: not is_sealed(self.home.mapping_file), "it is not sealed", details=self.log_text)
+
+    def hold(self, seconds: float | None = None) -> str:
+        """Hold the mapping, and wait until it is sealed."""
+        hold = manage.hold(self.home.context, None, reason="a test", seconds=seconds)
+        self.until_sealed()
+        return hold.id
+
     def known(self) -> dict[str, Any]:
         """What it publishes."""
         found = [path for path in (self.home.state / "guard").glob("*.json") if path.name != "seal.json"]

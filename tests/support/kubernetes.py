@@ -58,9 +58,7 @@ class ApiServer:
                 {
                     "apiVersion": "v1",
                     "kind": "Config",
-                    "clusters": [
-                        {"name": "lab", "cluster": {"server": f"http://127.0.0.1:{self._httpd.server_port}"}},
-                    ],
+                    "clusters": [{"name": "lab", "cluster": {"server": f"http://127.0.0.1:{self._httpd.server_port}"}}],
                     "contexts": [
                         {"name": "arn:lab/1", "context": {"cluster": "lab", "user": "ana", "namespace": "vision"}}
                     ],

@@ -119,24 +119,7 @@ ODD_DESTINATIONS = ["data", "~/x", "~", "", "/data/../x", "//data", "/", "{root}
 NAMES = ["CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "WANDB_API_KEY", "A=B", "É"]
 VALUES = ["0", "a b", "", "PCI_BUS_ID", "$HOME", "'", "é", "x=y"]
 SIZES = ["16G", "16GB", "16 G", "64m", "1.5g", "1024", "100kb", "2k", "12b", 1 << 30, 16]
-ODD_SIZES = [
-    "16GiB",
-    "G",
-    "b",
-    "bb",
-    "1T",
-    "0x10",
-    "-1g",
-    "1e3",
-    "nang",
-    "infg",
-    "5²",
-    "1_0k",
-    "\u212a",
-    "1ib",
-    "",
-    "7Kb",
-]
+ODD_SIZES = [*"16GiB G b bb 1T 0x10 -1g 1e3 nang infg 5² 1_0k \u212a 1ib 7Kb".split(), ""]
 LIMITS = [-1, 67108864, 1024, 0]
 LIMIT_NAMES = ["memlock", "stack", "nofile", ""]
 PORTS = ["8888", "6006/tcp", "53/udp", "x", "", "1/2/3"]

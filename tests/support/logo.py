@@ -17,11 +17,7 @@ SAMPLES = 4
 
 BACKGROUND, HOST, CONTAINER, MOUNT = (31, 59, 77), (255, 255, 255), (118, 185, 71), (242, 183, 5)
 
-BOXES = (
-    (0, 0, 64, 64, 12, BACKGROUND),
-    (8, 18, 12, 28, 3, HOST),
-    (44, 12, 12, 40, 3, CONTAINER),
-)
+BOXES = ((0, 0, 64, 64, 12, BACKGROUND), (8, 18, 12, 28, 3, HOST), (44, 12, 12, 40, 3, CONTAINER))
 """x, y, width, height, radius and colour, on a square of 64."""
 
 LINES = ((20, 25, 44, 20), (20, 32, 44, 32), (20, 39, 44, 44))

@@ -89,18 +89,7 @@ class Disk:
 
     def _follow(self, call: str, arguments: str, texts: list[bytes], result: int) -> None:
         first = arguments.partition(",")[0]
-        if call in (
-            "openat",
-            "mkdir",
-            "rename",
-            "renameat2",
-            "link",
-            "linkat",
-            "unlink",
-            "rmdir",
-            "symlink",
-            "truncate",
-        ):
+        if call not in ("close", "write", "pwrite64", "ftruncate", "fsync"):
             self._follow_path(call, arguments, [self._locate(text) for text in texts], texts, result)
             return
         node = self._open.get(int(first))

@@ -6,24 +6,8 @@ from xml.etree import ElementTree
 
 ELEMENTS = {"svg", "title", "desc", "style", "rect", "line", "polygon", "text"}
 ATTRIBUTES = {
-    *(
-        "class",
-        "fill",
-        "stroke",
-        "x",
-        "y",
-        "x1",
-        "x2",
-        "y1",
-        "y2",
-        "width",
-        "height",
-        "rx",
-        "points",
-        "viewBox",
-        "role",
-    ),
-    *("textLength", "lengthAdjust", "font-size", "font-family", "font-weight", "stroke-width", "stroke-dasharray"),
+    *"class fill stroke x y x1 x2 y1 y2 width height rx points viewBox role textLength lengthAdjust".split(),
+    *"font-size font-family font-weight stroke-width stroke-dasharray".split(),
     "{http://www.w3.org/XML/1998/namespace}space",
 }
 

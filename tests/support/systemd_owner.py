@@ -156,11 +156,7 @@ class Running:
         self._log = owner.machine.folder / f"running-{number}.log"
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                owner.machine.command(*words),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
+                owner.machine.command(*words), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
 
     @property

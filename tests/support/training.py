@@ -21,10 +21,7 @@ def new_project(home: TrainingHome, network: str, folder: str) -> Path:
 
 
 def local_mounts(project: Path) -> dict[Path, str]:
-    return {
-        project: "/workspace/tao-experiments",
-        project / "specs": "/workspace/tao-experiments/detectnet_v2/specs",
-    }
+    return {project: "/workspace/tao-experiments", project / "specs": "/workspace/tao-experiments/detectnet_v2/specs"}
 
 
 def host_mounts(project: Path) -> dict[Path, str]:

@@ -78,11 +78,7 @@ CASES: dict[str, tuple[Callable[[Home], None], list[str], str]] = {
     "first hold": (unused, ["hold", "--reason", "test"], power_loss.COMMAND),
     "rename": (active, ["rename", "a", "x"], power_loss.COMMAND),
     "set": (active, ["set", "a", "NUM_GPUS=2"], power_loss.COMMAND),
-    "new with a project file": (
-        active,
-        ["new", "d", "--project-dir", "projects/a", "--project"],
-        power_loss.COMMAND,
-    ),
+    "new with a project file": (active, ["new", "d", "--project-dir", "projects/a", "--project"], power_loss.COMMAND),
     "trust": (with_project, ["trust", "projects/a", "--name", "d", "--yes"], power_loss.COMMAND),
     "purge": (active, ["history", "--purge", "--yes"], power_loss.COMMAND),
 }

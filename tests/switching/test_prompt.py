@@ -139,12 +139,7 @@ def test_the_prompt_of_a_shell_starts_no_process(used: Home, shell: str) -> None
 
     def prompt(folder: Path = used.root, **environ: str) -> tuple[str, bool]:
         done = subprocess.run(
-            words,
-            env={**used.environ, "PATH": path, **environ},
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=60,
+            words, env={**used.environ, "PATH": path, **environ}, cwd=folder, capture_output=True, text=True, timeout=60
         )
         assert done.stderr == ""
         calls = trace.read_text().splitlines()
