@@ -94,7 +94,8 @@ class Home:
         is_known = arguments[:1] in _started or not ALL
         _started.add(arguments[:1])
         if is_known and set(options) == {"cwd"}:
-            done = _forked(self.taoprof, arguments, environ, options["cwd"])
+            words = (self.taoprof, *arguments)
+            done = forked(lambda: main.run(list(arguments)), environ, options["cwd"], words)
         else:
             done = subprocess.run([self.taoprof, *arguments], env=environ, capture_output=True, timeout=60, **options)  # type: ignore[call-overload]
         done.stdout, done.stderr = (output.decode("utf-8", errors) for output in (done.stdout, done.stderr))
@@ -172,17 +173,17 @@ def run_in_fork(do: Callable[[], int], environ: dict[str, str], cwd: object, out
         os._exit(status)
 
 
-def _forked(
-    taoprof: str, arguments: tuple[str, ...], environ: dict[str, str], cwd: object
+def forked(
+    do: Callable[[], int], environ: dict[str, str], cwd: object, words: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[bytes]:
-    """Do what the command does, without the tenth of a second that Python and its imports take to start."""
+    """Do what the command ``words`` does, without the tenth of a second that Python and its imports take to start."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         pid = os.fork()
         if pid == 0:
-            run_in_fork(lambda: main.run(list(arguments)), environ, cwd, out.fileno(), err.fileno())
+            run_in_fork(do, environ, cwd, out.fileno(), err.fileno())
         _, ended = os.waitpid(pid, 0)
         outputs = []
         for file in (out, err):
             file.seek(0)
             outputs.append(file.read())
-    return subprocess.CompletedProcess([taoprof, *arguments], os.waitstatus_to_exitcode(ended), *outputs)
+    return subprocess.CompletedProcess(words, os.waitstatus_to_exitcode(ended), *outputs)

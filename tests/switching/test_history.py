@@ -8,16 +8,18 @@ import pwd
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from taoprofiles.cli import main
 from taoprofiles.errors import TaoprofError
 from taoprofiles.storage import atomic, files
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching import status, switch
-from tests.support.home import ALL, Home
+from tests.support.home import ALL, Home, forked
 
 FOREIGN = b'{"Mounts": [{"source": "/theirs", "destination": "/data"}]}'
 
@@ -29,14 +31,39 @@ def home(home: Home) -> Home:
     return home
 
 
-def killed(home: Home, patch: str, *words: str) -> None:
-    """Run a command that kills itself where ``patch`` says."""
-    script = (
-        "import os, signal\nfrom taoprofiles.cli import main\nfrom taoprofiles.storage import atomic, files\n"
-        f"def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)\n{patch}\nmain.run({list(words)!r})\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], env=home.environ, timeout=60, cwd="/")
-    assert done.returncode == -signal.SIGKILL
+def die(*_: object, **__: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed(home: Home, patch: Callable[[], None], *words: str) -> None:
+    """Run a command, in a process of its own, that kills itself where ``patch`` says."""
+
+    def patch_and_run() -> int:
+        patch()
+        return main.run(list(words))
+
+    assert forked(patch_and_run, home.environ, "/").returncode == -signal.SIGKILL
+
+
+def at_the_replacement() -> None:
+    really = atomic.replace
+    atomic.replace = lambda path, *a, **k: die() if path.endswith(".tao_mounts.json") else really(path, *a, **k)
+
+
+def at_the_exchange(*, before: bytes = b"", is_done: bool = False) -> None:
+    """Die where the two names are exchanged, or just after it; another program writes ``before``."""
+    really = atomic.exchange
+
+    def exchange(name: str, other: str) -> bool:
+        if not other.endswith("_mounts.json"):
+            return really(name, other)
+        if before:
+            Path(other).write_bytes(before)
+        if is_done:
+            really(name, other)
+        return bool(die())
+
+    atomic.exchange = exchange
 
 
 def objects(home: Home) -> list[bytes]:
@@ -52,7 +79,7 @@ def test_killed_in_a_rename(home: Home) -> None:
     """Its line stands in the history, and the file has the old name still."""
     home.run("use", "b", check=True)
     home.run("use", "a", check=True)
-    killed(home, "files.rename = die", "rename", "a", "x")
+    killed(home, lambda: setattr(files, "rename", die), "rename", "a", "x")
     assert current(home) == {"name": "a", "state": "active"}
     newest = home.json("history")["data"]["entries"][0]
     assert (newest["action"], newest["took_effect"]) == ("rename", False)
@@ -79,8 +106,7 @@ def test_previous_skips_what_is_gone_and_what_never_was(home: Home) -> None:
     home.run("use", "-", check=True)
     assert current(home)["name"] == "a"
     home.profile("d")
-    killed(home, "atomic.replace = lambda path, *a, really=atomic.replace, **k: "
-                 "die() if path.endswith('.tao_mounts.json') else really(path, *a, **k)", "use", "d")  # fmt: skip
+    killed(home, at_the_replacement, "use", "d")
     assert current(home)["name"] == "a"
     home.run("use", "-", check=True)
     assert current(home)["name"] == "c"
@@ -91,12 +117,8 @@ def test_previous_skips_what_is_gone_and_what_never_was(home: Home) -> None:
 def test_a_foreign_write_after_an_interrupted_switch(home: Home, moment: str, has_leftovers: bool) -> None:
     """What it replaced is what was there: the old mapping, or the new one where the file was replaced already."""
     home.run("use", "a", check=True)
-    patch = (
-        "really = atomic.exchange\ndef exchange(a, b):\n    if not b.endswith('_mounts.json'): return really(a, b)\n"
-    )
-    patch += "    really(a, b); die()\n" if moment == "after the rename" else "    die()\n"
-    killed(home, patch + "atomic.exchange = exchange", "use", "b")
     is_replaced = moment == "after the rename"
+    killed(home, lambda: at_the_exchange(is_done=is_replaced), "use", "b")
     if not has_leftovers:
         switch.recover(home.context)
     assert current(home)["name"] == ("b" if is_replaced else "a")
@@ -170,15 +192,7 @@ def test_undo_of_a_change_of_a_profile_after_an_external_change(overwritten: Hom
 
 def test_a_foreign_write_in_the_moment_of_a_switch_that_is_killed(home: Home) -> None:
     home.run("use", "a", check=True)
-    patch = (
-        "really = atomic.exchange\n"
-        "def exchange(name, other):\n"
-        f"    if other.endswith('.tao_mounts.json'): open(other, 'wb').write({FOREIGN!r})\n"
-        "    return really(name, other)\n"
-        "atomic.exchange = exchange\nsync = atomic.DirectoryLock.sync\n"
-        "atomic.DirectoryLock.sync = lambda turn: die() if turn._folder == os.environ['HOME'] else sync(turn)"
-    )
-    killed(home, patch, "use", "b")
+    killed(home, lambda: at_the_exchange(before=FOREIGN, is_done=True), "use", "b")
     assert FOREIGN not in objects(home)
     home.run("use", "c", check=True)
     assert FOREIGN in objects(home), "the only copy was in the temporary file"
@@ -257,7 +271,7 @@ def test_two_state_folders_for_one_mapping_file(home: Home, tmp_path: Path) -> N
     """Two shells with different XDG_STATE_HOME have two locks, and still tear nothing."""
     home.run("use", "a", check=True)
     environs = [home.environ, {**home.environ, "XDG_STATE_HOME": str(tmp_path / "other")}]
-    number = "150" if ALL else "40"
+    number = "150" if ALL else "20"
     switchers = [subprocess.Popen([sys.executable, "-c", SWITCHER, number], env=environ) for environ in environs]
     try:
         while any(switcher.poll() is None for switcher in switchers):
