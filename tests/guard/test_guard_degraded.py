@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from socket import socket
@@ -18,7 +17,7 @@ from taoprofiles.holds import manage
 from taoprofiles.storage.journal import History
 from tests.support.engine import until
 from tests.support.guard_process import FOREIGN, GuardProcess, is_sealed, replaced
-from tests.support.home import ALL, find_command, require
+from tests.support.home import ALL, find_command, forked, require
 from tests.support.sandbox import FakeEngine, Sandbox, answer, mounts_of
 
 pytestmark = pytest.mark.skipif(not ALL, reason="takes half a minute: TAOPROF_TEST_ALL=1, as in CI")
@@ -88,27 +87,18 @@ def ends_soon(guard: GuardProcess) -> None:
 def with_own_mounts(folder: Path, act: Callable[[Sandbox], None]) -> None:
     """Do it in a process of its own that may mount what it likes, on a home that is a small file system in memory."""
     require(os.geteuid() == 0, "only root may mount")
-    read_end, write_end = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        text = ""
-        try:
-            private = ctypes.CDLL(None, use_errno=True).unshare(0x20000)  # CLONE_NEWNS
-            assert private == 0, os.strerror(ctypes.get_errno())
-            mount("--make-rprivate", "/")
-            with Sandbox(folder) as sandbox:
-                mount("-t", "tmpfs", "-o", "size=400k", "none", sandbox.root)
-                act(sandbox.profiles_named("a", "b"))
-        except BaseException:
-            text = traceback.format_exc()
-        finally:
-            os.write(write_end, text.encode()[-60_000:])
-            os._exit(0)
-    os.close(write_end)
-    with open(read_end, "rb") as file:
-        failed = file.read().decode(errors="replace")
-    os.waitpid(pid, 0)
-    assert not failed, failed
+
+    def mount_and_act() -> int:
+        private = ctypes.CDLL(None, use_errno=True).unshare(0x20000)  # CLONE_NEWNS
+        assert private == 0, os.strerror(ctypes.get_errno())
+        mount("--make-rprivate", "/")
+        with Sandbox(folder) as sandbox:
+            mount("-t", "tmpfs", "-o", "size=400k", "none", sandbox.root)
+            act(sandbox.profiles_named("a", "b"))
+        return 0
+
+    done = forked(mount_and_act, dict(os.environ), folder)
+    assert done.returncode == 0, done.stderr.decode()
 
 
 def mount(*words: str | Path) -> None:
@@ -134,15 +124,8 @@ def test_without_watches_it_looks_often(sandbox: Sandbox, limit: str) -> None:
             overwrite_is_undone(sandbox, guard, b"foreign %d" % number) if number < 3 else None
         assert guard.log_text().count("inotify is not available") == 1
         until(lambda: open_files_and_threads(guard) <= first, "nothing piles up")
-        enter = [
-            find_command("nsenter"),
-            "--user",
-            "--target",
-            str(guard.process.pid),
-            "sh",
-            "-c",
-            f"echo 500 > {path}",
-        ]
+        target = ("--user", "--target", str(guard.process.pid))
+        enter = [find_command("nsenter"), *target, "sh", "-c", f"echo 500 > {path}"]
         subprocess.run(enter, check=True)
         guard.until_logged("inotify is available again")
         problem_is_gone(sandbox, guard, "without watches")

@@ -334,15 +334,11 @@ def test_a_launcher_stops_a_purge(used: Home) -> None:
             process.kill()
 
 
-def test_history_deleted(used: Home) -> None:
-    (used.state / "history.jsonl").unlink()
+@pytest.mark.parametrize("what", ["history.jsonl", "."])
+def test_history_or_state_folder_deleted(used: Home, what: str) -> None:
+    path = used.state / what
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
     assert used.json("current")["data"]["state"] == "unmanaged"
-    used.run("use", "c", check=True)
-    assert used.run("current").stdout == "c\n"
-
-
-def test_state_folder_deleted(used: Home) -> None:
-    shutil.rmtree(used.state)
     used.run("use", "c", check=True)
     assert used.run("current").stdout == "c\n"
 

@@ -53,20 +53,17 @@ class ApiServer:
         self._httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._httpd.daemon_threads = True
         self.kubeconfig = folder / "kubeconfig"
-        self.kubeconfig.write_text(
-            json.dumps(
-                {
-                    "apiVersion": "v1",
-                    "kind": "Config",
-                    "clusters": [{"name": "lab", "cluster": {"server": f"http://127.0.0.1:{self._httpd.server_port}"}}],
-                    "contexts": [
-                        {"name": "arn:lab/1", "context": {"cluster": "lab", "user": "ana", "namespace": "vision"}}
-                    ],
-                    "users": [{"name": "ana", "user": {}}],
-                    "current-context": "arn:lab/1",
-                }
-            )
-        )
+        address = f"http://127.0.0.1:{self._httpd.server_port}"
+        context = {"cluster": "lab", "user": "ana", "namespace": "vision"}
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "lab", "cluster": {"server": address}}],
+            "contexts": [{"name": "arn:lab/1", "context": context}],
+            "users": [{"name": "ana", "user": {}}],
+            "current-context": "arn:lab/1",
+        }
+        self.kubeconfig.write_text(json.dumps(config))
 
     def __enter__(self) -> ApiServer:
         threading.Thread(target=self._httpd.serve_forever, daemon=True).start()

@@ -132,17 +132,7 @@ def test_an_ssh_that_lets_nobody_in(home: Home, ssh: SshServer) -> None:
     done = call(home, "status", environ=environ)
     assert done.status == 0
     assert f"cannot query the container engine at {ssh.address}" in done.err
-    words = [
-        "docker",
-        "run",
-        "--gpus",
-        "all",
-        "-v",
-        "/a:/b",
-        "nvcr.io/nvidia/tao/tao-toolkit:7.1.0-pyt",
-        "dino",
-        "train",
-    ]
+    words = "docker run --gpus all -v /a:/b nvcr.io/nvidia/tao/tao-toolkit:7.1.0-pyt dino train".split()
     done = call(home, "--json", "check", "--", *words, environ=environ)
     (finding,) = [f for f in done.envelope["data"]["findings"] if f["id"] == "paths-unchecked"]
     assert finding["severity"] == "warning"
