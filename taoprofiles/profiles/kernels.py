@@ -254,14 +254,14 @@ def set_in_notebook(context: Context, path: str, profile: str) -> str | None:
     """
     wanted = {"display_name": display_name(profile), "language": "python", "name": kernel_name(profile)}
     with Lock(context.lock):
-        content, status = files.read(path, _NOTEBOOK_LIMIT) or b"", files.stat_or_none(path)
+        content, status = files.read(path, _NOTEBOOK_LIMIT) or b"", _stat(path)
         try:
             notebook = json.loads(content)
             metadata = notebook.setdefault("metadata", {})
             before, metadata["kernelspec"] = metadata.get("kernelspec"), wanted
         except (ValueError, TypeError, AttributeError, RecursionError):
             raise InvalidStateError(f"'{path}' is not a notebook: it has no metadata, or is not valid JSON") from None
-        if before == wanted or status is None:
+        if before == wanted:
             return None
         indent = re.match(rb"\s*\{\r?\n([ \t]+)", content)
         text = json.dumps(notebook, indent=indent[1].decode() if indent else 1, ensure_ascii=content.isascii()) + "\n"
@@ -482,9 +482,17 @@ def _write_file(context: Context, path: str, name: str, data: bytes) -> None:
     """Write a file of a kernel. Root's belongs to the owner of the folder, who could not replace it otherwise."""
     mode, owner = 0o600 if _is_in_home(context, path) else 0o644, (os.geteuid(), os.getegid())
     if os.geteuid() == 0:
-        status = os.stat(path)
+        status = _stat(path)
         owner = (status.st_uid, status.st_gid)
     atomic.replace(os.path.join(path, name), data, attributes=atomic.FileAttributes(mode, *owner), link=None)
+
+
+def _stat(path: str) -> os.stat_result:
+    """Return the status of a file or folder. Raises TaoprofError."""
+    try:
+        return os.stat(path)
+    except OSError as error:
+        raise files.to_taoprof_error(path, "read", error) from error
 
 
 def _is_in_home(context: Context, path: str) -> bool:
