@@ -286,8 +286,9 @@ def _value_of(pieces: list[Any]) -> Any:
     texts = [piece for piece in pieces if not isinstance(piece, str) or piece.strip()]
     if len(texts) == 1 and isinstance(texts[0], Json):
         return texts[0].value
-    unknown = next((piece for piece in pieces if not isinstance(piece, str)), None)
-    if unknown is not None:
+    unknowns = [piece for piece in pieces if not isinstance(piece, str)]
+    if unknowns:  # a JSON text is one only together with other pieces
+        unknown = next((piece for piece in unknowns if not isinstance(piece, Json)), unknowns[0])
         return Unknown(unknown.reason, unknown.location, source=unknown.source)
     return parse_json("".join(pieces))
 

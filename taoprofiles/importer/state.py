@@ -24,7 +24,7 @@ from taoprofiles.importer.values import (
 )
 from taoprofiles.masking import is_secret
 from taoprofiles.profiles.rendering import find_placeholder
-from taoprofiles.storage.paths import MAPPING_FILE
+from taoprofiles.storage.paths import MAPPING_FILE, expand_user
 from taoprofiles.system.filesystem import answers, real_path
 
 if TYPE_CHECKING:
@@ -339,6 +339,9 @@ def doubt(text: str) -> str:
     unexpanded, comment = _UNEXPANDED.search(literal), _COMMENT.search(literal)
     if comment and not is_placeholder(text):
         return "IPython keeps the comment in the value"
+    user = literal.partition("/")[0]
+    if user.startswith("~") and expand_user(user, "/") == user:
+        return f"there is no user '{user[1:]}'"
     return placeholder_reason(text) or (f"nothing expands {unexpanded[0]}" if unexpanded else "")
 
 

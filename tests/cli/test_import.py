@@ -266,6 +266,7 @@ json.dump(mapping, open(os.path.expanduser("~/.tao_mounts.json"), "w"))
         ("%env HOST_DATA_DIR=/srv/data # the data", "IPython keeps the comment in the value", "/srv/data"),
         ("%env HOST_DATA_DIR=/srv/data  #data", "IPython keeps the comment in the value", "/srv/data"),
         ("%env HOST_DATA_DIR=$HOME/tao", "nothing expands $HOME", "{home}/tao"),
+        ("%env HOST_DATA_DIR=~no-such-user/tao", "there is no user 'no-such-user'", "…"),
     ],
 )
 def test_a_value_that_is_not_a_path_is_asked_for(home: Home, cell: str, reason: str, value: str) -> None:
@@ -316,6 +317,7 @@ def test_no_folder_is_created_of_a_text_that_is_not_a_path(home: Home, source: s
         (["class K:\n    def go(self): open('.tao_mounts.json', 'w')\nK().go()"], "'class K'"),
         (["import os\nif os.path.exists('/x'):\n    open(os.path.expanduser('~/.tao_mounts.json'), 'w')"], "'if'"),
         (["open('/root/.tao_mounts.json', 'a').write('{}')"], "mode 'a' adds to what the file holds"),
+        (["import json\njson.dump({}, open('/root/.tao_mounts.json', 'a'))"], "mode 'a' adds to what the file holds"),
         (
             ["import os\nif os.environ.get('X'):\n    open('.tao_mounts.json', 'w').write('{}')"],
             "cell 1, line 3: names a",
