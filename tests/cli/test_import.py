@@ -363,6 +363,13 @@ def test_a_colleagues_profile_says_what_it_still_needs(home: Home) -> None:
     assert "still needed for profile 'p'" in done.stderr
     assert "'SCRATCH' is not set" in done.stderr
     assert "'NOPE' is not set" in done.stderr
+    done = home.run("show", "p")
+    assert (done.returncode, "  A  $NOPE\n" in done.stdout, "  $SCRATCH/x  →  /x  (missing)" in done.stdout) == (
+        0,
+        True,
+        True,
+    )
+    assert done.stderr == "taoprof: not set here: SCRATCH, NOPE. To set it: export SCRATCH=VALUE NOPE=VALUE\n"
     done = home.run("import", "p.toml", "--force", environ={"SCRATCH": str(home.root), "NOPE": "1"})
     assert "1 folder does not exist: ~/x. To create it: taoprof use p --mkdir" in done.stderr
 

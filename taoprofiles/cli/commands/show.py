@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -20,10 +21,11 @@ from taoprofiles.cli.status import (
     status_rows,
     status_warnings,
 )
-from taoprofiles.errors import InvalidStateError, NotFoundError, TaoprofError, UsageError
+from taoprofiles.errors import InvalidProfileError, InvalidStateError, NotFoundError, TaoprofError, UsageError
 from taoprofiles.holds.hold import OWN_KINDS, Hold
 from taoprofiles.mounts import mapping
-from taoprofiles.profiles.store import Store
+from taoprofiles.profiles.rendering import unset_variables
+from taoprofiles.profiles.store import Source, Store
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching import status
 from taoprofiles.switching.status import Status
@@ -187,7 +189,7 @@ def show_command(context: Context, args: argparse.Namespace) -> Result:
     if args.toml:
         return _show_toml(context, store, name, reveal=args.reveal)
     source = store.source(name)
-    summary = store.renderer(name, source).summary(reveal=args.reveal)
+    summary, unset = _summary(context, name, source, reveal=args.reveal)
     path = store.path(name)
     if args.svg is not None:
         return _write_svg(context, args.svg, name, summary)
@@ -196,7 +198,36 @@ def show_command(context: Context, args: argparse.Namespace) -> Result:
     base = [(source.base.name, source.base.text or b"")] if source.base else []
     summary["origins"] = model.origins(store.template(name, source), [(name, source.text), *base])
     lines = profile_lines(context, f"'{name}' ({context.short(path)})", summary)
-    return Result({"name": name, "path": path, **summary}, lines)
+    exports = " ".join(f"{variable}=VALUE" for variable in unset)
+    messages = [f"not set here: {', '.join(unset)}. To set it: export {exports}"] if unset else []
+    return Result({"name": name, "path": path, **summary}, lines, messages=messages)
+
+
+def _summary(context: Context, name: str, source: Source, *, reveal: bool) -> tuple[dict[str, Any], list[str]]:
+    """Return the summary of a profile, and the environment variables that it needs and that are not set.
+
+    In the place of their values is ``$NAME``. Raises InvalidProfileError if anything else is wrong.
+    """
+    unset: dict[str, str] = {}
+    context = copy.copy(context)
+    while True:
+        context.environ = context.environ | unset
+        try:
+            summary = Store(context).renderer(name, source).summary(reveal=reveal)
+        except InvalidProfileError as error:
+            missing = {variable: f"${variable}" for variable in unset_variables(error.problems)}
+            relative = {  # the source of a mount must be absolute
+                variable: f"/{text}"
+                for variable, text in unset.items()
+                if text[0] == "$" and any(f"'{text}" in problem for problem in error.problems)
+            }
+            if not (missing or relative):
+                raise
+            unset |= missing or relative
+        else:
+            for mount in summary["mounts"]:
+                mount["source"] = mount["source"].removeprefix("/" * mount["source"].startswith("/$"))
+            return summary, list(unset)
 
 
 def _write_svg(context: Context, file: str, name: str, summary: dict[str, Any]) -> Result:
