@@ -1,4 +1,4 @@
-"""Runs without the launcher: ``docker run``, and the runners of NVIDIA's source trees (``launcher.runners``)."""
+"""Runs without the launcher: ``docker run``, and the runners of NVIDIA's source trees (``launcher.argv.RUNNERS``)."""
 
 from __future__ import annotations
 
