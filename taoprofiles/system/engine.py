@@ -10,6 +10,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from taoprofiles.errors import reason_of
@@ -301,20 +302,30 @@ class Engine:
         return tls.wrap_socket(connection, server_hostname=host.strip("[]"))
 
     def _connect_through_docker(self, left: float) -> socket.socket:
+        import signal
         import socket
         import subprocess
+
+        class Tunnel(socket.socket):
+            def close(self) -> None:
+                is_open = self.fileno() >= 0
+                super().close()
+                with suppress(ProcessLookupError):
+                    if is_open:  # an ssh that hangs would stay
+                        os.killpg(process.pid, signal.SIGTERM)
 
         ours, theirs = socket.socketpair()
         with theirs:
             command = ["docker", "--host", self.address, "system", "dial-stdio"]
             end = theirs.fileno()
             environ = {**self._environ, "SSH_ASKPASS_REQUIRE": "never"}
-            # It ends when our end of the pair is closed. In a session of its own it asks no terminal for a password.
-            subprocess.Popen(  # noqa: S603
+            # In a session of its own it asks no terminal for a password.
+            process = subprocess.Popen(  # noqa: S603
                 command, stdin=end, stdout=end, stderr=subprocess.DEVNULL, env=environ, start_new_session=True
             )
-        ours.settimeout(left)
-        return ours
+        tunnel = Tunnel(fileno=ours.detach())
+        tunnel.settimeout(left)
+        return tunnel
 
 
 def _connect_unix(path: str, seconds: float) -> socket.socket:

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from taoprofiles.system import processes
 from taoprofiles.system.docker_run import parse
 from taoprofiles.system.engine import DEFAULT, Endpoint, Engine, EngineError, find_endpoint
 from tests.support.commands import call
+from tests.support.engine import until
 from tests.support.home import Home, find_command
 from tests.support.sandbox import FakeEngine
 
@@ -168,3 +170,14 @@ def test_the_engine_of_the_line_itself_counts() -> None:
     run = parse("docker --context lab run x".split())
     assert run is not None
     assert run.engine == {"DOCKER_HOST": "", "DOCKER_CONTEXT": "lab"}
+
+
+def test_nothing_stays_of_an_ssh_that_hangs(tmp_path: Path) -> None:
+    started, program = tmp_path / "started", tmp_path / "docker"
+    program.write_text(f"#!/bin/sh\nsleep 1000 &\necho $$ $! > {started}.new\nmv {started}.new {started}\nwait\n")
+    program.chmod(0o755)
+    environ = {"DOCKER_HOST": "ssh://ana@lab", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    with pytest.raises(EngineError, match="no response"):
+        Engine(environ, 2.0).containers()
+    for pid in map(int, started.read_text().split()):
+        until(lambda pid=pid: processes.start_time(pid) is None, f"{pid} has ended")
