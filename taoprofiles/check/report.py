@@ -22,7 +22,7 @@ from taoprofiles.mounts import mapping
 from taoprofiles.profiles.rendering import Renderer, unset_variables
 from taoprofiles.profiles.store import Store
 from taoprofiles.rules import container, direct, machine, mounts
-from taoprofiles.rules.command_paths import CommandContext, check_command, check_program, explain_task, find_results
+from taoprofiles.rules.command_paths import CommandContext, check_command, find_results
 from taoprofiles.rules.direct import DirectStart
 from taoprofiles.rules.finding import (
     ERROR,
@@ -36,7 +36,7 @@ from taoprofiles.rules.finding import (
     in_profile,
     warning,
 )
-from taoprofiles.rules.start import MountsFile, check_options, check_start, other_refusal
+from taoprofiles.rules.start import MountsFile, check_options, check_program, check_start, explain_task, other_refusal
 from taoprofiles.storage import files
 from taoprofiles.storage.files import MAPPING_LIMIT
 from taoprofiles.storage.paths import Context

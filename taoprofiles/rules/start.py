@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from taoprofiles.launcher.argv import GROUPS, HANDLERS
 from taoprofiles.launcher.host import ENTRY_KEYS, Host, Location
 from taoprofiles.launcher.prediction import Prediction, Refusal, SilentEffect
 from taoprofiles.launcher.simulation import Content, size_in_bytes
 from taoprofiles.launcher.versions import Behaviour
+from taoprofiles.masking import mask_command
 from taoprofiles.mounts.mapping import explain_json_error
 from taoprofiles.rules import container, mounts
-from taoprofiles.rules.finding import Finding, Lines, Locator, error, warning
+from taoprofiles.rules.command_paths import CommandContext
+from taoprofiles.rules.finding import ERROR, Finding, Lines, Locator, error, warning
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -214,3 +218,68 @@ def _change(change: SilentEffect) -> Iterator[Finding]:
         why = "the launcher knows only '--volume SOURCE:DESTINATION', from 6.0.0 on; this goes to the task"
         what = f"'{change.was}' mounts nothing"
         yield warning("volume-argument", "--volume", what, why, "add the mount to the profile")
+
+
+def explain_task(
+    refusal: Refusal, words: Sequence[str], tasks: Collection[tuple[str, ...]], context: CommandContext
+) -> Finding:
+    """Return the finding for a task that the launcher does not have; ``tasks`` are its (group, task), if known.
+
+    ``words`` is the command.
+    """
+    has_groups, names = context.behaviour.task_groups, sorted({name for _, name in tasks})
+    early, arguments = _split_early(list(words[1:]), names)
+    launcher = f"launcher {context.behaviour.version}"
+    if not arguments:
+        arguments, early = early, []
+    may_have_group = len(arguments) > 1 and arguments[0] not in names
+    given = difflib.get_close_matches(arguments[0], GROUPS, n=1) if may_have_group else []  # it may be misspelt
+    task, *rest = arguments[1:] if given else arguments
+    program = "tao" if has_groups else words[0]  # 'tlt' is the program of older launchers
+    if arguments[0] == "deploy" and not has_groups and context.behaviour.has_no_docker_mode:
+        program = "tao-deploy"  # the program of 4.0.x
+    renamed = [name for name in names if name.startswith(f"{task}_")]
+    similar = renamed or difflib.get_close_matches(task, names, n=3)
+    if task in names or not tasks:
+        similar = [task]
+    forms = []
+    for name in similar:
+        group = next((group for group, task in tasks if task == name), [*given, "model"][0])
+        corrected = [program, *([group] if has_groups else []), name, *rest, *early]
+        forms.append(context.to_shown_command(corrected))
+    hint = forms[0] if len(forms) == 1 else f"{'one of' if renamed else 'did you mean'}: {' | '.join(forms)}"
+    if not forms:
+        hint = f"{program} {'model ' if has_groups else ''}--help lists the tasks"
+    what = f"{launcher} has no command '{' '.join(arguments[:2] if has_groups else arguments[:1])[:80]}'"
+    if early:
+        what = f"{launcher} takes no options before the task: '{' '.join(mask_command(early))[:80]}'"
+    return Finding("launcher-refuses", "command", what, f"the launcher stops: {refusal.message}", hint, severity=ERROR)
+
+
+def _split_early(arguments: list[str], names: Collection[str]) -> tuple[list[str], list[str]]:
+    """Return the words in front of the group and the task, if these begin with an option, and the others.
+
+    ``names`` are the launcher's tasks; if they are not known, only options are in front.
+    """
+    early: list[str] = []
+    for starts in (GROUPS, ()):
+        at = 1 if arguments and arguments[0] in GROUPS and not starts else 0
+        if len(arguments) > at and arguments[at].startswith("-"):
+            while len(arguments) > at and arguments[at] not in names and arguments[at] not in starts:
+                is_certain = names or any(word in starts for word in arguments)
+                if not is_certain and not arguments[at].startswith("-"):
+                    break
+                early.append(arguments.pop(at))
+    return early, arguments
+
+
+def check_program(words: Sequence[str], context: CommandContext) -> Iterator[Finding]:
+    """Yield the finding for a launcher command whose program this version of the launcher does not have."""
+    programs = context.behaviour.programs
+    if words and words[0] not in programs:
+        what = f"launcher {context.behaviour.version} has no program '{words[0]}', only {' and '.join(programs)}"
+        named = words[1] if len(words) > 1 else ""
+        group = [] if named in (*GROUPS, *HANDLERS) else ["deploy" if words[0] == "tao-deploy" else "model"]
+        hint = context.to_shown_command(["tao", *(group if context.behaviour.task_groups else []), *words[1:]])
+        why = f"a shell says '{words[0]}: command not found'"
+        yield Finding("launcher-refuses", "command", what, why, hint, severity=ERROR)

@@ -9,7 +9,8 @@ import pytest
 
 from taoprofiles.launcher.host import Location
 from taoprofiles.launcher.prediction import Refusal
-from taoprofiles.rules.command_paths import CommandContext, check_command, explain_task
+from taoprofiles.rules.command_paths import CommandContext, check_command
+from taoprofiles.rules.start import explain_task
 from tests.support.commands import call, one_clear_error
 from tests.support.home import Home
 
