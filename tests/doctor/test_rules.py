@@ -80,42 +80,6 @@ def test_one_command_fixes_all_conflicts() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("pip", "hint"),
-    [
-        ("pip", "/home/ana/venv/bin/python -m pip install 'requests<2.32' 'urllib3<2'"),
-        ("uv", "uv pip install --python /home/ana/venv/bin/python 'requests<2.32' 'urllib3<2'"),
-        ("pipx", "pipx runpip venv install 'requests<2.32' 'urllib3<2'"),
-        (
-            "",
-            "python3 -m venv ~/tao-launcher && ~/tao-launcher/bin/pip install nvidia-tao==6.26.3 'requests<2.32' "
-            "'urllib3<2' && export PATH=\"$HOME/tao-launcher/bin:$PATH\"",
-        ),
-    ],
-)
-def test_packages_are_changed_by_what_put_them_there(pip: str, hint: str) -> None:
-    machine = changed(SOUND, **beside(requests="2.32.0"), launchers__found__0__pip=pip)
-    assert found(machine)["launcher-import"].hint == hint
-
-
-def test_a_real_launcher_behind_another_program_is_named() -> None:
-    first = TAO._replace(path="/usr/bin/tao", trouble="other-program", problem="it is not a Python script")
-    machine = changed(SOUND, launchers__found=(first, SECOND))
-    assert found(machine)["tao-not-launcher"].hint == 'export PATH=/usr/local/bin:"$PATH"'
-
-
-def test_a_launcher_off_the_path_is_named() -> None:
-    machine = changed(SOUND, launchers__found=(), launchers__elsewhere=("/home/ana/.local/bin/tao",))
-    assert found(machine)["tao-missing"].hint == 'export PATH=/home/ana/.local/bin:"$PATH"'
-
-
-def test_a_dead_environment_is_made_anew_with_the_launcher_that_it_had() -> None:
-    dead = tao(trouble="no-interpreter", python="/home/ana/my venv/bin/python3.8", left="nvidia-tao==5.5.1")
-    hint = found(changed(SOUND, **dead))["tao-broken-python"].hint
-    place = "'/home/ana/my venv'"
-    assert hint == f"python3 -m venv --clear {place} && {place}/bin/pip install nvidia-tao==5.5.1 setuptools"
-
-
 def test_the_python_of_the_system_is_never_cleared() -> None:
     dead = tao(trouble="no-interpreter", python="/usr/bin/python3.8", left="nvidia-tao==5.5.1")
     assert "--clear" not in found(changed(SOUND, **dead))["tao-broken-python"].hint
@@ -126,19 +90,6 @@ def test_an_engine_of_the_user_alone_is_put_where_tao_looks() -> None:
     result = found(machine)
     assert result["docker-down"].where == "unix:///var/run/docker.sock"
     assert result["docker-down"].hint == "sudo ln -s /run/user/1000/docker.sock /var/run/docker.sock"
-
-
-def test_an_engine_that_only_a_context_knows_is_made_known_to_tao() -> None:
-    machine = changed(
-        SOUND, **{f"docker__{one}__trouble": "absent" for one in ("first", "second")}, docker__context="colima",
-        docker__command__address="unix:///home/ana/.colima/docker.sock",
-    )  # fmt: skip
-    assert found(machine)["docker-down"].hint == "export DOCKER_HOST=unix:///home/ana/.colima/docker.sock"
-
-
-def test_a_member_of_the_group_only_needs_a_new_session() -> None:
-    machine = changed(SOUND, **engines(trouble="denied"), docker__in_group=True)
-    assert found(machine)["docker-denied"].hint == "newgrp docker"
 
 
 def test_two_clients_of_tao_on_two_engines() -> None:
@@ -152,18 +103,9 @@ def test_gpus_of_an_engine_elsewhere_are_not_looked_for_here() -> None:
     assert not found(machine).keys() & {"gpu-driver", "gpu-runtime"}
 
 
-def test_a_runtime_that_came_after_the_engine() -> None:
-    assert found(changed(SOUND, gpus__is_late=True))["gpu-runtime"].hint == "sudo systemctl restart docker"
-
-
 @pytest.mark.parametrize("path", ["", "mounts.json", "/x.json ", "\t/x.json", "$HOME/x.json", "/data/${USER}.json"])
 def test_paths_of_launcher_mounts_that_tao_does_not_find(path: str) -> None:
     assert "lm-bad-path" in found(changed(SOUND, **variables(LAUNCHER_MOUNTS=path)))
-
-
-def test_root_needs_no_sudo() -> None:
-    machine = changed(SOUND, home__uid=0, **engines(trouble="refused", id=""))
-    assert found(machine)["docker-down"].hint == "systemctl enable --now docker"
 
 
 def test_a_login_elsewhere_is_reported() -> None:
@@ -195,48 +137,62 @@ def test_only_what_sudo_left_to_root_is_made_the_users_own(owner: int, hint: str
     assert found(machine)["state-not-mine"].hint.startswith(hint)
 
 
+VENV = "'/home/ana/my venv'"
+NEW_VENV = (
+    "python3 -m venv ~/tao-launcher && ~/tao-launcher/bin/pip install nvidia-tao==6.26.3 'requests<2.32' 'urllib3<2' "
+    '&& export PATH="$HOME/tao-launcher/bin:$PATH"'
+)
+TOOLKIT = (
+    "sudo dnf install -y nvidia-container-toolkit && sudo nvidia-ctk runtime configure --runtime=docker && "
+    "sudo service docker restart"
+)
+DRIVERS = "see https://docs.nvidia.com/datacenter/tesla/driver-installation-guide"
+COLIMA = "unix:///home/ana/.colima/docker.sock"
+NO_ENGINE = {f"docker__{one}__trouble": "absent" for one in ("first", "second")}
 ABSENT = {**engines(trouble="absent", id=""), "docker__has_daemon": False}
 MISMATCH = "Failed to initialize NVML: Driver/library version mismatch"
+DEAD = tao(trouble="no-interpreter", python="/home/ana/my venv/bin/python3.8", left="nvidia-tao==5.5.1")
+BEHIND = (TAO._replace(path="/usr/bin/tao", trouble="other-program", problem="it is not a Python script"), SECOND)
+UNFIT = beside(requests="2.32.0")
+FIT = "install 'requests<2.32' 'urllib3<2'"
+NO_GPU = {"gpus__gpus": ()}
+DNF = {"docker__installer": "dnf install -y"}
+HINTS: list[tuple[dict, str, str]] = [
+    # what put the packages there changes them
+    ({**UNFIT, "launchers__found__0__pip": "pip"}, "launcher-import", f"/home/ana/venv/bin/python -m pip {FIT}"),
+    ({**UNFIT, "launchers__found__0__pip": "uv"}, "launcher-import",
+     "uv pip install --python /home/ana/venv/bin/python 'requests<2.32' 'urllib3<2'"),
+    ({**UNFIT, "launchers__found__0__pip": "pipx"}, "launcher-import", f"pipx runpip venv {FIT}"),
+    ({**UNFIT, "launchers__found__0__pip": ""}, "launcher-import", NEW_VENV),
+    # the launcher that is there
+    ({"launchers__found": BEHIND}, "tao-not-launcher", 'export PATH=/usr/local/bin:"$PATH"'),
+    ({"launchers__found": (), "launchers__elsewhere": ("/home/ana/.local/bin/tao",)}, "tao-missing",
+     'export PATH=/home/ana/.local/bin:"$PATH"'),
+    (DEAD, "tao-broken-python",
+     f"python3 -m venv --clear {VENV} && {VENV}/bin/pip install nvidia-tao==5.5.1 setuptools"),
+    # the engine
+    ({**NO_ENGINE, "docker__context": "colima", "docker__command__address": COLIMA}, "docker-down",
+     f"export DOCKER_HOST={COLIMA}"),
+    ({**engines(trouble="denied"), "docker__in_group": True}, "docker-denied", "newgrp docker"),
+    ({**engines(trouble="refused", id=""), "home__uid": 0}, "docker-down", "systemctl enable --now docker"),
+    ({**ABSENT, "docker__installer": "pacman -S --needed"}, "docker-down", "sudo pacman -S --needed docker"),
+    ({**ABSENT, "docker__installer": ""}, "docker-down", "see https://docs.docker.com/engine/install"),
+    # GPUs
+    ({"gpus__is_late": True}, "gpu-runtime", "sudo systemctl restart docker"),
+    ({**NO_GPU, "gpus__hook": "", "docker__has_systemd": False, **DNF}, "gpu-runtime", TOOLKIT),
+    ({**NO_GPU, "gpus__problem": MISMATCH}, "gpu-driver",
+     "sudo rmmod nvidia_uvm nvidia_drm nvidia_modeset nvidia; nvidia-smi"),
+    ({**NO_GPU, "gpus__problem": "couldn't communicate"}, "gpu-driver", "sudo modprobe nvidia; nvidia-smi"),
+    ({**NO_GPU, "gpus__tool": "", "docker__has_ubuntu_drivers": True}, "gpu-driver", "sudo ubuntu-drivers install"),
+    ({**NO_GPU, "gpus__tool": ""}, "gpu-driver", "sudo apt-get install -y nvidia-driver"),
+    ({**NO_GPU, "gpus__tool": "", **DNF}, "gpu-driver", DRIVERS),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("changes", "id", "hint"),
-    [
-        (
-            {"gpus__problem": MISMATCH},
-            "gpu-driver",
-            "sudo rmmod nvidia_uvm nvidia_drm nvidia_modeset nvidia; nvidia-smi",
-        ),
-        ({"gpus__problem": "couldn't communicate"}, "gpu-driver", "sudo modprobe nvidia; nvidia-smi"),
-        ({"gpus__tool": "", "docker__has_ubuntu_drivers": True}, "gpu-driver", "sudo ubuntu-drivers install"),
-        ({"gpus__tool": ""}, "gpu-driver", "sudo apt-get install -y nvidia-driver"),
-        (
-            {"gpus__tool": "", "docker__installer": "dnf install -y"},
-            "gpu-driver",
-            "see https://docs.nvidia.com/datacenter/tesla/driver-installation-guide",
-        ),
-        (
-            {"gpus__hook": "", "docker__installer": "dnf install -y", "docker__has_systemd": False},
-            "gpu-runtime",
-            "sudo dnf install -y nvidia-container-toolkit && sudo nvidia-ctk runtime configure --runtime=docker && "
-            "sudo service docker restart",
-        ),
-        (
-            {**ABSENT, "docker__installer": "pacman -S --needed"},
-            "docker-down",
-            "sudo pacman -S --needed docker",
-        ),
-        (
-            {**ABSENT, "docker__installer": ""},
-            "docker-down",
-            "see https://docs.docker.com/engine/install",
-        ),
-    ],
-)  # fmt: skip
-def test_a_hint_is_for_this_fault_and_this_distribution(changes: dict, id: str, hint: str) -> None:
-    finding = found(changed(SOUND, gpus__gpus=(), **changes))[id]
+@pytest.mark.parametrize(("changes", "id", "hint"), HINTS)
+def test_a_hint_is_for_this_fault_and_this_machine(changes: dict, id: str, hint: str) -> None:
+    finding = found(changed(SOUND, **changes))[id]
     assert finding.hint == hint
-    assert "reboot" not in finding.hint
     assert "reboot" in finding.why or changes.get("gpus__problem") != MISMATCH
 
 
