@@ -6,8 +6,6 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,9 +25,9 @@ WAITERS = 24 if ALL else 12
 
 
 @pytest.fixture
-def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
-    with Sandbox(tmp_path) as sandbox:
-        yield sandbox.profiles_named("a", "b", "c")
+def sandbox(sandbox: Sandbox) -> Sandbox:
+    sandbox.profile("c")
+    return sandbox
 
 
 def tickets(sandbox: Sandbox) -> list[str]:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from taoprofiles.launcher.argv import VOLUME
 from taoprofiles.launcher.quoting import quote_argv, taken_volumes
 from taoprofiles.launcher.versions import behaviour_of
+from tests.support.home import ALL
 from tests.support.launchers import Launcher, Launchers
 
 pytestmark = pytest.mark.launchers
@@ -50,7 +51,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100 if ALL else 25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(words=WORDS, mode=st.sampled_from(MODES))
 def test_no_word_acts_on_the_host(
     launchers: list[Launcher], root: Path, words: list[str], mode: dict[str, str]
