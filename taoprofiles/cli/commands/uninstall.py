@@ -191,13 +191,16 @@ def _start_files(context: Context, messages: list[str]) -> list[_Part]:
         content, problem = files.try_read(path, _START_LIMIT)
         if problem not in ("", "absent"):
             messages.append(f"warning: what is in {context.short(path)} was not removed: {problem}")
-        lines = content.splitlines()
+        lines, others = content.splitlines(), list[int]()
         for number, line in enumerate(lines, 1):
             if _is_init(lines, number - 1):
                 what = f"line {number}: {line.decode(errors='replace').strip()}"
                 parts.append(_Part("completion", path, what, partial(_remove_init, path)))
             elif b"taoprof" in line.lower() and not line.lstrip().startswith(b"#"):  # not shown: it may have a key
-                messages.append(f"{context.short(path)}, line {number}, also names taoprof, and stays")
+                others.append(number)
+        if others:
+            numbers = ", ".join(map(str, others))
+            messages.append(f"{context.short(path)} names taoprof in other lines too, which stay: {numbers}")
     return parts
 
 
