@@ -57,6 +57,7 @@ class Extension:
         self._file: object = None
         self._overridden: dict[str, str | None] = {}
         self._containers: set[str] = set()
+        self._has_launched = False  # the last !command of the cell is a launcher
         self._shown_panel: Panel | None = None
         self._running_cells = 0  # one may run another
         self._change = threading.Lock()  # of a button of the panel, which has a thread of its own: no cell starts then
@@ -188,7 +189,9 @@ class Extension:
     def _var_expand(self, text: str, depth: int = 0, *args: Any, **options: Any) -> str:
         """Expand Python variables as IPython does, which it does with every ``!command`` just before its start."""
         expanded: str = type(self._shell).var_expand(self._shell, text, depth + 1, *args, **options)
-        self._require_free_results(_launcher_commands(expanded))
+        self._has_launched = self._require_free_results(_launcher_commands(expanded))
+        if self._has_launched:
+            self._shell.user_ns.pop("_exit_code", None)  # IPython sets it when the command has ended
         return expanded
 
     def _run_cell_magic(self, name: str, line: str, cell: str) -> Any:
@@ -208,20 +211,24 @@ class Extension:
         ]
         self._require_free_results(simple_commands(words))
 
-    def _require_free_results(self, commands: Iterable[list[str]]) -> None:
-        """Refuse a training that would write to the results folder of another one; the cell fails."""
+    def _require_free_results(self, commands: Iterable[list[str]]) -> bool:
+        """Refuse a training that would write to the results folder of another one; the cell fails.
+
+        Return whether one of the commands starts a container by the launcher, in a notebook with a profile.
+        """
         session = sessions.current()
         if session is None:
-            return
-        launches = [parse_launcher_argv(unwrapped(words)) for words in commands]
+            return False
+        launches = [launch for words in commands if (launch := parse_launcher_argv(unwrapped(words))) is not None]
         try:
-            for launch in filter(None, launches):
+            for launch in launches:
                 session.require_free_results(launch.words)
         except HeldError as error:
             error.hint += f", or allow it with '%taoprof use {session.name} --force'"
             raise MagicError("taoprof: " + as_cell("\n".join(error_lines(error)))) from None
         except TaoprofError as error:  # what cannot be looked at prevents no training
             show(Output(f"warning: {error.message}"))  # type: ignore[no-untyped-call]
+        return bool(launches)
 
     # What cells do to the mapping file and the variables
 
@@ -239,6 +246,7 @@ class Extension:
         session = sessions.current()
         self._overridden = session.overridden() if session is not None else {}
         self._containers = session.containers() if session is not None else set()
+        self._has_launched = False
 
     def _after_cell(self, result: Any = None) -> None:
         self._running_cells = max(0, self._running_cells - 1)  # the cell that loaded the extension was not counted
@@ -280,6 +288,9 @@ class Extension:
         """Report the containers that have ended. The cell fails if it started one that failed: "Run All" stops."""
         ended = session.take_ended()
         failed = [line for id, succeeded, line in ended if not succeeded and id not in self._containers]
+        status = self._shell.user_ns.get("_exit_code", 0) if self._has_launched else 0
+        if status and not failed:
+            failed = [f"the launcher ended with exit status {status}"]
         lines = session.take_messages() + [line for id, _, line in ended if id in self._containers]
         if lines:
             show(Output(*lines))  # type: ignore[no-untyped-call]

@@ -358,6 +358,19 @@ def test_a_cell_fails_with_its_container(
     notebook.program.end()
 
 
+def test_a_cell_fails_with_a_launcher_that_starts_no_container(notebook: Notebook) -> None:
+    launcher = notebook.sandbox.root / "bin/tao"
+    launcher.parent.mkdir()
+    launcher.write_text("#!/bin/sh\n[ $3 = train ]\n")
+    launcher.chmod(0o755)
+    assert notebook.run(f"!false\n!{launcher} model unet train")[0]
+    success, output = notebook.run(f"!{launcher} model unet evaluate")
+    assert (success, "task failed: the launcher ended with exit status 1\n" in output) == (False, True), output
+    for cell in ("None", f"lines = !{launcher} model unet evaluate", "!false"):
+        assert notebook.run(cell)[0], "IPython itself ignores the exit status of other commands"
+    notebook.program.end()
+
+
 def test_a_task_that_ends_during_a_later_cell_is_reported_there(notebook: Notebook) -> None:
     notebook.begin(WAIT)
     container = notebook.start_container(1, TRAIN)
