@@ -265,7 +265,8 @@ def test_a_launchers_success_counts_only_if_its_task_was_seen(sandbox: Sandbox) 
     tao = sandbox.new_tao()
     tao.end()
     words = ("run", "b", "--", "tao", "model", "unet", "train")
-    assert sandbox.run(*words, environ={**tao.environ, "TAO_DOCKER_DISABLE": "1"}).returncode == 0
+    done = sandbox.run(*words, environ={**tao.environ, "TAO_DOCKER_DISABLE": "1"})
+    assert (done.returncode, "TAO_DOCKER_DISABLE hides the exit status" in done.stderr) == (0, True)
 
 
 def test_without_a_terminal_the_launcher_gets_one(sandbox: Sandbox, tmp_path: Path) -> None:
