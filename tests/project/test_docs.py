@@ -30,7 +30,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 BLOCK = re.compile(r"^```console\n(.*?)^```$|^<!-- (before|typed): (.*?) -->$", re.M | re.S)
 LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)|(?:src|srcset)=\"([^\"]+)\"")
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
-PROBLEMS = re.compile(r"^taoprof: \d problems?: taoprof check .*\n", re.M)
+PROBLEMS = re.compile(r"^taoprof: \d (?:problems?|profiles have problems \(.*\)): taoprof check .*\n", re.M)
 TYPED = Path(__file__).with_name("typed.py")
 MARK = "=taoprof-docs="
 
