@@ -435,7 +435,7 @@ def check_runner(context: Context, runner: RunnerCommand, profile: str) -> Itera
     """Check what is special about a runner; ``profile`` is "" without one."""
     run = f"taoprof run {profile or 'NAME'} --shared -- {shlex.join(mask_command(runner.words))}"
     what = f"{runner.name} exits with 0, also if the task or Docker fails"
-    yield warning("runner-exit-status", runner.name, what, "a script goes on after a failed training", run)
+    yield warning("runner-exit-status", runner.name, what, "a script continues after a failed training", run)
     if profile:
         what = f"{runner.name} takes only the mounts of the mapping file, not its variables, user and options"
         yield warning("runner-ignores-options", runner.name, what, "this passes them on by its options", run)
