@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple
 
+from taoprofiles import current_cache
 from taoprofiles.check import fix
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, UsageError
 from taoprofiles.launcher import argv, home_probe, installed, versions
@@ -17,7 +18,7 @@ from taoprofiles.launcher.host import Host, find_mounts_file, resolve, runs_in_c
 from taoprofiles.launcher.prediction import MOST_REFUSALS, Call, Prediction, Refusal, StartLog
 from taoprofiles.launcher.simulation import Content, get_volumes, predict, read_mounts_file, size_in_bytes
 from taoprofiles.launcher.versions import Behaviour
-from taoprofiles.masking import is_secret, mask_text
+from taoprofiles.masking import is_copied, is_secret, mask_text
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.rendering import Renderer, unset_variables
 from taoprofiles.profiles.store import Store
@@ -58,6 +59,7 @@ class CheckTarget(NamedTuple):
     - ``secret_environment``: the names of the container's variables that hold secrets
     - ``renderer``: the profile's, which also knows what the mapping cannot say: the image, GPUs, read-only mounts
     - ``findings``: the problems found while reading
+    - ``secret_values``: of a mounts file, the secrets of the profile that it was made from, of which it may have copies
     """
 
     name: str | None
@@ -69,6 +71,7 @@ class CheckTarget(NamedTuple):
     secret_variables: frozenset[str] = frozenset()
     secret_environment: frozenset[str] = frozenset()
     renderer: Renderer | None = None
+    secret_values: tuple[str, ...] = ()
 
     @classmethod
     def from_profile(cls, context: Context, name: str) -> CheckTarget:
@@ -98,11 +101,13 @@ class CheckTarget(NamedTuple):
         """Return the target for the file that a launcher would read now; for an active profile's, the profile."""
         launcher_mounts = context.environ.get("LAUNCHER_MOUNTS")
         overwritten: list[Finding] = []
+        store, names = Store(context), [current_cache.own_profile(context)]
         if launcher_mounts is None:
             status = get_status(context)
             if status.state == "active" and status.name is not None:
                 return cls.from_profile(context, status.name)
             overwritten = _overwritten(context, status)
+            names = [status.name or status.last]
         path = find_mounts_file({**context.environ, "HOME": context.home}, context.folder, behaviour)
         name = context.short(path) or "LAUNCHER_MOUNTS"
         try:
@@ -114,7 +119,8 @@ class CheckTarget(NamedTuple):
             meant = home_probe.guess_mounts_file(launcher_mounts or "", context.environ)
             missing = machine.check_launcher_mounts(launcher_mounts, "a file that does not exist", meant)
             return cls(None, path, None, file, {}, tuple(missing) or (_no_file(context),))
-        return cls(None, path, content, file, {}, tuple(overwritten))
+        secrets, values = frozenset(store.secret_env(*names)), tuple(store.secret_values(names[0]))
+        return cls(None, path, content, file, {}, tuple(overwritten), frozenset(), secrets, None, values)
 
 
 def _file(name: str, text: str) -> MountsFile:
@@ -251,9 +257,10 @@ def check(
         if dropped_in_ci:
             findings.append(machine.in_ci(context.environ["CI_PROJECT_DIR"], ", ".join(dropped_in_ci)))
         if prediction.content is not None and target.content is not None:
-            pairs = ((str(entry["variable"]), str(entry["value"])) for _, entry in prediction.content.variables)
-            secrets |= {name for name, value in pairs if is_secret(name, value)}
-            findings += _check_mode(target, secrets) if target.name is None else []
+            pairs = [(str(entry["variable"]), str(entry["value"])) for _, entry in prediction.content.variables]
+            copies = [value for value in target.secret_values if is_copied("SECRET", value)]
+            secrets |= {name for name, value in pairs if is_secret(name, value) or any(map(value.__contains__, copies))}
+            findings += _check_mode(target, secrets & {name for name, _ in pairs}) if target.name is None else []
             problems = _check_content(context, target, prediction.content, command_context, command)
             findings += islice(problems, MOST_FINDINGS)
     findings = fix.add_commands(context, findings, target.name, target.path, is_profile_given=is_profile_given)

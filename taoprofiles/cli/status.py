@@ -98,7 +98,7 @@ def status_rows(context: Context, report: StatusReport) -> list[tuple[str, str]]
     now, similar = report.now, report.similar
     path = context.short(context.mapping_file)
     if os.path.islink(context.mapping_file):
-        path += f" → {context.short(os.path.realpath(context.mapping_file))}"
+        path += f" → {context.short(files.real_path(context.mapping_file))}"
     rows = [("mapping file", path), ("state", _explain_state(context, now, similar))]
     if own := current_cache.own_profile(context):
         here = f"'{own}', with a mounts file of its own (hold {context.environ['TAOPROF_RUN']})"

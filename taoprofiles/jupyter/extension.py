@@ -281,7 +281,7 @@ class Extension:
         context = self.context
         if not isinstance(error, PermissionError) or not os.path.lexists(context.seal):
             return
-        if os.path.realpath(str(error.filename)) == os.path.realpath(context.mapping_file):
+        if files.real_path(str(error.filename)) == files.real_path(context.mapping_file):
             show(display.sealed_output(context))  # type: ignore[no-untyped-call]
 
     def _report_tasks(self, session: Session, result: Any) -> None:

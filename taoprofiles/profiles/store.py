@@ -199,6 +199,13 @@ class Store:
                 continue
         return secrets
 
+    def secret_values(self, name: str | None) -> list[str]:
+        """Return the secret values of a profile, [] if there is none or it cannot be rendered any more."""
+        try:
+            return [value for _, value in self.renderer(name).secret_values()] if name is not None else []
+        except TaoprofError:
+            return []
+
     def write(self, name: str, text: bytes, *, expected: bytes | None) -> None:
         """Write a profile's file, with mode 0600 if it is new, and its template. Needs the lock and a valid ``text``.
 

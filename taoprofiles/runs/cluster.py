@@ -138,14 +138,6 @@ def cancel(context: Context, hold: Hold) -> None:
     _record(context, hold, client.cancel(_name(hold)), log)
 
 
-def secret_values(context: Context, name: str) -> list[str]:
-    """Return the secret values of a profile, [] if it was removed or cannot be rendered any more."""
-    try:
-        return [value for _, value in Store(context).renderer(name).secret_values()]
-    except TaoprofError:
-        return []
-
-
 def _record(context: Context, hold: Hold, job: Job | None, log: bytes | None = None) -> None:
     """Bring a hold and its record up to date. Errors of the disk are ignored: the next command does it again.
 
@@ -184,7 +176,7 @@ def keep_log(context: Context, hold: Hold, content: bytes | None = None) -> None
     if isinstance(client, Kubernetes) and not has_log:
         best_effort.write(log.path, client.log(_name(hold)) if content is None else content)
     with suppress(TaoprofError):  # it may not have been started
-        log.mask(secret_values(context, hold.profile or ""))
+        log.mask(Store(context).secret_values(hold.profile))
 
 
 def _may_appear(hold: Hold) -> bool:

@@ -19,6 +19,7 @@ from taoprofiles.holds.manage import active_holds
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.holds.waiting import RETRY_INTERVAL, wait_for_exit
 from taoprofiles.launcher.argv import parse_launcher_argv
+from taoprofiles.profiles.store import Store
 from taoprofiles.runs import cluster
 from taoprofiles.storage import files
 from taoprofiles.storage.locks import Lock
@@ -280,7 +281,7 @@ CHECK_INTERVAL = 1.0
 
 def open_log(context: Context, run: Hold) -> LogReader:
     """Open the log of a run. Raises NotFoundError if it has none, ClusterError."""
-    secrets = cluster.secret_values(context, run.profile or "")
+    secrets = Store(context).secret_values(run.profile)
     if run.cluster == "kubernetes":
         if ended_run(context, run) is None:
             return cluster.PodLog(context, run, secrets)

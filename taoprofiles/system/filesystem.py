@@ -88,9 +88,9 @@ def no_answer(path: str) -> str:
 
 
 def real_paths(paths: Iterable[str]) -> Iterator[str]:
-    """Yield ``os.path.realpath`` of each path; of one whose file server does not answer, the path without ``..``."""
+    """Yield ``files.real_path`` of each path; of one whose file server does not answer, the path without ``..``."""
     paths = list(paths)
-    real = answers(os.path.realpath, paths)
+    real = answers(files.real_path, paths)
     return (real.get(path) or os.path.normpath(path) for path in paths)
 
 
@@ -112,7 +112,7 @@ class PathInfo:
     __slots__ = ("gid", "mode", "path", "problem", "real", "uid")
 
     def __init__(self, path: str) -> None:
-        self.path, self.real = path, os.path.realpath(path)
+        self.path, self.real = path, files.real_path(path)
         self.problem, self.uid, self.gid, self.mode = "", -1, -1, 0
         try:
             status = os.stat(path)
@@ -162,7 +162,7 @@ def file_systems() -> list[tuple[str, str]]:
 
 def file_system(path: str, table: list[tuple[str, str]]) -> str:
     """Return the type of the file system of a path, "" if it is not known."""
-    real, depth, file_system_type = os.path.realpath(path), 0, ""
+    real, depth, file_system_type = files.real_path(path), 0, ""
     for point, kind in table:  # of two on one point the later one covers the other
         if len(point) >= depth and is_inside(real, point):
             depth, file_system_type = len(point), kind

@@ -162,10 +162,10 @@ def test_no_command_shows_it_unless_asked(home: Home, name: str) -> None:
         written["OTHER"] = f"with {secret}"
     else:
         home.profile("a", text.replace(secret, "another"))
-        check_hidden(home, "status; diff a; use a --dry-run; show b; env b", secret, NGC_KEY=secret)
+        check_hidden(home, "status; check; diff a; use a --dry-run; show b; env b", secret, NGC_KEY=secret)
     envs = [{"variable": variable, "value": value} for variable, value in written.items()]
     home.mapping_file.write_text(json.dumps({"Mounts": [], "Envs": envs}))
-    check_hidden(home, "status; diff a; use a --dry-run", secret, NGC_KEY=secret)
+    check_hidden(home, "status; check; diff a; use a --dry-run", secret, NGC_KEY=secret)
 
 
 def test_what_is_hidden_is_named_and_what_holds_none_is_shown(home: Home) -> None:

@@ -74,6 +74,24 @@ def test_link_stays_and_its_target_is_replaced(home: Home, tmp_path: Path, kind:
     assert (target.read_bytes() if target.exists() else None) == (FOREIGN if exists else None)
 
 
+def test_a_link_that_becomes_a_file_while_it_is_followed(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no longer a link when its target is read, as in a storm of programs that replace it."""
+    home.mapping_file.symlink_to("mounts.json")
+    readlink, is_replaced = os.readlink, False
+
+    def replaced(path: str) -> str:
+        nonlocal is_replaced
+        if path == str(home.mapping_file) and not is_replaced:
+            is_replaced = True
+            home.mapping_file.unlink()
+            home.mapping_file.write_bytes(FOREIGN)
+        return readlink(path)
+
+    monkeypatch.setattr(os, "readlink", replaced)
+    done = home.run("status")
+    assert (done.returncode, done.stderr) == (0, "") and home.mapping_file.read_bytes() == FOREIGN
+
+
 def test_link_into_a_folder_that_is_not_there(home: Home) -> None:
     home.mapping_file.symlink_to("gone/mounts.json")
     done = home.run("use", "a")
