@@ -1,9 +1,9 @@
 """The fast path of ``taoprof current``, which shell prompts run: it answers from a cache and imports only ``os``.
 
-The cache holds the answer, and the bytes of the profile, of the one that it extends and of the mapping file that it was
-worked out from. While they hold these very bytes, and no switch has been recorded since, it is still right.
+The cache holds the answer, and the bytes of the profile, of the one that it extends and of the mapping file, from which
+it was computed. While they have the same bytes, and no switch has been recorded since, it is still right.
 ``History.record`` deletes it with every entry about the mapping file; changes of other profiles do not touch it.
-Without a cache that is still right, ``current`` works out the answer and writes one, unless the profile uses an
+Without a cache that is still right, ``current`` computes the answer and writes one, unless the profile uses an
 environment variable. The cache is not JSON, whose import would take as long as the whole answer: its fields are
 separated by SEPARATOR, and ``cli/prompt_scripts`` read it without starting a process, so it also holds the profile's
 project file.

@@ -412,7 +412,7 @@ def _plain(text: str) -> str:
 
 
 def _wrapped(text: str, room: float) -> list[str]:
-    """Return a text in lines that fit, broken behind a '/' or a blank where there is one."""
+    """Return a text in lines that fit, broken after a '/' or a blank where there is one."""
     columns = int(room / ADVANCE)
     text = _plain(text)
     if text_width(text) > LINE_LIMIT * columns - 12:

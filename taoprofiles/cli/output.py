@@ -51,7 +51,7 @@ class Declined(Exception):  # noqa: N818 - an answer of the user, not an error
 
 @contextmanager
 def after_change(change: str, *, again: str = "") -> Iterator[None]:
-    """Let an error behind a change that was made say so; ``again`` is what to do then, if not the same command."""
+    """Say in an error that follows a change that the change was made; ``again`` replaces a hint to repeat it."""
     try:
         yield
     except TaoprofError as error:

@@ -106,7 +106,7 @@ def unsupported(plan: Plan) -> Iterator[str]:
 
 
 def image_reference(image: str) -> str:
-    """Return an image as pyxis takes it: a squashfs file by its path, or a reference with '#' behind the registry."""
+    """Return an image as pyxis takes it: a squashfs file by its path, or a reference with '#' after the registry."""
     if image.endswith(".sqsh") or image.startswith(("/", "./", "~")):
         path = os.path.expanduser(image)
         return path if "/" in path else f"./{path}"  # without a slash, pyxis would look for it in a registry

@@ -139,7 +139,7 @@ class LogReader:
         return self._masked(rest)
 
     def _skip_to(self, position: int) -> None:
-        """Go on at ``position``, or behind the part that was dropped since, at the beginning of a line."""
+        """Go on at ``position``, or after the part that was dropped since, at the beginning of a line."""
         size = os.fstat(self._fd).st_size
         if size < self._position:  # all of it was dropped
             self._position, self._incomplete, position = 0, b"", 0

@@ -28,11 +28,11 @@ FORMAT = 1
 _LIMIT = 1 << 20
 
 _senders: list[subprocess.Popen[bytes]] = []
-"""Those that this process has started, until they are seen to have ended: a guard leaves no zombies."""
+"""Senders that this process has started and not yet reaped; without it a guard would leave zombies."""
 
 
 class Notification:
-    """What is wanted at the end of a run, or still to be done for one that has ended.
+    """The targets and the hook for the end of a run, and what senders have done of it.
 
     - ``targets``: "desktop" or URLs of Apprise; ``on_end``: a command line of /bin/sh, "" for none
     - ``run``: the run with its outcome, None while it is active
@@ -50,21 +50,21 @@ class Notification:
 
 
 def register(context: Context, hold_id: str, targets: list[str], on_end: str) -> None:
-    """Store what is wanted at the end of work that is about to start. Needs the lock. Raises TaoprofError."""
+    """Store the targets and the hook of a run that is about to start. Needs the lock. Raises TaoprofError."""
     if targets or on_end:
         files.make_folder(context.notifications)  # at the end the disk may be full
-        atomic.replace(_wanted(context, hold_id), Notification(targets, on_end).to_bytes())
+        atomic.replace(_registered_path(context, hold_id), Notification(targets, on_end).to_bytes())
     else:
-        best_effort.unlink_quietly(_wanted(context, hold_id))  # of a run that was queued with other targets
+        best_effort.unlink_quietly(_registered_path(context, hold_id))  # of a run that was queued with other targets
 
 
 def publish(context: Context, run: Hold) -> int | None:
-    """Let the notification of a run that has ended be sent: only its sender is missing. Needs the lock.
+    """Move the notification of a run that has ended to where senders look for it. Needs the lock.
 
-    Return the descriptor with the lock on it for ``start_sender``; None if nothing is wanted, or can be done. Raises
-    nothing: the end must be recorded.
+    Return the descriptor with the lock on it for ``start_sender``; None if the run has no notification, or it cannot
+    be moved. Raises nothing: the end must be recorded.
     """
-    path = _wanted(context, run.id)
+    path = _registered_path(context, run.id)
     wanted = _parse(files.try_read(path, _LIMIT)[0])
     if wanted is None:
         return None
@@ -75,31 +75,31 @@ def publish(context: Context, run: Hold) -> int | None:
     fd = LivenessLock(path).try_inherit()
     if fd is not None:
         with suppress(TaoprofError):
-            files.rename(path, _path(context, run.id))
+            files.rename(path, _published_path(context, run.id))
             return fd
         os.close(fd)
     return None
 
 
 def recover(context: Context, run_id: str, has_ended: Callable[[], bool]) -> bool:
-    """Publish what ``publish`` could not; return whether that is done, or nothing is wanted. Needs the lock.
+    """Publish what ``publish`` could not; return False if it has to be tried again. Needs the lock.
 
-    Work that has not ended never began: it is without a record, as this is called for no other.
+    Only for a run without a record. If ``has_ended`` returns False, such a run was never started, and nothing is sent.
     """
-    path = _wanted(context, run_id)
+    path = _registered_path(context, run_id)
     content, problem = files.try_read(path, _LIMIT)
     if problem not in ("", "absent"):
         return False
     wanted = _parse(content)
     if wanted is None or (wanted.run is None and not has_ended()):
         return True
-    return best_effort.rename(path, _path(context, run_id))
+    return best_effort.rename(path, _published_path(context, run_id))
 
 
 def withdraw(context: Context, hold_id: str, fd: int | None) -> None:
     """Undo ``publish``: the end of the run could not be recorded."""
     if fd is not None:
-        best_effort.rename(_path(context, hold_id), _wanted(context, hold_id))
+        best_effort.rename(_published_path(context, hold_id), _registered_path(context, hold_id))
         os.close(fd)
 
 
@@ -142,14 +142,14 @@ def start_missing_senders(context: Context) -> None:
         return
     for name in names:
         run_id, _, ending = name.partition(".")
-        fd = LivenessLock(_path(context, run_id)).try_inherit() if ending == "json" else None
+        fd = LivenessLock(_published_path(context, run_id)).try_inherit() if ending == "json" else None
         if fd is not None:
             start_sender(context, run_id, fd)
 
 
 def read(context: Context, run_id: str, fd: int) -> Notification | None:
-    """Return what the sender that has this descriptor is to do, None if it has been done or cannot be read."""
-    path = _path(context, run_id)
+    """Return the notification of the sender that has this descriptor; None if it has been sent or cannot be read."""
+    path = _published_path(context, run_id)
     try:
         if not os.path.samestat(os.fstat(fd), os.stat(path)):
             return None
@@ -163,19 +163,19 @@ def read(context: Context, run_id: str, fd: int) -> Notification | None:
 
 def note(context: Context, run_id: str, text: str) -> None:
     """Note what a sender has done or is about to do, for the next one."""
-    best_effort.append(_path(context, run_id), json.dumps(text).encode() + b"\n")
+    best_effort.append(_published_path(context, run_id), json.dumps(text).encode() + b"\n")
 
 
 def delete(context: Context, run_id: str) -> None:
     """Delete a notification for which all has been done."""
-    best_effort.unlink_quietly(_path(context, run_id))
+    best_effort.unlink_quietly(_published_path(context, run_id))
 
 
-def _wanted(context: Context, hold_id: str) -> str:
+def _registered_path(context: Context, hold_id: str) -> str:
     return os.path.join(context.holds, f"{hold_id}.notify")
 
 
-def _path(context: Context, run_id: str) -> str:
+def _published_path(context: Context, run_id: str) -> str:
     return os.path.join(context.notifications, f"{run_id}.json")
 
 

@@ -136,7 +136,7 @@ class HoldRecords:
         if hold.kind == "run":
             job_records.end(self._context, hold)
         if sender_fd is None:
-            self._delete_if_told(hold.id)
+            self._delete_if_published(hold.id)
             return None
         self._delete_files(hold.id)
         return notifications.start_sender(self._context, hold.id, sender_fd, attended=attended)
@@ -169,7 +169,7 @@ class HoldRecords:
         for ending in (".mounts.json", ".notify", ".json", ".claim"):
             best_effort.unlink_quietly(self._path(hold_id, ending))
 
-    def _delete_if_told(self, hold_id: str) -> None:
+    def _delete_if_published(self, hold_id: str) -> None:
         """Delete the files beside a record, unless the notification of its end could not be published just now."""
         ends = self.ended_runs(hold_id, limit=_RECENT_LIMIT)
         if notifications.recover(self._context, hold_id, lambda: any(run.id == hold_id for run in ends)):
@@ -182,7 +182,7 @@ class HoldRecords:
             if not hold_id or f"{hold_id}.json" in names:
                 continue
             if not LivenessLock(self._path(hold_id, ".claim")).is_held():
-                self._delete_if_told(hold_id)
+                self._delete_if_published(hold_id)
 
     def is_locked(self, hold: Hold) -> bool:
         """Check whether a process on this host still has the descriptor that ``create`` returned. Needs no lock."""

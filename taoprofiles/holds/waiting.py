@@ -61,7 +61,7 @@ class Request(NamedTuple):
 
 
 EVERYTHING = Request(None, [], mapping=True, results=["/"], gpus="all")
-"""What a command is taken to need whose ticket cannot be read."""
+"""What a command needs whose ticket cannot be read, to be safe."""
 
 
 class WaitingCommand(NamedTuple):

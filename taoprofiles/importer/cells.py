@@ -44,7 +44,7 @@ class Cell(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """A cell ready to be understood: the tree, or a cell magic and its body."""
+    """A parsed cell: its syntax tree, or its cell magic and the body of that."""
 
     tree: ast.Module
     cell_magic: str | None = None

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 COMPOSE_FILES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
 _COMPOSE_LIMIT = 1 << 20
 _NOT_READ = ("extends", "configs", "secrets", "volumes_from")
-"""Keys of a Compose service that are only named."""
+"""Keys of a Compose service that are reported, and not imported."""
 
 _NESTING = 20
 """Command substitutions inside of each other that are read."""
@@ -48,7 +48,7 @@ _SUBSTITUTIONS = (
 _PLACEHOLDER = re.compile(r"(?<=\s)<[A-Za-z][\w-]*>(?=[:/\s])")
 """``<path>`` as in instructions; a shell would take it for two redirections."""
 _COMMENT = re.compile(r"^(\s*(?:export |readonly )?[A-Za-z_]\w*=\S*)[ \t]+#.*", re.M)
-"""A comment behind an assignment."""
+"""An assignment with a comment after it."""
 _ARRAY = re.compile(r"^\s*(?:declare -a |local )?(\w+)(\+?)=\(([^()]*)\)", re.M)
 _REFERENCE = re.compile(r"\$\{(\w+)(?::?-((?:[^{}]|\$\{[^{}]*\})*))?\}|\$(\w+)|(\{[^{}]+\})")
 _ASSIGNS = re.compile(r"^\s*(?:(?:export|readonly|local|declare) )?([A-Za-z_]\w*)=", re.M)
@@ -129,10 +129,11 @@ def _substituted(script: str) -> str:
 
 def start(ev: Evaluator, command: object) -> None:
     """Record the container of a command that Python code starts: a text for a shell, or a list of words."""
-    words = command if isinstance(command, list) else []
     if isinstance(command, str):
         scan(ev, command)
-    _Words(ev, has_python=False).record([word if isinstance(word, (str, Unknown)) else str(word) for word in words])
+    elif isinstance(command, list):
+        words = [word if isinstance(word, (str, Unknown)) else str(word) for word in command]
+        _Words(ev, has_python=False).record(words)
 
 
 def read_compose(ev: Evaluator, text: str, folder: str) -> None:
@@ -290,7 +291,7 @@ class _Builder:
             "network": run.network, "privileged": run.is_privileged,
         }  # fmt: skip
         task = " ".join(itertools.takewhile(lambda word: not word.startswith("-") and "=" not in word, run.command[:2]))
-        gpus = {"all": None}.get(run.gpus, run.gpus) if isinstance(run.gpus, str) else run.gpus
+        gpus = None if run.gpus == "all" else run.gpus
         if isinstance(gpus, list):
             gpus = ",".join(gpus) + ("," if len(gpus) == 1 else "")
         return Container(
@@ -392,7 +393,7 @@ def _compose_words(service: Mapping[str, Any]) -> list[str]:
         words += ["--ulimit", f"{name}={limit.get('soft') if isinstance(limit, dict) else limit}"]
     words += [word for port in _list(service.get("ports")) for word in ("--publish", str(port))]
     words += ["--privileged"] if service.get("privileged") is True else []
-    words += ["--env-file"] * bool(service.get("env_file")) + [""] * bool(service.get("env_file"))
+    words += ["--env-file", ""] if service.get("env_file") else []
     gpus = _compose_gpus(service)
     words += ["--gpus", gpus] if gpus else []
     command = service.get("command")

@@ -165,7 +165,7 @@ class Extension:
         return Output(*parser.parse("check", words)(self.context).lines)
 
     def _complete(self, _: object, event: Any) -> list[str]:
-        """Return the words that Tab offers behind ``%taoprof``."""
+        """Return the words that Tab offers after ``%taoprof``."""
         before = event.text_until_cursor.rpartition(" ")[0].split()
         if len(before) < 2:
             return list(COMMANDS)

@@ -91,7 +91,7 @@ def unwrapped(argv: Sequence[str]) -> list[str]:
 
 
 def script_of(argv: Sequence[str]) -> str | None:
-    """Return the script of ``bash -lc SCRIPT``, also behind ``timeout 1h`` and the like; None for any other command."""
+    """Return the script of ``bash -lc SCRIPT``, also after ``timeout 1h`` and the like; None for any other command."""
     is_wrapped = bool(argv) and os.path.basename(argv[0]) in WRAPPERS
     starts = range(len(argv) if is_wrapped else min(len(argv), 1))
     start = next((number for number in starts if os.path.basename(argv[number]) in SHELLS), len(argv))
@@ -235,7 +235,7 @@ _FLAGS = ("--no-tty", "--run_as_user", "--run_as_service", "-h", "--help")
 class RunnerCommand(NamedTuple):
     """A command of a runner.
 
-    ``prefix`` are the words before its options, ``options`` the options as (name, value), and ``task`` the words behind
+    ``prefix`` are the words before its options, ``options`` the options as (name, value), and ``task`` the words after
     ``--``, which run in the container.
     """
 

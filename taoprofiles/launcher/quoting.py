@@ -146,7 +146,7 @@ def split_like_bash(
 
 
 _PIECE = re.compile(r'"(?P<quoted>(?:[^"\\]|\\.)*+)"|\\(?P<escaped>[^\0])|(?P<plain>[^"\\ \t]++)', re.S)
-"""A part of a word: in double quotes, one character behind a backslash, or neither."""
+"""A part of a word: in double quotes, one character after a backslash, or neither."""
 _UNKNOWN = re.compile(r"[`;&|<>()\n\0]|\[[^][]*+\[[:.=]")
 """What makes bash run something, redirect, or end the command, and ``[[:alpha:]]``, which Python has not."""
 _PART = re.compile(

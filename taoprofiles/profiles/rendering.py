@@ -126,7 +126,7 @@ class Expander:
     def variable(self, name: str, chain: tuple[str, ...] = ()) -> str:
         """Return the value of a variable. Raises ExpressionError, which shows the chain of a circular reference.
 
-        ``chain`` are the variables whose values are being worked out.
+        ``chain`` are the variables whose values are being computed.
         """
         if name not in self._values:
             if name in chain:

@@ -41,7 +41,7 @@ _SHM = "/dev/shm"  # noqa: S108 - the shared memory of this host, which is only 
 UNCHECKED = ("paths-unchecked", "spec-unchecked")
 """Findings that name what could not be looked at."""
 WITHOUT_WORK = ("cd", "export", "set", "for", "done", "fi", "}")
-"""Words of a script behind which is no task."""
+"""Words of a script after which there is no task."""
 _NO_COMMAND_SINCE = (6, 0, 0)
 """From this release on an image that is started without a command runs the old microservice."""
 
@@ -361,7 +361,7 @@ def _check_image(start: DirectStart) -> Iterator[Finding]:
     variables = {entry["variable"]: entry["value"] for _, entry in start.variables}
     if start.line and not start.words and release >= _NO_COMMAND_SINCE and variables.get("RUN_CLI") != "1":
         what, why = "the image is started without a command", "it then runs a service of NVIDIA's, and no task or shell"
-        yield error("image-without-command", "command", what, why, "add the task, or bash, behind the image")
+        yield error("image-without-command", "command", what, why, "add the task, or bash, after the image")
     for name, *rest in tasks(start.words)[0]:
         action = rest[0] if rest else ""
         wanted, why = _needed_image(name, action, kind, release)

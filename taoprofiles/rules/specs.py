@@ -143,7 +143,7 @@ def _toml_values(text: str) -> tuple[list[SpecValue], SyntaxFault | None]:
 
 
 def _find_next(text: str, forms: tuple[str, ...], at: int) -> int:
-    """Return the first position of one of the ``forms`` behind ``at``, or ``at`` if there is none nearby."""
+    """Return the first position of one of the ``forms`` after ``at``, or ``at`` if there is none nearby."""
     positions = (text.find(form, at + 1, at + _NEAR) for form in forms)
     return min((position for position in positions if position >= 0), default=at)
 
@@ -244,7 +244,7 @@ _USUAL_FOLDERS = frozenset(
 
 
 def misspelt_action(words: Sequence[str]) -> str:
-    """Return the action that the first of ``words`` is but for one letter, "" if it is an action or not so similar."""
+    """Return the action from which the first of ``words`` differs by one letter; "" if there is none, or it is one."""
 
     def with_one_letter_less(word: str) -> set[str]:
         return {word, *(word[:at] + word[at + 1 :] for at in range(len(word)))}

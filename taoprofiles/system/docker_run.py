@@ -101,7 +101,7 @@ class DockerRun(NamedTuple):
 
 
 def parse(words: Sequence[str]) -> DockerRun | None:
-    """Parse ``docker run …``, also behind ``sudo`` and with options of ``docker`` itself; None for anything else."""
+    """Parse ``docker run …``, also after ``sudo`` and with options of ``docker`` itself; None for anything else."""
     start = _options_start(words)
     if start is None:
         return None

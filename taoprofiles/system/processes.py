@@ -14,7 +14,7 @@ WRAPPERS = frozenset(
     "chrt command doas env exec ionice nice nohup numactl setsid srun stdbuf strace sudo systemd-run taskset time "
     "timeout unbuffer".split()
 )
-"""Programs that start the command behind their own options, with its words unchanged."""
+"""Programs that start the command that follows their own options, with its words unchanged."""
 
 
 class Process(NamedTuple):

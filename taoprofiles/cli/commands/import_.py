@@ -77,7 +77,7 @@ def import_command(context: Context, args: argparse.Namespace) -> Result:
 
 
 def _next_step(args: argparse.Namespace, name: str) -> str:
-    """Return what to do after an error behind the change: 'import' would refuse the name now."""
+    """Return what to do after an error that follows the change: 'import' would refuse the name now."""
     return f"run 'taoprof {'kernel install' if args.kernel else 'show'} {name}'"
 
 

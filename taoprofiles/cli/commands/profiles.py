@@ -236,7 +236,7 @@ def _renderer(context: Context, profile: Profile, name: str) -> Renderer:
 
 
 def _require_folders(context: Context, profile: Profile, name: str, args: argparse.Namespace) -> None:
-    """Raise UsageError if a mount is outside of the project and of what was allowed: each folder is named by hand."""
+    """Raise UsageError if a mount is outside of the project and of the folders that the user has allowed by name."""
     renderer = _renderer(context, profile, name)
     outside = renderer.outside_project()
     try:
@@ -257,7 +257,7 @@ def _require_folders(context: Context, profile: Profile, name: str, args: argpar
 
 
 def _content(context: Context, profile: Profile, name: str, old: Profile | None) -> list[str]:
-    """Return what a project file sets, as it will be used; behind a first time also what has changed."""
+    """Return what a project file sets, as it will be used; if it was trusted before, also what has changed."""
     title = f"'{name}' ({context.short(profile.project.file) if profile.project else ''})"
     try:
         lines = profile_lines(context, title, _renderer(context, profile, name).summary())
