@@ -142,6 +142,8 @@ def follow(context: Context, was: str | None, now: str | None) -> Iterator[list[
     kill. The list gets messages. Raises TaoprofError as ``_find`` does, before the block.
     """
     messages, unreadable = finish(context), dict[str, str]()
+    if was is not None and Store(context).text_or_none(was) is None:
+        now = was  # the block refuses: a kernel of a missing profile is not the other profile's, and stays
     found = [] if was in (None, now) else _find(known_folders(context), was, unreadable)
     kernels = [*((path, spec) for path, _, spec in found), *((path, {}) for path in unreadable)]
     if kernels or os.path.lexists(context.kernels):
@@ -395,22 +397,27 @@ def _read(path: str) -> tuple[str | None, dict[str, Any]]:
     return (name if isinstance(name, str) else None), spec
 
 
-def _words(spec: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """Return the words of a kernelspec's command before and after '--'; a person may have added options."""
+def _words(spec: dict[str, Any]) -> tuple[list[str], list[str], list[str]]:
+    """Return the words of a kernelspec's command: up to taoprof, from 'run' to '--', and after that.
+
+    A person may have put another program before it, and added options.
+    """
     argv = spec.get("argv")
     words = [str(word) for word in argv] if isinstance(argv, list) else []
-    at = words.index("--") if "--" in words else len(words)
-    return words[:at], words[at + 1 :]
+    pairs = enumerate(itertools.pairwise(words), 1)
+    start = next((at for at, (word, after) in pairs if os.path.basename(word) == "taoprof" and after == "run"), 1)
+    end = words.index("--", start) if "--" in words[start:] else len(words)
+    return words[:start], words[start:end], words[end + 1 :]
 
 
 def _renamed(spec: dict[str, Any], profile: str, renamed: str) -> dict[str, Any]:
     """Return the kernelspec of a renamed profile: what a person has changed in it stays."""
-    options, command = _words(spec)
-    options = [renamed if word == profile else word for word in options[2:]]
+    before, options, command = _words(spec)
+    options = [renamed if word == profile else word for word in options[1:]]
     shown = spec.get("display_name")
     return {
         **spec,
-        "argv": [taoprof(), "run", *options, "--", *command],
+        "argv": [*before[:-1], taoprof(), "run", *options, "--", *command],
         "display_name": display_name(renamed) if shown == display_name(profile) else shown,
         "metadata": {**spec["metadata"], "taoprof": {"profile": renamed}},
     }
@@ -501,10 +508,10 @@ def _is_in_home(context: Context, path: str) -> bool:
 
 
 def _describe(context: Context, path: str, profile: str, spec: dict[str, Any]) -> dict[str, Any]:
-    options, command = _words(spec)
+    before, _, command = _words(spec)
     python = next(iter(command), "")
     problem = "" if os.path.exists(python) else "no such Python"
-    if options and not os.path.exists(options[0]):
+    if before and not os.path.exists(before[-1]):
         problem = "no such taoprof"
     if not (is_name(profile) and os.path.lexists(Store(context).path(profile))):
         problem = "no such profile"

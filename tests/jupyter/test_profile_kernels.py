@@ -388,6 +388,37 @@ def test_what_a_person_has_added_to_a_kernelspec_stays(home: Home) -> None:
     home.run("kernel", "remove", "alpha", check=True)
 
 
+def test_a_program_that_a_person_has_put_before_taoprof_stays(home: Home) -> None:
+    for wrapper in ("/usr/bin/nice -n 10", "/usr/bin/env --", "/opt/conda/bin/conda run -n alpha"):
+        before = wrapper.split()
+        spec = json.loads(spec_of(home).read_text())
+        at = spec["argv"].index(home.taoprof)
+        spec["argv"] = [*before, *spec["argv"][at:]]
+        spec_of(home).write_text(json.dumps(spec))
+        kernel = home.json("kernel", "list")["data"]["kernels"][0]
+        assert (kernel["python"], kernel["problem"]) == (sys.executable, "")
+        home.run("rename", "alpha", "beta", check=True)
+        spec["argv"][len(before) + 2] = "beta"
+        assert json.loads(spec_of(home, "taoprof-beta").read_text())["argv"] == spec["argv"]
+        home.run("undo", check=True)
+
+
+def test_a_refused_rename_or_removal_changes_no_kernel(home: Home) -> None:
+    """Not even if the kernel's profile is missing: its file may come back."""
+    home.profile("beta")
+    file = home.profiles / "alpha.toml"
+    away = file.rename(home.root / "alpha.toml")
+    for words in (["rename", "alpha", "beta"], ["remove", "alpha"]):
+        assert home.run(*words).returncode == 4
+        kernels = home.json("kernel", "list")["data"]["kernels"]
+        assert [(kernel["profile"], kernel["problem"]) for kernel in kernels] == [("alpha", "no such profile")]
+    away.rename(file)
+    home.run("remove", "alpha", check=True)
+    assert home.run("remove", "alpha").returncode == 4
+    home.run("undo", check=True)
+    assert spec_of(home).exists(), "the second removal was refused, and forgets nothing"
+
+
 def test_kernels_are_found_where_jupyter_finds_them_and_once(home: Home, tmp_path: Path) -> None:
     share = tmp_path / "opt/share/jupyter"
     install(home, "alpha", "--prefix", str(tmp_path / "opt"))
