@@ -124,8 +124,8 @@ def test_the_tutorial(training_home: TrainingHome, screenshots: Path) -> None:
 def picture(browser: Browser, notebook: Notebook, folder: Path, name: str, cell: int) -> None:
     """Take one cell in both themes, with the names that the documentation has for a home and for holds."""
     held = [hold["id"] for hold in browser.lab.home.holds()]
-    browser.page.evaluate(STEADY, [str(browser.lab.home.root), held])
     for theme in ("light", "dark"):
         browser.theme(theme)
+        browser.page.evaluate(STEADY, [str(browser.lab.home.root), held])  # each time: a panel has drawn itself again
         made = notebook.screenshot(folder / f"{name}-{theme}.png", cell=cell)
         assert made.stat().st_size < 120_000, f"{made} is too large for a page"
