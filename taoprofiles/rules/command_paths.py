@@ -403,6 +403,9 @@ class _CommandChecker:
                 elif resolution.kind == "host":
                     self._correct(argument, resolution.container)
                     yield argument, resolution
+                elif not is_results and resolution.kind in ("unmapped", "host-only"):
+                    explanation = explain(self.resolver, resolution)
+                    self._add("unmapped-path", argument, *explanation, severity=WARNING)
 
     def _check_path(self, argument: PathArgument, resolution: Resolution, action: str) -> None:
         path = resolution.path

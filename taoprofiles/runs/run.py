@@ -242,7 +242,9 @@ class Run:
             self._is_log_complete = output.is_complete
         except FileNotFoundError:
             message, hint = f"command not found: '{command[0]}'", "install Docker's command line, such as docker.io"
-            if self.argv is None:
+            if self.is_runner:
+                hint = "it is a function of a source tree: source scripts/envsetup.sh there"
+            elif self.argv is None:
                 message, hint = explain_not_found(command, self.environ.get("PATH"), self.hold.profile or "NAME")
             raise CommandError(message, COMMAND_NOT_FOUND, hint) from None
         except UsageError as error:

@@ -171,8 +171,12 @@ def _options_start(words: Sequence[str]) -> int | None:
 
 
 def _engine(words: Sequence[str]) -> dict[str, str]:
-    """Return the variables that say the same as options of ``docker`` itself about its engine."""
-    for option, value in itertools.pairwise(words):
+    """Return the variables that say the same as options of ``docker`` itself about its engine.
+
+    Options before ``docker``, such as those of ``taskset -c 0`` and ``sudo -H``, are those of another program.
+    """
+    start = next(number for number, word in enumerate(words) if os.path.basename(word) in ENGINES)
+    for option, value in itertools.pairwise(words[start:]):
         if option in ("-H", "--host"):
             return {"DOCKER_HOST": value}
         if option in ("-c", "--context"):

@@ -262,6 +262,8 @@ def test_arguments_are_judged_with_what_is_on_this_host(project: Path, monkeypat
     (project / "specs/train.yaml").write_text("")
     (project / "results/a.pth").symlink_to("b.pth")
     (project / "xa").touch()
+    (project / "mine").mkdir()
+    (project / "mine/train.yaml").touch()
     monkeypatch.chdir(project)
 
     def ids(*words: str) -> list[str]:
@@ -269,6 +271,7 @@ def test_arguments_are_judged_with_what_is_on_this_host(project: Path, monkeypat
 
     assert ids("-e", "/specs/train.yaml") == []
     assert ids("-e", "specs/train.yaml") == ["host-path tao model dino train -e /specs/train.yaml"]
+    assert ids("-e", "mine/train.yaml")[0].startswith("unmapped-path mount that folder")
     assert ids("-e", "$SPECS_DIR/trian.yaml") == ["missing-file did you mean 'train.yaml'?"]
     assert ids("-m", "/results/a.pth") == ["missing-file did you mean 'a.pth'?"]
     assert ids("x*")[0].endswith("""train '"x*"'""")

@@ -82,6 +82,7 @@ def test_run_gives_it_what_the_profile_says(home: Home, runner: list[str]) -> No
 
 def test_the_function_of_a_shell_is_found(home: Home, runner: list[str]) -> None:
     """scripts/envsetup.sh exports it; there is no program of that name."""
+    assert "source scripts/envsetup.sh" in home.run("run", "p", "--", "tao_pt", "--", "dino", "train").stderr
     function = f'() {{ {shlex.join(runner)} "$@"\n}}'
     home.run("run", "p", "--", "tao_pt", "--", "dino", "train", environ={"BASH_FUNC_tao_pt%%": function})
     assert arguments(home)[-3:] == ["tao:dev", "dino", "train"]

@@ -170,6 +170,10 @@ def test_the_engine_of_the_line_itself_counts() -> None:
     run = parse("docker --context lab run x".split())
     assert run is not None
     assert run.engine == {"DOCKER_HOST": "", "DOCKER_CONTEXT": "lab"}
+    for words in ("taskset -c 0-3 docker run x", "sudo -H docker run x", "ionice -c 3 nice docker run x"):
+        run = parse(words.split())
+        assert run is not None
+        assert run.engine == {}
 
 
 def test_nothing_stays_of_an_ssh_that_hangs(tmp_path: Path) -> None:
