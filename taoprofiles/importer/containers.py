@@ -27,6 +27,10 @@ COMPOSE_FILES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-c
 _COMPOSE_LIMIT = 1 << 20
 _NOT_READ = ("extends", "configs", "secrets", "volumes_from")
 """Keys of a Compose service that are reported, and not imported."""
+_RUN_OPTIONS = frozenset(
+    "-v --volume -e --env --env-from-file -u --user -p --publish -w --workdir --entrypoint --name -l --label".split()
+)
+"""Options with a value of ``docker compose run``, which change its container; they are only named."""
 
 _NESTING = 20
 """Command substitutions inside of each other that are read."""
@@ -168,6 +172,19 @@ def _require_bounded(document: object) -> None:
         left += items or []
 
 
+def _find_run_options(words: Sequence[str]) -> list[str]:
+    """Return the names of the options before the service of a ``docker compose run``; those behind are the task's."""
+    rest = iter(words[words.index("run") + 1 :] if "run" in words else ())
+    options: dict[str, None] = {}
+    for word in itertools.takewhile(lambda word: word.startswith("-"), rest):
+        name = word.partition("=")[0] if word.startswith("--") else word[:2]
+        if name in _RUN_OPTIONS:
+            options[name] = None
+            if name == word:
+                next(rest, None)
+    return [name for name in options if name not in ("--name", "-l", "--label")]
+
+
 class _Words:
     """Expands the words of a shell with what is known, and keeps which variables they are made of."""
 
@@ -200,6 +217,8 @@ class _Words:
         named = [words[number + 1] for number, word in enumerate(words[:-1]) if word in ("-f", "--file")]
         if not isinstance(self._folder, str) or not {"up", "run", "create"} & set(words):
             return
+        if options := _find_run_options(words):
+            self._ev.state.note(f"not imported of 'compose run': {', '.join(options)}")
         paths = [os.path.join(self._folder, str(self._expand(name))) for name in named]
         paths = paths or [os.path.join(self._folder, name) for name in COMPOSE_FILES]
         for path in paths if named else [path for path in paths if os.path.isfile(path)][:1]:

@@ -247,8 +247,13 @@ class RunnerCommand(NamedTuple):
     @property
     def words(self) -> list[str]:
         """The command from the runner's name on."""
-        given = [word for name, value in self.options for word in (name, *([value] if name not in _FLAGS else []))]
+        given = [word for name, value in self.options for word in (name, *([value] if _takes_value(name) else []))]
         return [self.name, *given, *(["--", *self.task] if self.task else [])]
+
+    @property
+    def lacks_separator(self) -> bool:
+        """Check whether words that are no options stand before ``--``: the runner refuses them."""
+        return any(not name.startswith("-") for name, _ in self.options)
 
     def values(self, option: str) -> list[str]:
         """Return the values of an option, in their order."""
@@ -262,6 +267,10 @@ class RunnerCommand(NamedTuple):
         """Return the source and the destination of the checkout's mount, for a start in ``folder``."""
         variable, destination = RUNNERS[self.name]
         return environ.get(variable) or folder, destination
+
+
+def _takes_value(option: str) -> bool:
+    return option.startswith("-") and option not in _FLAGS
 
 
 def parse_runner(argv: Sequence[str]) -> RunnerCommand | None:
@@ -278,5 +287,5 @@ def parse_runner(argv: Sequence[str]) -> RunnerCommand | None:
     words = iter(rest[:end])
     for word in words:
         option, equals, value = word.partition("=")
-        options.append((option, value if equals else "" if option in _FLAGS else next(words, "")))
+        options.append((option, value if equals else next(words, "") if _takes_value(option) else ""))
     return RunnerCommand(name, list(argv[: position + 1]), options, rest[end + 1 :])

@@ -431,11 +431,28 @@ def _read_mounts(host: Host, path: str) -> list[dict[str, str]]:
         return []
 
 
+def _check_runner_variables(runner: RunnerCommand) -> Iterator[Finding]:
+    for text in runner.values("--env"):
+        name, equals, value = text.partition("=")
+        if not equals:
+            what = f"{runner.name} leaves out '{name}', since it has no '='"
+            yield warning("key-ignored", "--env", what, "", f"--env '{name}=${name}'")
+        elif is_secret(name, value) and not value.strip("\"'").startswith("$"):
+            what = f"{runner.name} prints the value of {name}, and it is in the command line"
+            yield warning(
+                "env-secret-plain", "--env", what, "", f"export {name} in the shell, and: --env '{name}=${name}'"
+            )
+
+
 def check_runner(context: Context, runner: RunnerCommand, profile: str) -> Iterator[Finding]:
     """Check what is special about a runner; ``profile`` is "" without one."""
     run = f"taoprof run {profile or 'NAME'} --shared -- {shlex.join(mask_command(runner.words))}"
     what = f"{runner.name} exits with 0, also if the task or Docker fails"
     yield warning("runner-exit-status", runner.name, what, "a script continues after a failed training", run)
+    if runner.lacks_separator:
+        what = "the command of the container does not follow '--'"
+        why = f"{runner.name} takes its words for options, and refuses them"
+        yield error("runner-separator", runner.name, what, why, f"{runner.name} OPTIONS -- COMMAND")
     if profile:
         what = f"{runner.name} takes only the mounts of the mapping file, not its variables, user and options"
         yield warning("runner-ignores-options", runner.name, what, "this passes them on by its options", run)
@@ -449,16 +466,7 @@ def check_runner(context: Context, runner: RunnerCommand, profile: str) -> Itera
     if runner.last("--gpus") == "none":
         what, why = f"{runner.name} makes '--gpus device=none' of it", "Docker stops: could not select device driver"
         yield error("gpus-missing", "--gpus", what, why, "leave it out: all GPUs are the default")
-    for text in runner.values("--env"):
-        name, equals, value = text.partition("=")
-        if not equals:
-            what = f"{runner.name} leaves out '{name}', since it has no '='"
-            yield warning("key-ignored", "--env", what, "", f"--env '{name}=${name}'")
-        elif is_secret(name, value) and not value.strip("\"'").startswith("$"):
-            what = f"{runner.name} prints the value of {name}, and it is in the command line"
-            yield warning(
-                "env-secret-plain", "--env", what, "", f"export {name} in the shell, and: --env '{name}=${name}'"
-            )
+    yield from _check_runner_variables(runner)
     words = [*runner.task, *runner.values("--env"), *runner.values("--volume")]
     for word in words:
         if not _UNCHANGED.match(word) and not is_secret(word.partition("=")[0]):

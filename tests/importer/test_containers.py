@@ -150,6 +150,9 @@ def test_a_compose_file_and_a_script_that_starts_it(home: Home) -> None:
     assert (profile["image"], profile["gpus"], profile["docker"]["user"]) == (IMAGE, "3,", "1000:1000")
     assert imported(home, "up.sh", "docker compose -f compose.yaml up train\n") == profile
     assert imported(home, "up.sh", "docker-compose up -d\n") == profile
+    (home.root / "up.sh").write_text("docker compose run --rm -v./x:/data --user=7:8 -e A=b train dino train -w 3\n")
+    done = call(home, "import", "up.sh", "--name", "q", cwd=home.root)
+    assert "line 1: not imported of 'compose run': -v, --user, -e\n" in done.err
 
 
 def test_what_a_service_has_elsewhere_is_named(home: Home) -> None:

@@ -131,6 +131,9 @@ def test_it_is_checked(home: Home, runner: list[str]) -> None:
         assert set(ids(home, "--", *runner, *words)) == {*always, id}, id
     assert "runner-mounts-file" in ids(home, "--", *runner, *sound, LAUNCHER_MOUNTS="/x.json")
     assert "runner-ignores-options" in ids(home, "p", "--", *runner, *sound)
+    done = call(home, "check", "p", "--", "tao_pt", "--run_as_user", "dino", "train", "--gpus", "0")
+    assert "error: tao_pt: the command of the container does not follow '--' [runner-separator]" in done.out
+    assert "-- tao_pt --run_as_user dino train --gpus 0\n" in done.out
 
 
 @pytest.mark.parametrize(
