@@ -261,7 +261,10 @@ def find_stoppable(context: Context, active: ActiveHolds, hold_id: str) -> Hold:
     if hold.cluster is None and hold.host_id != processes.host_id():
         raise UsageError(f"'{hold_id}' runs on {hold.host}: stop it there")
     if hold.kind == "notebook" and not (hold.container or _processes(context, hold)):
-        raise UsageError(f"notebook '{hold.reason}' has no running task", hint="shut its kernel down in Jupyter")
+        is_alive = processes.alive(hold.pid, hold.start)
+        ended = "it has ended, and its hold stays until the engine can be queried: taoprof doctor"
+        hint = "shut its kernel down in Jupyter" if is_alive else ended
+        raise UsageError(f"notebook '{hold.reason}' has no running task", hint=hint)
     return hold
 
 

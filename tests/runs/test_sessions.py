@@ -124,6 +124,15 @@ def test_what_the_program_started_keeps_the_hold_when_it_is_killed(sandbox: Sand
     assert not file.exists()
 
 
+def test_stop_says_that_an_unreachable_engine_keeps_the_hold(sandbox: Sandbox) -> None:
+    program = Program(sandbox, DOCKER_HOST="tcp://127.0.0.1:1")
+    program.tell("taoprofiles.use('b').name")
+    (hold,) = sandbox.holds()
+    assert "shut its kernel down" in sandbox.run("stop", hold["id"]).stderr
+    program.end()
+    assert "stays until the engine can be queried" in sandbox.run("stop", hold["id"]).stderr
+
+
 def test_a_fork_that_ends_leaves_the_session_to_its_parent(sandbox: Sandbox) -> None:
     program = Program(sandbox)
     program.tell("taoprofiles.use('b').name")
