@@ -98,8 +98,13 @@ class Extension:
             raise MagicError("taoprof: " + as_cell("\n".join(error_lines(error)))) from None
 
     def _panel(self) -> object:
-        """Show the panel, or return the same as text and HTML where the widgets for it are not installed."""
-        if getattr(self._shell, "kernel", None) is not None and importlib.util.find_spec("anywidget"):
+        """Show the panel, or return the same as text and HTML where the widgets for it are not installed.
+
+        Programs that run notebooks, such as papermill, take no input. They store the state of widgets, and a page that
+        is made of that would show the widget alone, which needs a kernel.
+        """
+        kernel = getattr(self._shell, "kernel", None)
+        if getattr(kernel, "_allow_stdin", False) and importlib.util.find_spec("anywidget"):
             from taoprofiles.jupyter.panel import Panel
 
             self._shown_panel = Panel(self)

@@ -229,13 +229,18 @@ RUNNERS = {
 @pytest.mark.parametrize("runner", RUNNERS)
 def test_programs_that_run_notebooks(home: Home, runner: str) -> None:
     require(importlib.util.find_spec(runner), f"{runner} is not installed")
-    write_notebook(home.root / "train.ipynb", "import os; print(os.environ['SPECS_DIR'])", kernel="taoprof-alpha")
+    from nbconvert import HTMLExporter
+
+    cells = ("import os; print(os.environ['SPECS_DIR'])", "%taoprof")
+    write_notebook(home.root / "train.ipynb", *cells, kernel="taoprof-alpha")
     command = [sys.executable, "-m", runner, *RUNNERS[runner]]
     environ = {**home.environ, "PATH": kernel_path()}
     done = subprocess.run(command, env=environ, cwd=home.root, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     cell = json.loads((home.root / "done.ipynb").read_text())["cells"][0]
     assert "".join(cell["outputs"][0]["text"]) == "/workspace/tao-experiments/detectnet_v2/specs\n"
+    page, _ = HTMLExporter().from_filename(str(home.root / "done.ipynb"))
+    assert 'alt="Path map of profile' in page
     assert home.holds() == []
     without_profile(home)
     done = subprocess.run(command, env=environ, cwd=home.root, capture_output=True, text=True, timeout=100)

@@ -30,7 +30,7 @@ class Execution:
 
     def __init__(self, client: Any, code: str) -> None:
         self._client = client
-        self._id = client.execute(code, allow_stdin=False)
+        self._id = client.execute(code, allow_stdin=True)  # as a front end does, where a person may answer
         self.text = ""
         """Streams and plain texts, one after the other."""
         self.html: list[str] = []
