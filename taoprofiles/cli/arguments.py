@@ -54,7 +54,7 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
     "wait": (("taoprof wait segformer && sh evaluate.sh", "continue only if the run has succeeded"),),
     "stop": (
         ("taoprof stop 7k2mq", "stop the run with this id"),
-        ("taoprof stop -", "stop the newest run"),
+        ("taoprof stop -", "stop the newest run that is active"),
     ),
     "hold": (("taoprof hold --reason 'demo until noon' --for 3h", "prevent switches for 3 hours"),),
     "release": (("taoprof release 7k2mq", "release the hold with this id"),),
@@ -364,7 +364,7 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
         ),
     ),
     "stop": (
-        _id("id", "id of the run, shell or notebook, or the beginning of it; '-': the newest run", _holds),
+        _id("id", "id of the run, shell or notebook, or the beginning of it; '-': the newest active run", _holds),
         _YES,
     ),
     "hold": (
