@@ -118,7 +118,7 @@ def expand_user(path: str, home: str) -> str:
     """Return what ``os.path.expanduser`` does for a user with this ``home``; ``~bob`` is bob's home, if he exists."""
     name, slash, rest = path.partition("/")
     if name != "~":
-        return os.path.expanduser(path)
+        return path if "\0" in name else os.path.expanduser(path)  # which raises ValueError: nobody has such a name
     return home.rstrip("/") + slash + rest or "/"
 
 
