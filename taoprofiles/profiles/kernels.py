@@ -413,7 +413,8 @@ def _words(spec: dict[str, Any]) -> tuple[list[str], list[str], list[str]]:
 def _renamed(spec: dict[str, Any], profile: str, renamed: str) -> dict[str, Any]:
     """Return the kernelspec of a renamed profile: what a person has changed in it stays."""
     before, options, command = _words(spec)
-    options = [renamed if word == profile else word for word in options[1:]]
+    name = max((at for at, word in enumerate(options) if word == profile), default=0)  # options are before it
+    options = [renamed if 0 < at == name else word for at, word in enumerate(options)][1:]
     shown = spec.get("display_name")
     return {
         **spec,

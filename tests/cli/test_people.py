@@ -160,6 +160,11 @@ def test_stop_asks_unless_it_is_what_was_started_last(home: Home) -> None:
         assert len(home.holds()) == 2
         with on_terminal(home, "stop", home.holds()[1]["id"]) as terminal:
             assert b"sent SIGTERM to its processes" in terminal.finish()[1]
+        until(lambda: len(home.holds()) == 1, "it has ended")
+        with on_terminal(home, "stop", "-") as terminal:  # the newest that is active is not what was started last
+            terminal.wait_for("This is not what you started last. Stop it? [y/N] ")
+            terminal.send("n\n")
+            terminal.finish()
         home.run("stop", first, "--yes", check=True)
         assert [run.wait(20) for run in runs] != [0, 0]
     finally:

@@ -59,6 +59,17 @@ def copy_kernel(home: Home, name: str) -> dict[str, Any]:
     return spec
 
 
+def test_an_option_whose_value_is_the_name_stays_at_a_rename(home: Home) -> None:
+    home.profile("0")
+    install(home, "0")
+    spec = read_spec(home, "taoprof-0")
+    spec["argv"][2:2] = ["--gpus", "0"]
+    (folder(home, "taoprof-0") / "kernel.json").write_text(json.dumps(spec))
+    home.run("rename", "0", "zero", check=True)
+    argv = read_spec(home, "taoprof-zero")["argv"]
+    assert argv[1 : argv.index("--")] == ["run", "--gpus", "0", "zero"]
+
+
 def test_what_root_writes_in_a_users_home_is_the_users(home: Home) -> None:
     """Root with the user's HOME, as with 'sudo -E': the user can list, rename and remove it afterwards."""
     require(os.geteuid() == 0, "only root may act with another user's home")

@@ -145,7 +145,7 @@ def shell_command(context: Context, args: argparse.Namespace) -> Result:
 
 def stop_command(context: Context, args: argparse.Namespace) -> Result:
     from taoprofiles.holds.waiting import leave_queue
-    from taoprofiles.runs.lookup import find_stoppable, stop
+    from taoprofiles.runs.lookup import find_run, find_stoppable, stop
 
     if leave_queue(context, args.id):
         return Result({"id": args.id, "container": None}, [f"{args.id}: left the queue"])
@@ -155,6 +155,7 @@ def stop_command(context: Context, args: argparse.Namespace) -> Result:
         return Result({"id": hold.id, "container": None}, [f"{hold.id}: left the queue"])
     own = [other.id for other in active.holds if other.user == context.user and other.kind not in ("manual", AGENT)]
     is_last = own[-1:] == [hold.id] and time.time() - hold.since < LONG_AGO
+    is_last = is_last and (hold.kind != "run" or find_run(context, "-").id == hold.id)  # which may have ended
     if not is_last and not args.yes and prompts.can_ask():
         print_progress(f"{hold.line()}, profile '{hold.profile}'")
         age = time.time() - hold.since
