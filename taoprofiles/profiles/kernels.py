@@ -144,8 +144,8 @@ def follow(context: Context, was: str | None, now: str | None) -> Iterator[list[
     messages, unreadable = finish(context), dict[str, str]()
     if was is not None and Store(context).text_or_none(was) is None:
         now = was  # the block refuses: a kernel of a missing profile is not the other profile's, and stays
-    found = [] if was in (None, now) else _find(known_folders(context), was, unreadable)
-    kernels = [*((path, spec) for path, _, spec in found), *((path, {}) for path in unreadable)]
+    own = [] if was in (None, now) else _find(known_folders(context), was, unreadable)
+    kernels = [*((path, spec) for path, _, spec in own), *((path, {}) for path in unreadable)]
     if kernels or os.path.lexists(context.kernels):
         with Lock(context.lock):
             pending, removed = _read_record(context)

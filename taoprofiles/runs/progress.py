@@ -120,9 +120,9 @@ class ProgressReader:
         """
         active = {hold.id: hold for hold in holds if hold.results and hold.ended is None}
         read = answers(lambda hold_id: self.read_run(active[hold_id]), active, TIMEOUT)
-        found = {hold_id: progress for hold_id, progress in read.items() if progress is not None}
-        paths = [progress.path for progress in found.values()]
-        return {key: progress for key, progress in found.items() if paths.count(progress.path) == 1}
+        reported = {hold_id: progress for hold_id, progress in read.items() if progress is not None}
+        paths = [progress.path for progress in reported.values()]
+        return {key: progress for key, progress in reported.items() if paths.count(progress.path) == 1}
 
     def read_run(self, hold: Hold) -> Progress | None:
         """Return the progress by the file that was written last."""

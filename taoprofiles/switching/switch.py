@@ -335,10 +335,10 @@ class _Transaction:
 
     def resolve(self, name: str) -> str:
         """Return the profile that ``name`` means; "-" is the previous one. Raises NotFoundError."""
-        found = find_previous(self._context, self.content, self.previous) if name == "-" else name
-        if found is None:
+        profile = find_previous(self._context, self.content, self.previous) if name == "-" else name
+        if profile is None:
             raise NotFoundError("there is no previous profile to go back to", hint="taoprof list")
-        return found
+        return profile
 
     def plan(
         self,

@@ -226,7 +226,7 @@ class Bash(Terminal):
         self.types("bind 'set enable-bracketed-paste off'; stty cols 80")
 
     def prompted(self) -> tuple[int, str]:
-        """Wait for the next prompt; give the last status (0 where it does not tell) and what came before it."""
+        """Wait for the next prompt; return the last status (0 where it does not tell) and what came before it."""
         end = time.monotonic() + 40
         while not (
             found := re.search(r"(?:\[(\d+)\] walk>|\(taoprof:kitti\) [$#]) $", self.output.decode("utf-8", "replace"))
@@ -236,7 +236,7 @@ class Bash(Terminal):
         return int(found[1] or 0), output
 
     def types(self, line: str, *, answer: str = "") -> tuple[int, str]:
-        """Type a line, and ``answer`` to its question; give the status and all that it shows."""
+        """Type a line, and ``answer`` to its question; return the status and all that it shows."""
         self.send(line + "\n")
         if answer:
             self.wait_for("[y/N] ")

@@ -358,7 +358,7 @@ def test_gpus_that_another_user_has_reserved_are_taken_last(
 
 
 def bound_run(sandbox: Sandbox, fake_engine: FakeEngine, *options: str) -> tuple[str, str]:
-    """Start a run with a container, and kill every process of it; give the hold's id and the container."""
+    """Start a run with a container, and kill every process of it; return the hold's id and the container."""
     tao, run = sandbox.in_run("b", *options)
     (hold,) = manage.active_holds(sandbox.context).holds
     fake_engine.container(5, mounts_of(sandbox, "b"))  # someone else's of the same project, not tagged

@@ -168,7 +168,7 @@ def test_an_isolated_run_on_another_host(sandbox: Sandbox, spaces: str) -> None:
 
 
 def write_remote_record(sandbox: Sandbox, **fields: Any) -> tuple[Hold, Path]:
-    """Write a record as another host would; give it and the file whose time is the heartbeat."""
+    """Write a record as another host would; return it and the file whose time is the heartbeat."""
     about = {"kind": "run", "shared": True, "digest": "x", "place": ELSEWHERE, "host": NAME, "pid": 1, "user": "ana"}
     hold = Hold(**{**about, "since": time.time(), "command": ["tao"], **fields})
     with Lock(sandbox.context.lock):

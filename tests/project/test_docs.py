@@ -52,7 +52,7 @@ STEADY = (
 
 
 def run_page(text: str, home: Path) -> list[str]:
-    """Run a page's commands in one bash; give the text of each console block anew."""
+    """Run a page's commands in one bash; return the text of each console block anew."""
     blocks: list[list[str]] = []
     script = []
     answers: list[str] = []

@@ -218,7 +218,7 @@ SECRET = "one value, 'for' all \"secrets\" $HOME"
 
 
 def created(home: TrainingHome, text: str, environ: dict[str, str]) -> str:
-    """Have a bash read the rendered command, with ``create`` in the place of ``run``; give the container's id."""
+    """Have a bash read the rendered command, with ``create`` in the place of ``run``; return the container's id."""
     script = f'docker() {{ shift; "$DOCKER" create "$@"; }}\n{text}'
     around = {**home.engine._environ, "DOCKER": home.engine._docker, "LANG": "C.UTF-8", **environ}
     done = subprocess.run(["bash", "-c", script], env=around, capture_output=True, text=True, timeout=60, check=False)

@@ -405,7 +405,7 @@ def _may_raise_limits() -> bool:
 
 
 def _arguments(process: int) -> str:
-    """Give a process's command line; nothing for one that has ended."""
+    """Return a process's command line; nothing for one that has ended."""
     try:
         return Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     except OSError:

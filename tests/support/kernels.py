@@ -151,7 +151,7 @@ class Kernel:
         return int(self._manager.provisioner.pid)
 
     def start(self, code: str) -> Execution:
-        """Give it a cell and return at once."""
+        """Send it a cell and return at once."""
         return Execution(self._client, code)
 
     def execute(self, code: str, *, seconds: float = 30) -> Execution:

@@ -114,7 +114,7 @@ def _environ(draw: st.DrawFn) -> dict[str, str]:
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    """Give any case."""
+    """Draw any case."""
     first = draw(_content())
     files = {"tao": first, "other": first, "here": first}
     for name in list(files):
@@ -136,7 +136,7 @@ def cases(draw: st.DrawFn) -> Case:
 
 @st.composite
 def good_cases(draw: st.DrawFn) -> Case:
-    """Give a start that an engine takes: absolute destinations, no two alike, and options of its own types."""
+    """Draw a start that an engine takes: absolute destinations, no two alike, and options of its own types."""
     folders = ["{root}/home/data", "{root}/disk/data", "~/with blank", "{root}/home/dätä", "~", "{root}/linked", "sub"]
     sources = draw(st.lists(st.sampled_from(folders), max_size=4))
     places = ["/data", "/specs", "/results/", "/workspace/tao-experiments", "/a b", "/dätä", "{root}/linked/x"]

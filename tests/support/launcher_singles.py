@@ -24,7 +24,7 @@ def _with(content: Any, base: Case = BASE) -> Case:
 
 
 def mappings() -> Iterator[Any]:
-    """Give mounts files: GOOD, each with one part replaced."""
+    """Yield mounts files: GOOD, each with one part replaced."""
     yield from (GOOD, *launcher_values.WRONG, {}, {**GOOD, "Comment": 1}, {**GOOD, "mounts": []})
     yield Pairs([("Mounts", []), *GOOD.items()])
     yield Pairs(reversed(GOOD.items()))
@@ -52,7 +52,7 @@ def mappings() -> Iterator[Any]:
 
 
 def options() -> Iterator[dict[str, Any]]:
-    """Give DockerOptions with one option."""
+    """Yield DockerOptions with one option."""
     for size in (*launcher_values.SIZES, *launcher_values.ODD_SIZES, *launcher_values.WRONG):
         yield {"shm_size": size}
     for limit in (*launcher_values.LIMITS, *launcher_values.WRONG):
@@ -67,7 +67,7 @@ def options() -> Iterator[dict[str, Any]]:
 
 
 def singles() -> Iterator[Case]:
-    """Give all of them."""
+    """Yield all of them."""
     good = launcher_values.text(GOOD)
     for content in mappings():
         yield _with(content)

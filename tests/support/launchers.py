@@ -23,7 +23,7 @@ VERSIONS = tuple(ENTRYPOINTS)
 
 
 def own_config(version: str) -> bytes:
-    """Give an installed launcher's table of tasks and images."""
+    """Return an installed launcher's table of tasks and images."""
     folder = launcher_python(version).parents[1]
     (path,) = folder.glob(f"lib/*/site-packages/{ENTRYPOINTS[version].partition('.')[0]}/config/config.json")
     return path.read_bytes()

@@ -376,7 +376,7 @@ def answer(connection: socket.socket, body: object, *, status: str = "200 OK") -
 
 
 def mounts_of(sandbox: Home, name: str) -> dict[str, str]:
-    """Give a profile's mounts as an engine tells them, source to place."""
+    """Return a profile's mounts as an engine reports them: source to destination."""
     return mapping.mounted(rendered(sandbox, name))
 
 

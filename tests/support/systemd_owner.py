@@ -71,7 +71,7 @@ class Owner:
         return self
 
     def hold(self, reason: str = "a test") -> str:
-        """Hold the mapping file by hand until it is sealed; give the hold."""
+        """Hold the mapping file by hand until it is sealed; return the hold."""
         made = self.json("hold", "--reason", reason)
         assert made["ok"], made
         self.until_sealed()

@@ -31,7 +31,7 @@ def mode(path: Path) -> int:
 
 
 def refused(home: Home, *words: str, status: int) -> str:
-    """Run a command that must refuse with one line and change nothing; give the line."""
+    """Run a command that must refuse with one line and change nothing; return the line."""
     before = home.tree()
     done = home.run(*words)
     assert done.returncode == status, (done.stdout, done.stderr)
