@@ -41,7 +41,7 @@ STEADY = (
     (re.compile(r"\bpid \d+"), "pid 4121"),
     (re.compile(r"\b\d s(?=  |, hold)"), "0 s"),
     (re.compile(rf"\b{os.getuid()}:{os.getgid()}\b"), "1000:1000"),
-    (re.compile(r"(\bhold|--release) [2-9a-z]{5}\b"), r"\1 7k2mq"),
+    (re.compile(r"(\bhold|--release) (?!p\d{4}\b)[2-9a-z]{5}\b"), r"\1 7k2mq"),  # p4121 is a process
     (re.compile(r"(?m)^(  )[2-9a-z]{5}(  \S+ +manual )"), r"\g<1>7k2mq\2"),
     (re.compile(r"(?m)^[2-9a-z]{5}($|: exit status)"), r"7k2mq\1"),
     (re.compile(r"\b\d s(?=, hold|  -  )"), "0 s"),  # the age of a hold
