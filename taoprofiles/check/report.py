@@ -101,13 +101,13 @@ class CheckTarget(NamedTuple):
         """Return the target for the file that a launcher would read now; for an active profile's, the profile."""
         launcher_mounts = context.environ.get("LAUNCHER_MOUNTS")
         overwritten: list[Finding] = []
-        store, names = Store(context), [current_cache.own_profile(context)]
+        made_by = current_cache.own_profile(context)
         if launcher_mounts is None:
             status = get_status(context)
             if status.state == "active" and status.name is not None:
                 return cls.from_profile(context, status.name)
             overwritten = _overwritten(context, status)
-            names = [status.name or status.last]
+            made_by = status.name or status.last
         path = find_mounts_file({**context.environ, "HOME": context.home}, context.folder, behaviour)
         name = context.short(path) or "LAUNCHER_MOUNTS"
         try:
@@ -119,8 +119,12 @@ class CheckTarget(NamedTuple):
             meant = home_probe.guess_mounts_file(launcher_mounts or "", context.environ)
             missing = machine.check_launcher_mounts(launcher_mounts, "a file that does not exist", meant)
             return cls(None, path, None, file, {}, tuple(missing) or (_no_file(context),))
-        secrets, values = frozenset(store.secret_env(*names)), tuple(store.secret_values(names[0]))
-        return cls(None, path, content, file, {}, tuple(overwritten), frozenset(), secrets, None, values)
+        store = Store(context)
+        return cls(
+            None, path, content, file, {}, tuple(overwritten),
+            secret_environment=frozenset(store.secret_env(made_by)),
+            secret_values=tuple(store.secret_values(made_by)),
+        )  # fmt: skip
 
 
 def _file(name: str, text: str) -> MountsFile:
@@ -258,8 +262,10 @@ def check(
             findings.append(machine.in_ci(context.environ["CI_PROJECT_DIR"], ", ".join(dropped_in_ci)))
         if prediction.content is not None and target.content is not None:
             pairs = [(str(entry["variable"]), str(entry["value"])) for _, entry in prediction.content.variables]
-            copies = [value for value in target.secret_values if is_copied("SECRET", value)]
-            secrets |= {name for name, value in pairs if is_secret(name, value) or any(map(value.__contains__, copies))}
+            copies = [text for text in target.secret_values if is_copied("SECRET", text)]
+            secrets |= {
+                name for name, value in pairs if is_secret(name, value) or any(text in value for text in copies)
+            }
             findings += _check_mode(target, secrets & {name for name, _ in pairs}) if target.name is None else []
             problems = _check_content(context, target, prediction.content, command_context, command)
             findings += islice(problems, MOST_FINDINGS)

@@ -51,7 +51,7 @@ class Declined(Exception):  # noqa: N818 - an answer of the user, not an error
 
 @contextmanager
 def after_change(change: str, *, again: str = "") -> Iterator[None]:
-    """Say in an error that follows a change that the change was made; ``again`` replaces a hint to repeat it."""
+    """Add to an error of the block that ``change`` was made before it; ``again`` replaces a hint to repeat it."""
     try:
         yield
     except TaoprofError as error:
