@@ -88,7 +88,7 @@ class GuardFiles:
         """Delete the files of all guards and their pending messages, unless a guard is alive on some host."""
         if locks.any_held(self._folder):
             return
-        for name in os.listdir(self._folder) if os.path.isdir(self._folder) else []:
+        for name in files.names_in(self._folder):
             best_effort.unlink_quietly(os.path.join(self._folder, name))
         best_effort.rmdir_quietly(self._folder)
 

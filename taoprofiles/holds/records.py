@@ -19,7 +19,6 @@ from taoprofiles.errors import InvalidStateError, TaoprofError
 from taoprofiles.holds import job_records, notifications
 from taoprofiles.holds.hold import FIELDS, OWN_KINDS, Hold
 from taoprofiles.storage import atomic, best_effort, files
-from taoprofiles.storage.files import to_taoprof_error
 from taoprofiles.storage.journal import digest_of, lines_backwards, require_known_format
 from taoprofiles.storage.locks import LivenessLock
 from taoprofiles.storage.paths import Context
@@ -56,14 +55,8 @@ class HoldRecords:
         Raises InvalidStateError for a damaged record, since it may be about a training. With ``damaged``, its error
         message is put there instead, by the id of the hold.
         """
-        try:
-            names = os.listdir(self._context.holds)
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise to_taoprof_error(self._context.holds, "list", error) from error
         holds = []
-        for name in names:
+        for name in files.names_in(self._context.holds):
             if name.endswith(".json") and not name.endswith(".mounts.json"):
                 hold_id = name.removesuffix(".json")
                 try:
@@ -177,7 +170,7 @@ class HoldRecords:
 
     def delete_leftovers(self) -> None:
         """Delete the files of commands that were killed before they wrote a record or after they deleted it."""
-        names = os.listdir(self._context.holds) if os.path.isdir(self._context.holds) else []
+        names = files.names_in(self._context.holds)
         for hold_id in {name.partition(".")[0] for name in names}:
             if not hold_id or f"{hold_id}.json" in names:
                 continue

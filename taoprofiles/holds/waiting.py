@@ -223,11 +223,7 @@ class Ticket:
 
 
 def _ticket_names(folder: str) -> list[str]:
-    try:
-        names = sorted(os.listdir(folder))
-    except FileNotFoundError:
-        return []
-    return [name for name in names if name.replace("-", "").isdigit() and "-" in name]
+    return [name for name in sorted(files.names_in(folder)) if name.replace("-", "").isdigit() and "-" in name]
 
 
 def _read_ticket(path: str) -> WaitingCommand:

@@ -112,6 +112,29 @@ def stat_or_none(path: str) -> os.stat_result | None:
         return None
 
 
+def folder_exists(path: str) -> bool:
+    """Check whether there is a folder ``path``, following symlinks.
+
+    Raises TaoprofError if that cannot be known: a disk's error is no answer, as it is for ``os.path.isdir``.
+    """
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise to_taoprof_error(path, "look at", error) from error
+
+
+def names_in(folder: str) -> list[str]:
+    """Return the names in a folder, none if it does not exist. Raises TaoprofError if it cannot be read."""
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise to_taoprof_error(folder, "list", error) from error
+
+
 def readable_by_others(path: str) -> int:
     """Return the mode of a file that other users may read, or 0 for any other."""
     status = stat_or_none(path)

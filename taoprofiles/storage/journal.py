@@ -210,8 +210,7 @@ class History:
                     self.compact(max(2 * KEPT_SIZE - size, KEPT_SIZE // 4), digests, limit=0)
 
     def _has_hold_records(self) -> bool:
-        folder = self._context.holds
-        return os.path.isdir(folder) and any(name.endswith(".json") for name in os.listdir(folder))
+        return any(name.endswith(".json") for name in files.names_in(self._context.holds))
 
     def compact(self, size: int, digests: set[str | None] | None = None, *, limit: int | None = None) -> None:
         """Drop all but the newest entries, of ``size`` bytes, and the contents that only dropped ones have.
@@ -243,8 +242,8 @@ class History:
         best_effort.unlink_quietly(self._context.index)  # it has an offset in the journal
         atomic.replace(self._context.history, b"".join(map(_line, reversed(kept))))
         used = {digest for entry in kept for digest in (entry.before, entry.after)} | (digests or set())
-        stored = os.listdir(self._context.objects) if os.path.isdir(self._context.objects) else []
-        for name in [name for name in stored if name not in used][:limit]:
+        unused = [name for name in files.names_in(self._context.objects) if name not in used]
+        for name in unused[:limit]:
             best_effort.unlink_quietly(os.path.join(self._context.objects, name))
 
     def newest_first(self) -> Iterator[Entry]:

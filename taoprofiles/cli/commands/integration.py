@@ -238,7 +238,7 @@ def remove_skill(path: str) -> None:
 
 def _agents_folders(context: Context) -> list[str]:
     agents = [os.path.join(context.home, agent) for agent in _AGENTS]
-    return [os.path.join(agent, "skills") for agent in agents if os.path.isdir(agent)]
+    return [os.path.join(agent, "skills") for agent in agents if files.folder_exists(agent)]
 
 
 def skill_command(context: Context, args: argparse.Namespace) -> Result:
