@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 ALLOWED = {
     *("schema", "description", "layout", "project_dir", "notebook_dir", "network"),
-    *("image", "images", "gpus", "variables", "mounts", "container", "docker"),
+    *("image", "images", "gpus", "variables", "mounts", "container.env"),
+    *("docker.user", "docker.shm_size", "docker.ulimits", "docker.ports", "docker.network", "docker.tty"),
 }
 """Keys of a project's profile. A new key of the format is not allowed until it is added here."""
 
@@ -76,9 +77,13 @@ def to_text(context: Context, profile: Profile, folder: str) -> tuple[str, list[
     """Return a profile as the text of a project file in ``folder``, and what was left out, as secret or personal."""
     data = _with_paths(profile, lambda path: _relative(context, path, folder))
     data.pop("project", None)
-    omitted = [key for key in data if key not in ALLOWED]
+    omitted = _not_allowed(data)
     for key in omitted:
-        del data[key]
+        table, _, name = key.partition(".")
+        if name:
+            del data[table][name]
+        else:
+            del data[key]
     secret, secret_env = _renderer(context, profile, FILE).secrets()
     for where, values, secrets in (
         ("", data.get("variables", {}), secret),
@@ -94,9 +99,7 @@ def to_text(context: Context, profile: Profile, folder: str) -> tuple[str, list[
 
 def _refusals(context: Context, profile: Profile, name: str) -> list[str]:
     data = profile.model_dump(by_alias=True, exclude_defaults=True)
-    problems = [f"{key}: not allowed in a project file" for key in data if key not in ALLOWED]
-    if profile.docker.privileged:
-        problems.append("docker.privileged: not allowed in a project file: it gives all rights on this machine")
+    problems = [f"{key}: not allowed in a project file" for key in _not_allowed(data)]
     problems += [
         f"variables.{variable}: not allowed in a project file: the name must begin with LOCAL_, HOST_ or USER_, or be "
         "one of NVIDIA's notebooks; others act on your own programs"
@@ -111,6 +114,13 @@ def _refusals(context: Context, profile: Profile, name: str) -> list[str]:
     keys = [key for key in profile.variables if key in secret]
     keys += [f"container.env.{key}" for key in profile.container.env if key in secret_env]
     return problems + [f"{key}: not allowed in a project file: it is a secret, or refers to one" for key in keys]
+
+
+def _not_allowed(data: dict[str, Any]) -> list[str]:
+    """Return the keys of a profile's data that a project file may not have, those of its tables as ``docker.user``."""
+    tables = ("container", "docker")
+    keys = [f"{key}.{name}" for key in tables for name in data.get(key, {})]
+    return [key for key in (*data, *keys) if key not in ALLOWED and key not in tables]
 
 
 def _renderer(context: Context, profile: Profile, name: str) -> Renderer:

@@ -329,10 +329,11 @@ def test_revoked_it_is_untrusted_again(home: Home, project: Path) -> None:
 
 
 def test_new_writes_one_that_others_can_trust_and_leaves_out_secrets(home: Home, project: Path, tmp_path: Path) -> None:
-    home.profile("old", GOOD.replace('"."', f'"{project}"') + 'KEY = "tlt_encode"\nOTHER = "x"\n')
+    options = "[docker]\nprivileged = true\nnetwork = 'host'\n"
+    home.profile("old", GOOD.replace('"."', f'"{project}"') + 'KEY = "tlt_encode"\nOTHER = "x"\n' + options)
     done = call(home, "new", "kitti", "--from", "old", "--project")
     assert done.status == 0, done
-    assert "left out as personal: KEY, OTHER" in done.err
+    assert "left out as personal: docker.privileged, KEY, OTHER" in done.err
     text = (project / ".taoprof.toml").read_text()
     assert 'project_dir = "."' in text
     assert "tlt_encode" not in text
