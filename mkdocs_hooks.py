@@ -56,5 +56,5 @@ def on_page_context(context: Any, page: Any, config: Any, nav: Any) -> Any:
 
 
 def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
-    """Let a picture follow the theme that the reader has chosen: GitHub's form follows the system's."""
-    return PICTURE.sub(r"\2\1#only-dark\4\2\3#only-light\4", html)
+    """Let a picture follow the theme that the reader has chosen, and open whole: GitHub's form follows the system's."""
+    return PICTURE.sub(r'<a href="\1">\2\1#only-dark\4</a><a href="\3">\2\3#only-light\4</a>', html)
