@@ -17,6 +17,7 @@ pytest.register_assert_rewrite(
 )
 
 from tests.support.fixtures import engine, fake_engine, machine, owner, sandbox, slurm, training_home  # noqa: E402, F401
+from tests.support.generated_profiles import moderate  # noqa: E402
 from tests.support.home import ALL, Home  # noqa: E402
 from tests.support.other_user import theirs  # noqa: E402, F401
 
@@ -29,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 if not ALL:
     os.fsync = lambda fd: None  # thousands of milliseconds in all; the tests of power loss, in CI, are about it
 
-settings.register_profile("ours", deadline=None, database=None)  # a busy machine is no fault of what is tested
+settings.register_profile("ours", moderate(100))
 settings.load_profile("ours")
 
 

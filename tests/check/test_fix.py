@@ -7,10 +7,11 @@ import os
 import subprocess
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.commands import Terminal, call
+from tests.support.generated_profiles import moderate
 from tests.support.home import Home
 from tests.support.profile_cases import CASES
 
@@ -164,7 +165,7 @@ def test_what_is_to_be_pasted_is_a_command(home: Home, name: str) -> None:
 
 
 @given(blanks=st.text(" \t\n", max_size=4), is_list=st.booleans(), above=st.integers(0, 5))
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@moderate(60)
 def test_a_comma_too_many_is_named_where_it_stands(home: Home, blanks: str, is_list: bool, above: int) -> None:
     end = '"Mounts": [{"source": "/a", "destination": "/b"}'
     text = "{" + "\n" * above + (f"{end},{blanks}]}}" if is_list else f"{end}],{blanks}}}")

@@ -6,12 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from taoprofiles.rules import specs
 from taoprofiles.rules.command_paths import CommandContext, check_command
 from taoprofiles.rules.finding import Finding
+from tests.support.generated_profiles import moderate
 
 DINO = """\
 dataset:
@@ -209,7 +210,7 @@ def test_what_json_allows_and_yaml_does_not(project: Path) -> None:
     assert "spec-syntax" not in [finding.id for finding in findings_in(project, "train", "-e", "/specs/t.json")]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@moderate(150)
 @given(
     st.sampled_from(sorted(specs.FORMS)),
     st.one_of(

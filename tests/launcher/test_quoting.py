@@ -8,12 +8,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from taoprofiles.errors import UsageError
 from taoprofiles.launcher.argv import add_volumes
 from taoprofiles.launcher.quoting import expand_variables, quote_argv, quote_word, split_like_bash
+from tests.support.generated_profiles import moderate
 
 ENVIRON = {"HOME": "/home/ana", "A": "one", "B": "two words", "EMPTY": "", "PATH": os.environ["PATH"]}
 PRINT = r"printf %s\\0 --"
@@ -46,14 +47,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@moderate(150)
 @given(words=st.lists(st.one_of(anything, nasty), min_size=1, max_size=6))
 @pytest.mark.parametrize("bare", [False, True])
 def test_spelt_words_arrive_as_given(words: list[str], bare: bool, folder: Path) -> None:
     assert launched([quote_word(word, unquoted=bare) for word in words], folder, bare=bare) == words
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@moderate(400)
 @given(word=st.one_of(nasty, pieces))
 @example(word="[^b]")
 @example(word="[[=a=]]")

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from taoprofiles.doctor import docker
@@ -22,6 +22,7 @@ from taoprofiles.launcher.installed import NO_ANSWER, NO_INTERPRETER, NO_LAUNCHE
 from taoprofiles.rules.machine import check_home, check_login
 from taoprofiles.storage import files
 from taoprofiles.system.commands import run_bounded
+from tests.support.generated_profiles import moderate
 from tests.support.home import require
 
 JSON = st.recursive(
@@ -163,7 +164,7 @@ def test_what_a_launcher_imports_is_tried(tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=300))
-@settings(max_examples=30)
+@moderate(30)
 def test_any_bytes_of_an_engine_are_an_answer(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as server:
         server.bind(f"{folder}/s")

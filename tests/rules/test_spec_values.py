@@ -9,11 +9,12 @@ import time
 import pytest
 import tomli_w
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from taoprofiles.masking import is_secret
 from taoprofiles.rules.specs import SpecValue, path_in, read_values
+from tests.support.generated_profiles import moderate
 
 NO_PATHS = re.compile("regex|pattern|layer|node|tensor")
 """In a key: its values may begin with "/", and are no paths."""
@@ -52,14 +53,14 @@ def spec_texts(text: str, form: str) -> list[str]:
     return [path for _, path in paths(text, form)]
 
 
-@settings(max_examples=150, deadline=None)
+@moderate(150)
 @given(tables, st.sampled_from([None, True, False]), st.booleans(), st.sampled_from([20, 80, 1000]))
 def test_yaml(data: dict, flow: bool | None, unicode: bool, width: int) -> None:
     text = yaml.safe_dump(data, default_flow_style=flow, allow_unicode=unicode, width=width, sort_keys=False)
     assert spec_texts(text, "yaml") == texts(data)
 
 
-@settings(max_examples=100, deadline=None)
+@moderate(100)
 @given(tables, st.sampled_from([None, 2]), st.booleans())
 def test_json(data: dict, indent: int | None, ascii_only: bool) -> None:
     text = json.dumps(data, indent=indent, ensure_ascii=ascii_only)
@@ -68,7 +69,7 @@ def test_json(data: dict, indent: int | None, ascii_only: bool) -> None:
         assert spec_texts(text, "yaml") == texts(data), "JSON is YAML, too"
 
 
-@settings(max_examples=100, deadline=None)
+@moderate(100)
 @given(tables)
 def test_toml(data: dict) -> None:
     text = tomli_w.dumps(data)
@@ -93,14 +94,14 @@ def prototxt(data: dict, indent: str = "") -> str:
     return "".join(lines)
 
 
-@settings(max_examples=100, deadline=None)
+@moderate(100)
 @given(tables)
 def test_protobuf_text(data: dict) -> None:
     text = "# a spec of '/nothing'\n" + prototxt(data)
     assert spec_texts(text, "prototxt") == texts(data)
 
 
-@settings(max_examples=80, deadline=None)
+@moderate(80)
 @given(st.lists(st.tuples(st.sampled_from(["", "# /no/path", "a: 1", "b: 'x'"]), found_paths), max_size=6))
 def test_lines(entries: list[tuple[str, str]]) -> None:
     wanted, written = [], {"yaml": "", "toml": "", "prototxt": "", "json": "{\n"}
@@ -167,7 +168,7 @@ def test_file_urls_are_paths_and_other_urls_are_not(form: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["yaml", "prototxt", "json", "toml"])
-@settings(max_examples=150, deadline=None)
+@moderate(150)
 @given(st.one_of(st.text(max_size=60), st.text(st.sampled_from(list("a/ \n\t'\"\\#:-[]{},|>&!=?$.")), max_size=60)))
 def test_anything_can_be_read(form: str, text: str) -> None:
     found = read_values(text, form)[0]

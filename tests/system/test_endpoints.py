@@ -182,6 +182,6 @@ def test_nothing_stays_of_an_ssh_that_hangs(tmp_path: Path) -> None:
     program.chmod(0o755)
     environ = {"DOCKER_HOST": "ssh://ana@lab", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     with pytest.raises(EngineError, match="no response"):
-        Engine(environ, 2.0).containers()
+        Engine(environ, 3.0).containers()
     for pid in map(int, started.read_text().split()):
         until(lambda pid=pid: processes.start_time(pid) is None, f"{pid} has ended")
