@@ -253,7 +253,7 @@ class View {
           h("select", { "aria-label": "Profile", "data-key": "select", change: choose }, options),
           this.button(notebook?.profile === selected ? "Use it again" : "Use in this notebook", "use", selected),
         ),
-        chosen?.description ? h("div", { class: "muted" }, chosen.description) : null,
+        chosen?.description ? h("div", { class: "muted description" }, chosen.description) : null,
         problems.length ? h("div", { class: "box error" }, lines(problems)) : null,
       ];
     });

@@ -511,8 +511,8 @@ def _is_in_home(context: Context, path: str) -> bool:
 def _describe(context: Context, path: str, profile: str, spec: dict[str, Any]) -> dict[str, Any]:
     before, _, command = _words(spec)
     python = next(iter(command), "")
-    problem = "" if os.path.exists(python) else "no such Python"
-    if before and not os.path.exists(before[-1]):
+    problem = "" if shutil.which(python) else "no such Python"
+    if before and not shutil.which(before[-1]):
         problem = "no such taoprof"
     if not (is_name(profile) and os.path.lexists(Store(context).path(profile))):
         problem = "no such profile"

@@ -18,6 +18,7 @@ import pytest
 from taoprofiles.profiles.kernels import LOGOS
 from tests.support import logo
 from tests.support.browser import PANEL, Browser
+from tests.support.commands import call
 from tests.support.engine import TrainingHome, until
 from tests.support.home import Home, require
 from tests.support.jupyterlab_server import ROOT, JupyterLabServer, kernel_path, write_notebook
@@ -387,6 +388,12 @@ def test_what_a_person_has_added_to_a_kernelspec_stays(home: Home) -> None:
     assert spec["argv"][1:5] == ["run", "--gpus", "0", "alpha"]
     spec_of(home).write_text(json.dumps({**spec, "argv": ["/old/taoprof", *spec["argv"][1:]]}))
     assert home.json("kernel", "list")["data"]["kernels"][0]["problem"] == "no such taoprof"
+    (home.root / "taoprof").write_text("#!/bin/sh\n")
+    (home.root / "taoprof").chmod(0o755)
+    spec_of(home).write_text(json.dumps({**spec, "argv": ["nice", "taoprof", *spec["argv"][1:]]}))
+    with_path = {"PATH": f"{home.root}:/usr/bin:/bin"}
+    done = call(home, "--json", "kernel", "list", environ=with_path)
+    assert done.envelope["data"]["kernels"][0]["problem"] == "", "programs are found by PATH, as Jupyter does"
     spec_of(home).write_text(json.dumps({**spec, "argv": 1}))
     kernel = home.json("kernel", "list")["data"]["kernels"][0]
     assert (kernel["python"], kernel["problem"]) == ("", "no such Python"), "listed, so that it can be removed"
