@@ -61,10 +61,7 @@ class GuardFiles:
 
     def is_current(self, fd: int) -> bool:
         """Check whether the descriptor of ``acquire`` is still the file that other commands look at."""
-        try:
-            return os.path.samestat(os.fstat(fd), os.stat(self._path(".claim")))
-        except OSError:
-            return False
+        return files.has_name(fd, self._path(".claim"))
 
     def is_alive(self, name: str = "") -> bool:
         """Check whether the guard of this host, or the one called ``name``, is alive."""

@@ -150,9 +150,9 @@ def start_missing_senders(context: Context) -> None:
 def read(context: Context, run_id: str, fd: int) -> Notification | None:
     """Return the notification of the sender that has this descriptor; None if it has been sent or cannot be read."""
     path = _published_path(context, run_id)
+    if not files.has_name(fd, path):
+        return None
     try:
-        if not os.path.samestat(os.fstat(fd), os.stat(path)):
-            return None
         notification = _parse(files.read_open(fd, _LIMIT, path))
     except (OSError, TaoprofError):
         return None

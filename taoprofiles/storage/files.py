@@ -91,6 +91,14 @@ def read_open(fd: int, limit: int, path: str) -> bytes:
     return b"".join(chunks)
 
 
+def has_name(fd: int, path: str) -> bool:
+    """Check whether the open file still has the name ``path``, and was not deleted or replaced."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except OSError:
+        return False
+
+
 def read_mapping_file(context: Context) -> bytes | None:
     """Return the content of the mapping file, None if it does not exist. Raises as ``read`` does."""
     return read(context.mapping_file, MAPPING_LIMIT)

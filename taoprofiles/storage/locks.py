@@ -70,7 +70,7 @@ class Lock:
         with suppress(OSError):  # held, or a file system that answers oddly: ``_wait`` finds out
             if not _is_waited_for(os.fstat(fd)):
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if self._is_current(fd):
+                if files.has_name(fd, self._path):  # a lock on a deleted file excludes nobody
                     self._set_acquired(fd)
                     return True
         files.close_quietly(fd)
@@ -82,13 +82,6 @@ class Lock:
             return os.open(self._path, _OPEN | os.O_CREAT, PRIVATE)
         except OSError as error:
             raise to_taoprof_error(self._path, "open the lock", error) from error
-
-    def _is_current(self, fd: int) -> bool:
-        """Check whether the open file still has its name: a lock on a deleted file excludes nobody."""
-        try:
-            return os.path.samestat(os.fstat(fd), os.stat(self._path))
-        except OSError:
-            return False
 
     def _set_acquired(self, fd: int) -> None:
         status = os.fstat(fd)
@@ -109,13 +102,13 @@ class Lock:
         while self._fd < 0:
             fd = self._open()
             try:
-                while self._is_current(fd):  # else the state folder has been removed or moved away
+                while files.has_name(fd, self._path):  # else the state folder has been removed or moved away
                     self._check_timeout()
                     with suppress(OSError):
                         os.utime(fd, ns=(time.time_ns(), os.fstat(fd).st_mtime_ns))
                     time.sleep(_PAUSE)
                     if lock_descriptor(fd, blocking=False):
-                        if self._is_current(fd):
+                        if files.has_name(fd, self._path):
                             self._set_acquired(fd)
                         break
             except OSError as error:
@@ -224,9 +217,8 @@ class LivenessLock:
             fd = self._open_locked(0)
         except OSError:
             return None
-        with suppress(OSError):
-            if os.path.samestat(os.fstat(fd), os.stat(self.path)):  # else it was deleted or replaced meanwhile
-                return fd
+        if files.has_name(fd, self.path):
+            return fd
         os.close(fd)
         return None
 
