@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -161,6 +161,11 @@ def shorten_command(words: list[str]) -> str:
 def new_hold(context: Context, kind: str, **fields: Any) -> Hold:
     """Return a hold of this user on this host that has not been written yet."""
     return Hold(kind=kind, user=context.user, host=os.uname().nodename, host_id=processes.host_id(), **fields)
+
+
+def without_run_tag(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without the run tag, for a program that is no work of the run around it."""
+    return {name: value for name, value in environ.items() if name != RUN_VARIABLE}
 
 
 _NAMED = {"float": (int, float), "None": (type(None),), "str": (str,), "bool": (bool,), "int": (int,)}

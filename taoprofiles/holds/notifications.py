@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.errors import TaoprofError
-from taoprofiles.holds.hold import FIELDS, RUN_VARIABLE, Hold
+from taoprofiles.holds.hold import FIELDS, Hold, without_run_tag
 from taoprofiles.storage import atomic, best_effort, files
 from taoprofiles.storage.locks import LivenessLock
 from taoprofiles.storage.paths import Context
@@ -111,13 +111,11 @@ def start_sender(context: Context, run_id: str, fd: int, *, attended: bool = Fal
     """
     import subprocess  # only here, so that the commands that end no run do not load it
 
-    # Without the run tag, by which it would be work of the run around this one.
-    environ = {name: value for name, value in context.environ.items() if name != RUN_VARIABLE}
     argv = [sys.executable, "-P", "-m", "taoprofiles.runs.sender", run_id, str(fd), *(["--attended"] * attended)]
     try:
         process = subprocess.Popen(  # noqa: S603
             argv,
-            env=environ,
+            env=without_run_tag(context.environ),
             cwd="/",
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.errors import TaoprofError, UsageError, reason_of
-from taoprofiles.holds.hold import RUN_VARIABLE, Hold
+from taoprofiles.holds.hold import RUN_VARIABLE, Hold, without_run_tag
 from taoprofiles.holds.liveness import HEARTBEAT
 from taoprofiles.holds.logs import RunLog, trim
 from taoprofiles.holds.records import ContainerTask, HoldRecords
@@ -94,8 +94,7 @@ class Run:
         """Follow the engine's events about the containers of the run; ``say`` is called with warnings."""
         self._say = say
         self._is_docker_run = self.argv is not None or runs_in_ci(self.environ)
-        # Without the run tag: a client of an engine behind ssh is no work of the run.
-        environ = {name: value for name, value in self.environ.items() if name != RUN_VARIABLE}
+        environ = without_run_tag(self.environ)  # for the client of an engine behind ssh
         self.monitor = Monitor(environ, self.hold.id, self, is_docker_run=self._is_docker_run)
         self.monitor.start()
 

@@ -22,7 +22,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn, cast
 
 from taoprofiles.errors import InvalidStateError, NotFoundError, TaoprofError, UsageError, reason_of
-from taoprofiles.holds.hold import RUN_VARIABLE, Hold, results_conflicts, shorten_command
+from taoprofiles.holds.hold import RUN_VARIABLE, Hold, results_conflicts, shorten_command, without_run_tag
 from taoprofiles.holds.liveness import find_active_holds
 from taoprofiles.holds.records import ContainerTask, HoldRecords
 from taoprofiles.masking import mask_command
@@ -395,11 +395,10 @@ def _kernel_settings(context: Context, run: Run) -> dict[str, object]:
 
 def _kernel_environ(context: Context, run: Run, python: str) -> dict[str, str]:
     """Return the environment of the kernel; the commands beside its Python and 'taoprof' are on PATH."""
-    environ = {name: value for name, value in run.environ.items() if name != RUN_VARIABLE}
     folders = context.environ.get("PATH", os.defpath).split(os.pathsep)
     before = [folder for folder in (os.path.dirname(python),) if folder not in folders]
     after = [folder for folder in (os.path.dirname(kernels.taoprof()),) if folder not in [*before, *folders]]
-    return {**environ, "PATH": os.pathsep.join([*before, *folders, *after])}
+    return {**without_run_tag(run.environ), "PATH": os.pathsep.join([*before, *folders, *after])}
 
 
 def _exec_kernel(

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
 from taoprofiles.errors import TaoprofError, reason_of
-from taoprofiles.holds.hold import RUN_VARIABLE
+from taoprofiles.holds.hold import without_run_tag
 from taoprofiles.holds.logs import LOG_LIMIT, RunLog, trim
 
 DRAIN_TIMEOUT = 2.0
@@ -102,8 +102,7 @@ class Tee(Output):
                 try:
                     self._process = subprocess.Popen(  # noqa: S603
                         [sys.executable, "-P", "-m", "taoprofiles.runs.tee", setup],
-                        # Without the run tag, by which it would be work of a run.
-                        env={name: value for name, value in environ.items() if name != RUN_VARIABLE},
+                        env=without_run_tag(environ),
                         stdin=subprocess.DEVNULL,
                         pass_fds=fds,
                     )
