@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import pwd
 import re
 import sys
 from collections import deque
@@ -14,7 +13,7 @@ from typing import Any
 from taoprofiles.errors import NotFoundError, TaoprofError
 from taoprofiles.guard import status
 from taoprofiles.storage import atomic, best_effort, files
-from taoprofiles.storage.paths import Context
+from taoprofiles.storage.paths import Context, find_account
 from taoprofiles.system import systemd
 from taoprofiles.system.systemd import LOG_FILE, TIMEOUT, Manager, NoManagerError, environment_line, quote_exec_word
 from taoprofiles.version import VERSION, find_commit
@@ -60,10 +59,8 @@ class Service:
     def __init__(self, context: Context, timeout: float = TIMEOUT) -> None:
         self._context = context
         self._manager = Manager(context.environ, timeout)
-        try:
-            self._home = pwd.getpwuid(context.uid).pw_dir
-        except KeyError:
-            self._home = context.home
+        account = find_account(context.uid)
+        self._home = account[2] if account else context.home
         # Where the user manager looks for units: it has neither the shell's HOME nor its XDG_CONFIG_HOME.
         self._folder = os.path.join(self._home, ".config/systemd/user")
         self.path = os.path.join(self._folder, UNIT)

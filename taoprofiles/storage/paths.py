@@ -55,7 +55,7 @@ class Context:
     @property
     def gid(self) -> int:
         """The user's primary group. The group of this process may be another one, as after 'newgrp docker'."""
-        account = _account(self.uid)
+        account = find_account(self.uid)
         return account[1] if account else os.getgid()
 
     @property
@@ -79,10 +79,8 @@ class Context:
     def user(self) -> str:
         """The user's name in records. A container, or a job of a service, may have no variable with it."""
         name = self.environ.get("USER") or self.environ.get("LOGNAME")
-        if name:
-            return name
-        account = _account(self.uid)
-        return account[0] if account else f"uid {self.uid}"
+        account = find_account(self.uid)
+        return name or (account[0] if account else f"uid {self.uid}")
 
     def expand_user(self, path: str) -> str:
         """Return ``path`` with a leading ``~`` or ``~user`` expanded."""
@@ -98,15 +96,15 @@ class Context:
         return "~" + path[len(self.home) :] if self.home != "/" and is_inside(path, self.home) else path
 
 
-def _account(uid: int) -> tuple[str, int] | None:
-    """Return a user's name and primary group, None for a user id that no account has."""
+def find_account(uid: int) -> tuple[str, int, str] | None:
+    """Return a user's name, primary group and home, None for a user id that no account has."""
     import pwd  # not for the prompt
 
     try:
         account = pwd.getpwuid(uid)
-    except KeyError:  # a container started with --user
+    except (KeyError, OverflowError):  # a container started with --user
         return None
-    return account.pw_name, account.pw_gid
+    return account.pw_name, account.pw_gid, account.pw_dir
 
 
 def to_bytes(text: str) -> bytes:
@@ -131,15 +129,13 @@ def _home(environ: dict[str, str]) -> str:
     home = environ.get("HOME")
     if home is not None:
         return home.rstrip("/") or ("/" if home else home)
-    import pwd
-
-    try:  # what os.path.expanduser does for the launcher when HOME is not set
-        return pwd.getpwuid(os.getuid()).pw_dir
-    except KeyError:
+    account = find_account(os.getuid())  # what os.path.expanduser does for the launcher when HOME is not set
+    if account is None:
         raise InvalidStateError(
             f"there is no home folder: HOME is not set and user id {os.getuid()} is not in the password database",
             hint="set HOME to an absolute path, such as HOME=/home/NAME",
-        ) from None
+        )
+    return account[2]
 
 
 def _xdg(environ: dict[str, str], name: str, home: str, default: str) -> str:

@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from taoprofiles.storage.paths import find_account
+
 _WRITING = 3  # O_WRONLY or O_RDWR, on Linux
 _PARTS = (b"tao", b"tlt", b"exec")
 """Every command line that ``scan`` is for contains one of these."""
@@ -115,12 +117,8 @@ def is_being_written(fd: int) -> bool | None:
 
 def user_name(uid: int) -> str:
     """Return the name of a user, or its number if it has none."""
-    import pwd
-
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except (KeyError, OverflowError):
-        return str(uid)
+    account = find_account(uid)
+    return account[0] if account else str(uid)
 
 
 def wait_for_writer(fd: int, seconds: float) -> bool | None:
@@ -163,8 +161,7 @@ def start_time(pid: int) -> int | None:
 
     Pid, start time and boot id together identify a process; the kernel reuses a pid alone.
     """
-    raw = _read(f"/proc/{pid}/stat")
-    fields = raw.rpartition(b")")[2].split()
+    fields = _stat_fields(pid)
     if len(fields) < 20 or fields[0] in (b"Z", b"X"):
         return None
     return int(fields[19])
@@ -172,12 +169,12 @@ def start_time(pid: int) -> int | None:
 
 def is_stopped(pid: int) -> bool:
     """Check whether a process is stopped, by a signal such as that of Ctrl-Z or by a debugger."""
-    return _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[:1] in ([b"T"], [b"t"])
+    return _stat_fields(pid)[:1] in ([b"T"], [b"t"])
 
 
 def parent(pid: int) -> int | None:
     """Return the pid of the parent, None if the process has ended."""
-    fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    fields = _stat_fields(pid)
     return int(fields[1]) if len(fields) > 1 else None
 
 
@@ -262,6 +259,11 @@ def _open_flags(pid: int, fd: str) -> int:
     """Return the flags that a process opened a file with (``flags`` in /proc/PID/fdinfo/FD, octal), else 0."""
     lines = _read(f"/proc/{pid}/fdinfo/{fd}").split(b"\n")
     return next((int(line.partition(b":")[2], 8) for line in lines if line.startswith(b"flags:")), 0)
+
+
+def _stat_fields(pid: int) -> list[bytes]:
+    """Return the fields of /proc/PID/stat from the third on; the second, the name, may contain blanks and ")"."""
+    return _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
 
 
 def _owner(pid: int) -> int:

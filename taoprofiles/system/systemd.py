@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import pwd
 import socket
 import subprocess
 import time
 from typing import TYPE_CHECKING
 
 from taoprofiles.errors import TaoprofError
+from taoprofiles.storage.paths import find_account
 from taoprofiles.system import processes
 
 if TYPE_CHECKING:
@@ -103,10 +103,8 @@ def _no_manager(reason: str) -> NoManagerError:
 
 def lingers(uid: int) -> bool:
     """Check whether the user's manager keeps running after logout (loginctl(1), enable-linger)."""
-    try:
-        return os.path.exists(os.path.join("/var/lib/systemd/linger", pwd.getpwuid(uid).pw_name))
-    except KeyError:
-        return False
+    account = find_account(uid)
+    return account is not None and os.path.exists(os.path.join("/var/lib/systemd/linger", account[0]))
 
 
 def is_booted() -> bool:
