@@ -17,7 +17,7 @@ from typing import Any
 from taoprofiles.errors import TaoprofError
 from taoprofiles.holds.hold import Hold
 from taoprofiles.launcher.argv import parse_launcher_argv, simple_commands
-from taoprofiles.storage import best_effort
+from taoprofiles.storage import best_effort, files
 from taoprofiles.storage.locks import Lock
 from taoprofiles.storage.paths import Context
 
@@ -125,12 +125,11 @@ def _is_open(record: dict[str, Any]) -> bool:
 
 
 def _find(context: Context, hold_id: str) -> str | None:
-    try:
-        names = os.listdir(folder(context))
-    except OSError:
-        return None
-    name = next((name for name in names if name.endswith(f"-{hold_id}.json") and not name.startswith(".")), None)
-    return None if name is None else os.path.join(folder(context), name)
+    with suppress(TaoprofError):
+        for name in files.names_in(folder(context)):
+            if name.endswith(f"-{hold_id}.json") and not name.startswith("."):
+                return os.path.join(folder(context), name)
+    return None
 
 
 def _transition(state: str, message: str, now: str) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class RunLog:
             best_effort.write(self.path, b"".join([*iter(reader.read, b""), reader.rest()]))
 
     def _delete_oldest(self) -> None:
-        names = os.listdir(self._context.logs)
+        names = files.names_in(self._context.logs)
         if len(names) > KEPT_LOGS:
             logs = {name: files.stat_or_none(os.path.join(self._context.logs, name)) for name in names}
             ages = sorted((status.st_mtime, name) for name, status in logs.items() if status is not None)
@@ -70,8 +70,8 @@ def trim(path: str) -> None:
 
 def delete_logs(context: Context, *, kept: Collection[str]) -> None:
     """Delete all logs but those of the runs ``kept``. Errors are ignored."""
-    with suppress(OSError):
-        for name in os.listdir(context.logs):
+    with suppress(TaoprofError):
+        for name in files.names_in(context.logs):
             if name.removesuffix(".log") not in kept:
                 best_effort.unlink_quietly(os.path.join(context.logs, name))
 

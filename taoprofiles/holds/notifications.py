@@ -134,15 +134,12 @@ def start_sender(context: Context, run_id: str, fd: int, *, attended: bool = Fal
 def start_missing_senders(context: Context) -> None:
     """Start a sender for each published notification whose sender was killed. Needs the lock. Raises nothing."""
     _senders[:] = [process for process in _senders if process.poll() is None]
-    try:
-        names = os.listdir(context.notifications)
-    except OSError:
-        return
-    for name in names:
-        run_id, _, ending = name.partition(".")
-        fd = LivenessLock(_published_path(context, run_id)).try_inherit() if ending == "json" else None
-        if fd is not None:
-            start_sender(context, run_id, fd)
+    with suppress(TaoprofError):
+        for name in files.names_in(context.notifications):
+            run_id, _, ending = name.partition(".")
+            fd = LivenessLock(_published_path(context, run_id)).try_inherit() if ending == "json" else None
+            if fd is not None:
+                start_sender(context, run_id, fd)
 
 
 def read(context: Context, run_id: str, fd: int) -> Notification | None:

@@ -25,7 +25,7 @@ from taoprofiles.importer.values import (
 from taoprofiles.masking import is_secret
 from taoprofiles.profiles.rendering import find_placeholder
 from taoprofiles.storage.paths import MAPPING_FILE, expand_user
-from taoprofiles.system.filesystem import answers, real_path
+from taoprofiles.system.filesystem import answers, try_real_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -271,7 +271,7 @@ class State:
         if isinstance(folder, Unknown):
             return folder
         whole = join_path(folder, path)
-        real, normal = real_path(whole), normal_path(whole)
+        real, normal = try_real_path(whole), normal_path(whole)
         return normal if real == normal else concat(real)
 
     def change_folder(self, path: Any) -> None:

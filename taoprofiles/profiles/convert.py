@@ -15,7 +15,7 @@ from taoprofiles.mounts.mapping import parse as parse_mapping
 from taoprofiles.profiles.model import ACTIONS, Profile, from_data
 from taoprofiles.profiles.rendering import escape_dollars, find_placeholder
 from taoprofiles.storage.files import to_taoprof_error
-from taoprofiles.system.filesystem import answers, no_answer, real_path, real_paths
+from taoprofiles.system.filesystem import answers, no_answer, real_paths, try_real_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -136,7 +136,7 @@ def last_mounts(context: Context, mounts: Sequence[Any]) -> tuple[list[Any], lis
     try:
         resolved = real_paths(texts)  # at once: each question has a thread of its own
     except ValueError:  # one of them cannot be a path
-        resolved = map(real_path, texts)
+        resolved = map(try_real_path, texts)
     for number, (source, mount) in enumerate(zip(sources, mounts, strict=True)):
         real = next(resolved) if isinstance(source, str) else f"<{number}>"
         before = by_source.pop(real, mount)

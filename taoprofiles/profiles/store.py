@@ -293,10 +293,7 @@ class Store:
 
     def misnamed(self) -> list[str]:
         """Return the names of TOML files in the folder that are not valid profile names."""
-        try:
-            names = [name for name in os.listdir(self._context.profiles) if name.endswith(SUFFIX)]
-        except OSError:
-            return []
+        names = [name for name in files.names_in(self._context.profiles) if name.endswith(SUFFIX)]
         return sorted(name for name in names if not is_name(name.removesuffix(SUFFIX)))
 
     def _not_found(self, name: str) -> NotFoundError:

@@ -260,13 +260,14 @@ class LivenessLock:
 
 
 def any_held(folder: str) -> bool:
-    """Check whether some process holds one of the liveness locks (``*.claim``) in a folder."""
-    with suppress(OSError):
-        names = [name for name in os.listdir(folder) if name.endswith(".claim")]
-        return any(LivenessLock(os.path.join(folder, name)).is_held() for name in names)
-    return False
+    """Check whether some process holds one of the liveness locks (``*.claim``) in a folder. Raises TaoprofError."""
+    names = [name for name in files.names_in(folder) if name.endswith(".claim")]
+    return any(LivenessLock(os.path.join(folder, name)).is_held() for name in names)
 
 
 def is_orphaned(path: str, folder: str) -> bool:
-    """Check whether the file ``path`` exists although no liveness lock in ``folder`` is held: its writer was killed."""
+    """Check whether the file ``path`` exists although no liveness lock in ``folder`` is held: its writer was killed.
+
+    Raises TaoprofError.
+    """
     return os.path.lexists(path) and not any_held(folder)

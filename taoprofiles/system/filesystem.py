@@ -94,7 +94,7 @@ def real_paths(paths: Iterable[str]) -> Iterator[str]:
     return (real.get(path) or os.path.normpath(path) for path in paths)
 
 
-def real_path(path: str) -> str:
+def try_real_path(path: str) -> str:
     """Return ``os.path.realpath(path)``, also for a text that cannot be a path."""
     try:
         return next(real_paths([path]))

@@ -16,7 +16,7 @@ import pytest
 from filelock import FileLock, Timeout
 
 import taoprofiles
-from taoprofiles.errors import BusyError
+from taoprofiles.errors import BusyError, TaoprofError
 from taoprofiles.storage import locks
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock, _is_waited_for
 from taoprofiles.switching import switch
@@ -239,3 +239,10 @@ def test_suspend_does_not_count_as_waiting(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(BusyError), Lock(str(tmp_path / "lock"), timeout=10):
         pass
     first.release()
+
+
+def test_a_folder_that_cannot_be_listed_does_not_prove_that_no_guard_is_alive(tmp_path: Path) -> None:
+    assert not locks.any_held(str(tmp_path / "absent"))
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(TaoprofError):
+        locks.any_held(str(tmp_path / "loop"))
