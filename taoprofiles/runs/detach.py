@@ -116,8 +116,8 @@ class _Starter:
             sys.stdout.flush(), sys.stderr.flush()
             child = os.fork()
         except BaseException:
-            os.close(self._liveness_fd)
             self._delete_record()
+            os.close(self._liveness_fd)
             raise
         if child == 0:
             self._pipe = os.fdopen(writer, "w")

@@ -120,9 +120,9 @@ class Run:
         except BaseException as error:  # such as an exception of ``say``
             if self.was_queued:
                 raise  # ``detach`` records its end
-            self.release_liveness()  # or the hold would live as long as this process
             if isinstance(error, CommandError):
                 self.discard()
+            self.release_liveness()  # or the hold would live as long as this process
             raise
 
     def _run_on_start(self, say: Callable[[str], None]) -> None:
@@ -136,11 +136,11 @@ class Run:
 
     def discard(self) -> None:
         """Delete the hold of work that has not started. Raises nothing: what stays, the next command ends."""
-        self.release_liveness()
         if self.log is not None:
             self.log.delete()
         with suppress(TaoprofError), Lock(self.context.lock):
             HoldRecords(self.context).delete(self.hold.id)
+        self.release_liveness()  # the record goes first: a guard would record its end as that of a run
 
     def finish(self, status: int) -> int:
         """Record the end, unless work is still running; return the exit status of the task itself.

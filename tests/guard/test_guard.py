@@ -45,6 +45,15 @@ def test_sealed_while_held_and_for_no_moment_longer(sandbox: Sandbox) -> None:
         until(lambda: guard.status == "watching 'a': not in use", "it tells that nothing holds")
 
 
+def test_a_run_that_could_not_start_is_in_no_history(sandbox: Sandbox) -> None:
+    """A guard ends the hold of a dead run at once: the record goes before the lock that proves the run alive."""
+    with GuardProcess(sandbox):
+        for options in ((), ("--detach",)) * 3:
+            refused = sandbox.run("run", "a", *options, "--", "no-such-command")
+            assert (refused.returncode, "command not found" in refused.stderr) == (127, True)
+    assert "no-such-command" not in sandbox.run("history").stdout
+
+
 def test_the_end_of_work_during_a_check_causes_one_more_check(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
