@@ -218,7 +218,8 @@ def test_folders_of_the_caches_are_created_with_a_run_and_on_request(home: Home)
     caches = ["huggingface", "matplotlib", "torch", "torchinductor", "triton"]
     assert sorted(path.name for path in (runtime / "home/.cache").iterdir()) == caches
     shutil.rmtree(runtime)
-    home.run("use", "dino", "--mkdir", check=True)
+    done = home.run("use", "dino", "--mkdir", check=True)
+    assert "taoprof: created ~/dino/results/.tao-runtime/home\n" in done.stderr, "the outermost one stands for all"
     assert sorted(path.name for path in (runtime / "home/.cache").iterdir()) == caches
     shutil.rmtree(runtime)
     home.run("set", "dino", "docker.user=4321:4321", check=True)

@@ -15,7 +15,7 @@ from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage import files
 from taoprofiles.storage.journal import Entry, History
-from taoprofiles.storage.paths import Context
+from taoprofiles.storage.paths import Context, is_inside
 from taoprofiles.switching import switch
 from taoprofiles.switching.status import get_warnings
 from taoprofiles.system.filesystem import real_paths
@@ -40,7 +40,7 @@ def use_command(context: Context, args: argparse.Namespace) -> Result:
             error.hint = f"profile '{name}' was created; " + error.hint.removeprefix("nothing was changed. ")
         raise
     if switched.folders:
-        folders = ", ".join(map(context.short, switched.folders))
+        folders = ", ".join(map(context.short, _outermost(switched.folders)))
         messages.append(f"would create {folders}" if args.dry_run else f"created {folders}")
     if args.release is not None and not args.dry_run and not switched.changes:
         messages.append(
@@ -63,6 +63,11 @@ def use_command(context: Context, args: argparse.Namespace) -> Result:
         "kept": switched.saved_entry,
     }
     return Result(data, _use_lines(context, args, switched), messages=messages)
+
+
+def _outermost(folders: list[str]) -> list[str]:
+    """Return the folders that are not in another one of them: the home and the caches of a container are many."""
+    return [path for path in folders if not any(path != other and is_inside(path, other) for other in folders)]
 
 
 def _stale_variables(context: Context, switched: switch.SwitchResult) -> list[str]:
