@@ -78,6 +78,8 @@ def write_current_cache(context: Context, status: Status) -> None:
     """Write the cached answer of ``current``, if the status depends only on the two files; errors are ignored."""
     if status.source is None and status.state != current_cache.UNMANAGED:
         return
+    if not os.path.isdir(context.state):
+        return  # after 'uninstall' the prompt of an open shell would create it again
     with lock_if_free(context.lock) as has_lock, suppress(TaoprofError):
         if not has_lock:
             return

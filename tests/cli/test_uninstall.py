@@ -99,12 +99,20 @@ def test_nothing_is_removed_without_an_answer(home: Home) -> None:
 
 
 def test_other_lines_about_taoprof_are_named_and_stay(home: Home) -> None:
+    init = 'eval "$(taoprof init zsh)"\n'
     text = "PS1='[$TAOPROF_PROMPT] \\w \\$ '\nalias t='taoprof run a -- tao x -k=sesame'\n(taoprofd &)\n"
-    (home.root / ".zshrc").write_text(text)
+    (home.root / ".zshrc").write_text(init + text)
+    assert "~/.zshrc also names taoprof in lines 2, 3, 4, not removed\n" in home.run("uninstall", "--dry-run").stderr
     done = home.run("uninstall", "--yes", check=True)
     assert (home.root / ".zshrc").read_text() == text
-    assert "~/.zshrc names taoprof in other lines too, which stay: 1, 2, 3\n" in done.stderr
+    assert "~/.zshrc also names taoprof in lines 1, 2, 3, not removed\n" in done.stderr, "as the file is now"
     assert "sesame" not in done.stderr
+
+
+def test_the_prompt_of_an_open_shell_creates_no_state_again(home: Home) -> None:
+    assert home.run("uninstall", "--yes", "--state", check=True) and home.mapping_file.exists()
+    assert home.run("current", "--short").stdout == "?\n"
+    assert not home.state.exists()
 
 
 @pytest.mark.parametrize(
@@ -116,7 +124,7 @@ def test_a_line_that_others_need_stays(home: Home, before: str) -> None:
     (home.root / ".zshrc").write_text(text)
     done = home.run("uninstall", "--yes", check=True)
     assert (home.root / ".zshrc").read_text() == text
-    assert "names taoprof in other lines too, which stay: " in done.stderr
+    assert "~/.zshrc also names taoprof in line" in done.stderr
 
 
 def test_a_comment_in_another_encoding_is_no_obstacle(home: Home) -> None:

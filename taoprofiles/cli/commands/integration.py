@@ -245,7 +245,8 @@ def skill_command(context: Context, args: argparse.Namespace) -> Result:
     folders = [context.absolute(args.folder)] if args.folder is not None else _agents_folders(context)
     if not folders:
         raise UsageError(
-            "no coding agent's folder was found", hint="name the folder of its skills: taoprof skill install DIR"
+            f"there is no coding agent here: {', '.join(f'~/{agent}' for agent in _AGENTS)} do not exist",
+            hint="name the folder of its skills: taoprof skill install DIR",
         )
     from importlib import resources
 

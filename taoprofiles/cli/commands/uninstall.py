@@ -51,7 +51,7 @@ def uninstall_command(context: Context, args: argparse.Namespace) -> Result:
     _refuse_if_in_use(context)
     messages = [] if args.dry_run else kernels.finish(context)
     parts, state = [*_guard(context), *_kernels(context, messages), *_skills(context)], _state(context)
-    parts += _start_files(context, messages)
+    parts += _start_files(context, messages, dry_run=args.dry_run)
     if args.dry_run:
         state = [part._replace(what=f"{part.what}, only if you agree") for part in state]
         removed, heading = [*parts, *state], "would remove:"
@@ -180,8 +180,11 @@ def _remove_state(context: Context) -> None:
         files.remove_folder(context.state)
 
 
-def _start_files(context: Context, messages: list[str]) -> list[_Part]:
-    """Return the lines with ``taoprof init`` in the shells' start files; other lines about taoprof are reported."""
+def _start_files(context: Context, messages: list[str], *, dry_run: bool) -> list[_Part]:
+    """Return the lines with ``taoprof init`` in the shells' start files; other lines about taoprof are reported.
+
+    These have the numbers that they will have when the former are gone, unless it is a dry run.
+    """
     environ = context.environ
     fish = os.path.join(environ.get("XDG_CONFIG_HOME") or os.path.join(context.home, ".config"), "fish/config.fish")
     folders = [context.home, *filter(None, [environ.get("ZDOTDIR")])]
@@ -191,16 +194,17 @@ def _start_files(context: Context, messages: list[str]) -> list[_Part]:
         content, problem = files.try_read(path, _START_LIMIT)
         if problem not in ("", "absent"):
             messages.append(f"warning: what is in {context.short(path)} was not removed: {problem}")
-        lines, others = content.splitlines(), list[int]()
+        lines, others, removed = content.splitlines(), list[int](), 0
         for number, line in enumerate(lines, 1):
             if _is_init(lines, number - 1):
                 what = f"line {number}: {line.decode(errors='replace').strip()}"
                 parts.append(_Part("completion", path, what, partial(_remove_init, path)))
+                removed += not dry_run
             elif b"taoprof" in line.lower() and not line.lstrip().startswith(b"#"):  # not shown: it may have a key
-                others.append(number)
+                others.append(number - removed)
         if others:
-            numbers = ", ".join(map(str, others))
-            messages.append(f"{context.short(path)} names taoprof in other lines too, which stay: {numbers}")
+            numbers = ("line " if len(others) == 1 else "lines ") + ", ".join(map(str, others))
+            messages.append(f"{context.short(path)} also names taoprof in {numbers}, not removed")
     return parts
 
 
