@@ -10,7 +10,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from taoprofiles.errors import TaoprofError
@@ -163,9 +163,11 @@ def wait_for_session(uid: int, run_id: str) -> None:
     Such as the ``docker exec`` of a launcher that was killed: it goes on to write the task's output into the log.
     """
     session, own = os.getsid(0), os.getpid()
-    while pids := [
-        pid
-        for pid, tag in processes.with_variable(uid, RUN_VARIABLE)
-        if tag == run_id and pid != own and processes.session(pid) == session
-    ]:
+    while True:
+        pids: list[int] = []
+        with suppress(TaoprofError):  # no more files can be opened: it looks again later
+            tagged = processes.with_variable(uid, RUN_VARIABLE)
+            pids = [pid for pid, tag in tagged if tag == run_id and pid != own and processes.session(pid) == session]
+            if not pids:
+                return
         wait_for_exit(pids, HEARTBEAT)

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
+from taoprofiles.errors import TaoprofError
 from taoprofiles.holds.hold import RUN_VARIABLE
 from taoprofiles.holds.records import ContainerTask
 from taoprofiles.system import processes
@@ -112,7 +113,9 @@ class Monitor(threading.Thread):
             return container
         try:
             facts = self._engine.inspect(container_id)
-        except EngineError:
+            is_own = facts is not None and f"{RUN_VARIABLE}={self._hold_id}" in facts["Env"]
+            is_own = is_own or (facts is not None and action != "start" and self._has_own_client(container_id))
+        except (EngineError, TaoprofError):
             self._unknown.add(container_id)  # to be inspected at its next event
             return None
         self._unknown.discard(container_id)
@@ -120,8 +123,7 @@ class Monitor(threading.Thread):
             if has_label:  # it was removed before it could be inspected; its end is still to come
                 self._known[container_id] = ContainerTask(container_id)
             return self._known.get(container_id)
-        has_tag = f"{RUN_VARIABLE}={self._hold_id}" in facts["Env"]
-        if not has_tag and (action == "start" or not self._has_own_client(container_id)):
+        if not is_own:
             self._known.setdefault(container_id, None)
             return None
         container = self._known[container_id] = ContainerTask(container_id)

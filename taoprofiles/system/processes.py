@@ -1,16 +1,21 @@
 """The processes of this host: which of them are launchers, and whether one that was noted is still the same."""
 
+import errno
 import fcntl
 import os
 import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from taoprofiles.errors import TaoprofError
+from taoprofiles.storage import files
 from taoprofiles.storage.paths import find_account
 
 _WRITING = 3  # O_WRONLY or O_RDWR, on Linux
 _PARTS = (b"tao", b"tlt", b"exec")
 """Every command line that ``scan`` is for contains one of these."""
+_UNKNOWN = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Error numbers that say nothing about the process: it may be alive. After any other one it has ended, or is hidden."""
 
 WRAPPERS = frozenset(
     "chrt command doas env exec ionice nice nohup numactl setsid srun stdbuf strace sudo systemd-run taskset time "
@@ -39,7 +44,8 @@ class Process(NamedTuple):
 def scan() -> list[Process]:
     """Return the processes of any user that may be a launcher or a ``docker exec``, in one pass over /proc.
 
-    The caller decides by ``argv`` which of them it needs.
+    The caller decides by ``argv`` which of them it needs. Raises TaoprofError, as all functions here that look into
+    /proc, while the system or this process cannot open any more files.
     """
     processes = []
     for pid in pids():
@@ -52,8 +58,11 @@ def scan() -> list[Process]:
 
 
 def pids() -> Iterator[int]:
-    """Yield the pids of all processes. Raises OSError if /proc cannot be listed."""
-    return (int(name) for name in os.listdir("/proc") if name.isdigit())
+    """Yield the pids of all processes. Raises TaoprofError if /proc cannot be listed."""
+    try:
+        return (int(name) for name in os.listdir("/proc") if name.isdigit())
+    except OSError as error:
+        raise files.to_taoprof_error("/proc", "list", error) from error
 
 
 def environment(pid: int) -> dict[str, str]:
@@ -90,7 +99,7 @@ def find_writer(path: str, *, seconds: float = 0.01) -> str | None:
             for fd in os.listdir(f"/proc/{pid}/fd"):
                 if os.readlink(f"/proc/{pid}/fd/{fd}") == real and _open_flags(pid, fd) & _WRITING:
                     return f"pid {pid} ({command_line(pid)})"
-        except OSError:
+        except (OSError, TaoprofError):
             continue  # ended, or another user's
     return None
 
@@ -274,6 +283,10 @@ def _owner(pid: int) -> int:
 
 
 def _read(path: str) -> bytes:
+    """Return the content of a file in /proc, b"" if the process has ended or may not be looked at.
+
+    Raises TaoprofError if no file can be opened at all: a process must not count as ended then.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -283,5 +296,7 @@ def _read(path: str) -> bytes:
             return content
         finally:
             os.close(fd)
-    except OSError:
+    except OSError as error:
+        if error.errno in _UNKNOWN:
+            raise files.to_taoprof_error(path, "read", error) from error
         return b""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
@@ -24,7 +25,7 @@ from taoprofiles.storage.locks import Lock
 from taoprofiles.system import processes
 from tests.support.commands import Terminal, call, one_clear_error
 from tests.support.engine import until
-from tests.support.home import ALL, require
+from tests.support.home import ALL, Home, require
 from tests.support.sandbox import FakeEngine, Sandbox, gone, kill, mounts_of, rendered
 
 
@@ -431,3 +432,29 @@ def test_a_record_that_cannot_be_removed_is_said(sandbox: Sandbox, monkeypatch: 
     lines = (sandbox.state / "runs.jsonl").read_text().splitlines() if how == "run" else []
     assert [json.loads(line)["id"] for line in lines] == [hold_id] * len(lines)
     assert len(lines) == (how == "run")
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+@pytest.mark.parametrize("what", ["stat", "cmdline", "/etc/machine-id"])
+def test_work_that_cannot_be_looked_at_has_not_ended(
+    home: Home, monkeypatch: pytest.MonkeyPatch, code: int, what: str
+) -> None:
+    """While the system cannot open any more files, a process looks as one that has ended, and as no launcher."""
+    home.profiles_named("a", "b")
+    real = os.open
+
+    def refuses(path: str, flags: int, *mode: int, **options: int) -> int:
+        if str(path) == what or (str(path).startswith("/proc/") and str(path).endswith(f"/{what}")):
+            raise OSError(code, os.strerror(code), path)
+        return real(path, flags, *mode, **options)
+
+    with subprocess.Popen(["sleep", "60"]) as process:
+        try:
+            home.run("hold", "--reason", "test", "--pid", str(process.pid), check=True)
+            monkeypatch.setattr(os, "open", refuses)
+            done = call(home, "use", "b")
+            assert done.status == 1 and os.strerror(code).lower() in done.err.lower(), done
+            monkeypatch.undo()
+            assert [hold["pid"] for hold in home.holds()] == [process.pid]
+        finally:
+            process.kill()
