@@ -214,7 +214,7 @@ def edit_profile(context: Context, name: str) -> bool:
     with suppress(InvalidProfileError):  # which is what the editor is for
         manage.require_own(name, Store(context).template(name))
     draft = os.path.join(context.rejected, f"{name}.{digest_of(before)[:12]}.toml")
-    if os.path.exists(draft) and not _is_unchanged(draft, before):  # a killed 'edit' may have left an unchanged one
+    if files.exists(draft) and not _is_unchanged(draft, before):  # a killed 'edit' may have left an unchanged one
         print_progress(f"resuming your last edit, which was not saved; to discard it: rm {draft}")
     else:
         with Lock(context.lock):

@@ -24,8 +24,7 @@ from taoprofiles.guard.watcher import POLL_INTERVAL, ContainerWatcher, MappingWa
 from taoprofiles.holds.liveness import HEARTBEAT
 from taoprofiles.launcher.argv import parse_launcher_argv
 from taoprofiles.masking import printable
-from taoprofiles.storage import best_effort
-from taoprofiles.storage.files import never_create
+from taoprofiles.storage import best_effort, files
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching.switch import NEVER
 from taoprofiles.system import processes
@@ -135,10 +134,10 @@ class Daemon:
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._request_stop)
-        if not os.path.isdir(self._context.home):
+        if not files.folder_exists(self._context.home):
             raise TaoprofError(f"'{self._context.home}' does not exist")
         liveness_fd = self._guard.files.acquire()
-        never_create(self._context.home, self._context.state)
+        files.never_create(self._context.home, self._context.state)
         self._start()
         while not self._stop_requested:
             events = self._wait()

@@ -195,7 +195,7 @@ class Guard:
 
     def end(self) -> None:
         """Restore the file's mode. Raises BusyError, TaoprofError."""
-        if not os.path.isdir(self._context.state):
+        if not files.folder_exists(self._context.state):
             self._seal.remove()  # deleted, and with it the holds and the lock, which would create the folder again
             return
         with Lock(self._context.lock, 0.5):

@@ -97,12 +97,11 @@ class Service:
         state = self._state()
         self._check_not_masked(state)
         link = os.path.join(self._folder, "default.target.wants", UNIT)
-        if state["ActiveState"] == "inactive" and not os.path.lexists(self.path) and not os.path.lexists(link):
+        if state["ActiveState"] == "inactive" and not files.exists(self.path) and not files.exists(link):
             return []
         if state["ActiveState"] != "inactive":
             self._manager.run("stop", UNIT)
-        best_effort.unlink_quietly(link)  # 'systemctl disable' does not remove it after the unit was deleted by hand
-        best_effort.unlink_quietly(self.path)
+        files.remove_all([link, self.path])  # 'systemctl disable' does not remove the link of a unit that is gone
         self._manager.run("daemon-reload")
         with suppress(TaoprofError):  # it had not failed
             self._manager.run("reset-failed", UNIT)

@@ -7,7 +7,7 @@ if one is killed. The output of a run in the foreground is copied by a process o
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 
 from taoprofiles.errors import NotFoundError, TaoprofError
@@ -57,8 +57,9 @@ class RunLog:
             ages = sorted((status.st_mtime, name) for name, status in logs.items() if status is not None)
             for _, name in ages[: len(names) - KEPT_LOGS]:
                 record = os.path.join(self._context.holds, f"{name.removesuffix('.log')}.json")
-                if not os.path.lexists(record):  # else it is active
-                    best_effort.unlink_quietly(os.path.join(self._context.logs, name))
+                with suppress(TaoprofError):  # it may be active: the next run tries again
+                    if not files.exists(record):
+                        best_effort.unlink_quietly(os.path.join(self._context.logs, name))
 
 
 def trim(path: str) -> None:
@@ -66,14 +67,6 @@ def trim(path: str) -> None:
     status = files.stat_or_none(path)
     if status is not None and status.st_blocks * 512 > LOG_LIMIT:
         best_effort.drop_beginning(path, LOG_LIMIT // 2)
-
-
-def delete_logs(context: Context, *, kept: Collection[str]) -> None:
-    """Delete all logs but those of the runs ``kept``. Errors are ignored."""
-    with suppress(TaoprofError):
-        for name in files.names_in(context.logs):
-            if name.removesuffix(".log") not in kept:
-                best_effort.unlink_quietly(os.path.join(context.logs, name))
 
 
 class LogReader:

@@ -146,7 +146,7 @@ def follow(context: Context, was: str | None, now: str | None) -> Iterator[list[
         now = was  # the block refuses: a kernel of a missing profile is not the other profile's, and stays
     own = [] if was in (None, now) else _find(known_folders(context), was, unreadable)
     kernels = [*((path, spec) for path, _, spec in own), *((path, {}) for path in unreadable)]
-    if kernels or os.path.lexists(context.kernels):
+    if kernels or files.exists(context.kernels):
         with Lock(context.lock):
             pending, removed = _read_record(context)
             if was is not None and was != now:
@@ -206,7 +206,7 @@ def _write_record(context: Context, pending: list[_Change], removed: dict[str, _
     if pending or removed:
         kept = dict(list(removed.items())[-_KEPT_REMOVALS:])
         atomic.replace(context.kernels, json.dumps({"pending": pending, "removed": kept}).encode())
-    elif os.path.lexists(context.kernels):
+    elif files.exists(context.kernels):
         files.remove(context.kernels)
 
 
@@ -268,7 +268,7 @@ def set_in_notebook(context: Context, path: str, profile: str) -> str | None:
         indent = re.match(rb"\s*\{\r?\n([ \t]+)", content)
         text = json.dumps(notebook, indent=indent[1].decode() if indent else 1, ensure_ascii=content.isascii()) + "\n"
         backups = (f"{path}.bak{number}" for number in itertools.chain([""], itertools.count(2)))
-        backup = next(name for name in backups if not os.path.lexists(name))
+        backup = next(name for name in backups if not files.exists(name))
         attributes = atomic.FileAttributes(status.st_mode, status.st_uid, status.st_gid)
         atomic.replace(backup, content, attributes=attributes)
         atomic.replace(path, text.encode("utf-8", "backslashreplace"))
@@ -437,7 +437,7 @@ def _rename(context: Context, path: str, was: str, now: str) -> str:
         _require_no_foreign(to)
     if name == was:
         _write_file(context, path, _SPEC, _to_bytes(_renamed(spec, was, now)))
-    if name in (was, now) and not os.path.lexists(to):
+    if name in (was, now) and not files.exists(to):
         files.rename(path, to)
     return f"is now '{display_name(now)}'" if name in (was, now) else ""
 
@@ -452,7 +452,7 @@ def _remove_of(path: str, profile: str) -> str:
 
 def _restore(context: Context, path: str, spec: dict[str, Any]) -> str:
     """Write a removed kernel again, unless there is another one; return what was done, "" if nothing."""
-    if os.path.lexists(os.path.join(path, _SPEC)):
+    if files.exists(os.path.join(path, _SPEC)):
         return ""
     _write(context, path, spec)
     return f"restored in {context.short(path)}"
@@ -464,7 +464,7 @@ def _to_bytes(spec: dict[str, Any]) -> bytes:
 
 def _require_no_foreign(path: str) -> None:
     """Raise InvalidStateError if another program has a kernel in a folder."""
-    if os.path.exists(os.path.join(path, _SPEC)) and _read(path)[0] is None:
+    if files.exists(os.path.join(path, _SPEC)) and _read(path)[0] is None:
         other = os.path.join(os.path.dirname(path), "NAME")
         hint = f"to keep it under another name: mv {shlex.quote(path)} {shlex.quote(other)}"
         raise InvalidStateError(f"'{path}' has a kernel that was not installed by taoprof", hint=hint)
@@ -473,7 +473,7 @@ def _require_no_foreign(path: str) -> None:
 def _write(context: Context, path: str, spec: dict[str, Any]) -> None:
     """Write a kernel into its folder. Needs the lock."""
     _require_no_foreign(path)
-    is_new = not os.path.lexists(path)
+    is_new = not files.exists(path)
     try:
         files.make_folder(path, 0o700 if _is_in_home(context, path) else 0o755)
         for name in LOGOS:

@@ -156,7 +156,7 @@ def rename(context: Context, name: str, to: str) -> None:
 def move(context: Context, action: str, name: str, to: str) -> None:
     """Rename a profile and record it as ``action``. Needs the lock."""
     store = Store(context)
-    if os.path.lexists(store.path(to)):
+    if files.exists(store.path(to)):
         raise UsageError(f"profile '{to}' already exists", hint=f"to see it: taoprof show {to}")
     before, text = store.text(name), _text_with_network(store, name)
     rename = entry_of(context, action, to, before, text) | {"was": name}

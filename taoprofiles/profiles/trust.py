@@ -15,7 +15,7 @@ from taoprofiles.masking import is_secret
 from taoprofiles.profiles import layouts, manage, model
 from taoprofiles.profiles.project import FILE, read
 from taoprofiles.profiles.rendering import Renderer, escape_dollars, expressions, references
-from taoprofiles.storage import atomic, best_effort
+from taoprofiles.storage import atomic, best_effort, files
 from taoprofiles.storage.paths import is_inside
 from taoprofiles.system.filesystem import real_paths
 
@@ -162,7 +162,7 @@ def write(context: Context, profile: Profile, folder: str, *, name: str) -> tupl
     Return the file's path and what was left out. Raises UsageError if there is a file already.
     """
     path = os.path.join(folder, FILE)
-    if os.path.lexists(path):
+    if files.exists(path):
         raise UsageError(f"'{path}' already exists", hint=f"to use it: taoprof trust {folder}")
     text, omitted = to_text(context, profile, folder)
     atomic.replace(path, text.encode(), attributes=atomic.FileAttributes(0o644, context.uid, context.gid))

@@ -30,6 +30,8 @@ TEMPORARY = _NEW, _OLD = ".taoprof-new", ".taoprof-old"
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 """Error numbers of file systems without hard links."""
 
+_LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES, errno.ENXIO)
+"""Error numbers of a symlink with nothing behind it that can be stored. After a disk's error (EIO) there may be."""
 
 KEEP_LINK = ""
 """The ``link`` of a file that may be a symlink or not: it stays what it is."""
@@ -209,12 +211,17 @@ def _leftovers(folder: str) -> list[str]:
 
 
 def _is_own(leftover: str, path: str) -> bool:
-    """Check whether it is ours: in a folder that several users can write, another one may have made it."""
+    """Check whether it is there and ours: another user may have made it, in a folder that several can write.
+
+    Raises TaoprofError.
+    """
     try:
         now = files.stat_or_none(path)
         return os.lstat(leftover).st_uid in (os.geteuid(), now.st_uid if now else -1)
-    except OSError:
+    except FileNotFoundError:
         return False
+    except OSError as error:
+        raise to_taoprof_error(leftover, "look at", error) from error
 
 
 def _is_read(leftover: str, is_over: Callable[[int], bool]) -> bool:
@@ -238,7 +245,7 @@ def read_backup(path: str) -> bytes | None:
     backup, or the temporary file is there too. Raises TaoprofError if it cannot be read.
     """
     temporary, backup = _sibling_names(files.real_path(path))
-    if os.path.lexists(temporary) or not _is_own(backup, path):
+    if files.exists(temporary) or not _is_own(backup, path):
         return None
     return files.read(backup, 1 << 24)
 
@@ -256,14 +263,17 @@ def _unique_suffix() -> str:
 def _set_aside(backup: str) -> None:
     """Rename a replaced file, so that the next change can use its usual name. Raises OSError.
 
-    Of a replaced symlink, the file that it leads to gets one: that file may be deleted before it is read.
+    Of a replaced symlink, the file that it leads to gets one: that file may be deleted before it is read. But not if
+    another user made the symlink, in a folder such as /tmp: it may lead to any file of ours.
     """
     name = backup + _unique_suffix()
     if os.path.islink(backup):
         with suppress(OSError):  # another file system, or another user's file
-            os.link(os.path.realpath(backup), name)
-            os.unlink(backup)
-            return
+            real = os.path.realpath(backup)
+            if os.lstat(backup).st_uid == os.stat(real).st_uid:
+                os.link(real, name)
+                os.unlink(backup)
+                return
     os.rename(backup, name)
 
 
@@ -361,11 +371,11 @@ _RENAME_EXCHANGE = 2
 
 
 def _open(path: str) -> int | None:
-    """Open a file for reading, also through a symlink; None if that leads nowhere. Raises OSError."""
+    """Open a file for reading, also through a symlink; None if that leads to none that we may read. Raises OSError."""
     try:
         return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    except OSError:
-        if not os.path.islink(path):
+    except OSError as error:
+        if error.errno not in _LEADS_NOWHERE or not os.path.islink(path):
             raise
         return None
 

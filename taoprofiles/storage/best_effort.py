@@ -88,13 +88,6 @@ def unlink_quietly(path: str) -> None:
         os.unlink(path)
 
 
-def clear(folder: str) -> None:
-    """Delete the files in a folder."""
-    with suppress(OSError):
-        for entry in os.scandir(folder):
-            unlink_quietly(entry.path)
-
-
 def rmdir_quietly(path: str) -> None:
     """Delete a folder, if it exists and is empty."""
     with suppress(OSError):

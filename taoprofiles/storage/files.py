@@ -9,7 +9,7 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -133,6 +133,17 @@ def folder_exists(path: str) -> bool:
         raise to_taoprof_error(path, "look at", error) from error
 
 
+def exists(path: str) -> bool:
+    """Check whether there is a file, folder or symlink ``path``; raises as ``folder_exists`` does."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise to_taoprof_error(path, "look at", error) from error
+    return True
+
+
 def names_in(folder: str) -> list[str]:
     """Return the names in a folder, none if it does not exist. Raises TaoprofError if it cannot be read."""
     try:
@@ -187,6 +198,20 @@ def remove(path: str) -> None:
         raise to_taoprof_error(path, "remove", error) from error
     with suppress(OSError):  # it is deleted, and an error would say that it is not
         sync_folder(os.path.dirname(path))
+
+
+def remove_all(paths: Iterable[str]) -> None:
+    """Delete files, as many as can be deleted; folders stay. Raises TaoprofError for the first that could not be."""
+    failure: TaoprofError | None = None
+    for path in paths:
+        try:
+            os.unlink(path)
+        except (FileNotFoundError, IsADirectoryError):
+            pass
+        except OSError as error:
+            failure = failure or to_taoprof_error(path, "remove", error)
+    if failure is not None:
+        raise failure
 
 
 def remove_folder(path: str) -> None:

@@ -203,21 +203,23 @@ class History:
         """Compact a long journal, unless something is held: the mapping that it needs may be an old one."""
         with suppress(OSError, TaoprofError):  # tried again with the next entry
             if os.stat(self._context.history).st_size > SIZE_LIMIT and not self._has_hold_records():
-                self.compact(KEPT_SIZE, digests, limit=_DELETED_CONTENTS)
+                unused = self.compact(KEPT_SIZE, digests)
+                for path in unused[:_DELETED_CONTENTS]:
+                    best_effort.unlink_quietly(path)
                 # Hundreds of profiles: what is kept of their dropped uses must not make every change compact again.
                 size = os.stat(self._context.history).st_size
                 if KEPT_SIZE < SIZE_LIMIT and size > (KEPT_SIZE + SIZE_LIMIT) // 2:
-                    self.compact(max(2 * KEPT_SIZE - size, KEPT_SIZE // 4), digests, limit=0)
+                    self.compact(max(2 * KEPT_SIZE - size, KEPT_SIZE // 4), digests)
 
     def _has_hold_records(self) -> bool:
         return any(name.endswith(".json") for name in files.names_in(self._context.holds))
 
-    def compact(self, size: int, digests: set[str | None] | None = None, *, limit: int | None = None) -> None:
-        """Drop all but the newest entries, of ``size`` bytes, and the contents that only dropped ones have.
+    def compact(self, size: int, digests: set[str | None] | None = None) -> list[str]:
+        """Drop all but the newest entries, of ``size`` bytes; return the files with contents that none of them has.
 
         Of older ones stay, marked as ``dropped``, the last use of each profile, without contents, and the last change
-        of the mapping file, with the content after it; also the contents ``digests``, of entries that follow. At most
-        ``limit`` contents are deleted now. Needs the lock. Raises TaoprofError.
+        of the mapping file, with the content after it. ``digests``: contents of entries that follow. Needs the lock.
+        Raises TaoprofError.
         """
         last_mapping, kept = None, list[Entry]()
         used_profiles: set[str | None] = set()
@@ -242,9 +244,8 @@ class History:
         best_effort.unlink_quietly(self._context.index)  # it has an offset in the journal
         atomic.replace(self._context.history, b"".join(map(_line, reversed(kept))))
         used = {digest for entry in kept for digest in (entry.before, entry.after)} | (digests or set())
-        unused = [name for name in files.names_in(self._context.objects) if name not in used]
-        for name in unused[:limit]:
-            best_effort.unlink_quietly(os.path.join(self._context.objects, name))
+        folder = self._context.objects
+        return [os.path.join(folder, name) for name in files.names_in(folder) if name not in used]
 
     def newest_first(self) -> Iterator[Entry]:
         """Yield the entries, the newest first, reading no more of the file than needed."""
@@ -296,7 +297,7 @@ class History:
             today = names.get(entry.profile or "", entry.profile)
             if entry.was is not None and not entry.done:
                 old, new = (self._context.profile_file(name or "") for name in (entry.was, entry.profile))
-                if os.path.lexists(old) and not os.path.lexists(new):  # the renaming was interrupted
+                if files.exists(old) and not files.exists(new):  # the renaming was interrupted
                     yield entry, entry.profile, False
                     continue
             took_effect = True

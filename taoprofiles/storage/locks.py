@@ -270,4 +270,4 @@ def is_orphaned(path: str, folder: str) -> bool:
 
     Raises TaoprofError.
     """
-    return os.path.lexists(path) and not any_held(folder)
+    return files.exists(path) and not any_held(folder)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from taoprofiles.errors import TaoprofError
+from taoprofiles.errors import InvalidStateError, TaoprofError
 from taoprofiles.storage import atomic, best_effort, files
 from taoprofiles.storage.paths import Context
 
@@ -23,8 +23,9 @@ _NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 class Seal:
     """Makes the mapping file read-only, so that a plain ``open(path, "w")`` of another program fails.
 
-    All but ``is_recorded`` needs the lock. The record is written before the mode is changed: whatever is killed, the
-    mode can be restored. It holds the file's real path, inode, mode, and the name of the guard that sealed it.
+    All but ``is_recorded`` needs the lock, and raises TaoprofError if the record cannot be read. The record is written
+    before the mode is changed: whatever is killed, the mode can be restored. It holds the file's real path, inode,
+    mode, and the name of the guard that sealed it.
     """
 
     def __init__(self, context: Context) -> None:
@@ -89,7 +90,15 @@ class Seal:
         return None if known is None else int(known["mode"])
 
     def _known(self) -> dict[str, Any] | None:
-        record = best_effort.read_json(self._record, _LIMIT) or {}
+        record: Any = None
+        try:
+            record = json.loads(files.read(self._record, _LIMIT) or b"null")
+        except (InvalidStateError, ValueError, RecursionError):
+            pass  # damaged
+        except TaoprofError:
+            if self._mine is None:
+                raise  # without its mode the file would stay read-only
+        record = record if isinstance(record, dict) else {}
         path, ino, mode = record.get("path"), record.get("ino"), record.get("mode")
         is_sound = type(ino) is type(mode) is int and 0 <= mode <= 0o7777 and isinstance(record.get("by"), str)
         return record if is_sound and isinstance(path, str) and os.path.isabs(path) else self._mine

@@ -9,10 +9,9 @@ from taoprofiles import current_cache
 from taoprofiles.errors import InvalidStateError, NotFoundError, TaoprofError, UsageError
 from taoprofiles.holds.hold import AGENT, blocking_holds
 from taoprofiles.holds.liveness import find_active_holds
-from taoprofiles.holds.logs import delete_logs
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Source, Store
-from taoprofiles.storage import atomic, best_effort, files
+from taoprofiles.storage import atomic, files
 from taoprofiles.storage.files import MAPPING_LIMIT
 from taoprofiles.storage.journal import CONTENT_LIMIT, Entry, History
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock
@@ -218,11 +217,12 @@ def purge(context: Context) -> None:
             raise UsageError("the history cannot be purged while there are holds", hint="'taoprof status' lists them")
         if history.last_mapping() is not None and history.current_entry(content) is None:
             history.record_external_change(content)  # or it would be found later, as a change after the purge
-        history.compact(0)
-        for folder in (context.cache, os.path.join(context.cache, "templates"), context.rejected):
-            best_effort.clear(folder)
         kernels.forget_removed(context)
-        delete_logs(context, kept={hold.id for hold in active})
+        kept = {f"{hold.id}.log" for hold in active}
+        paths = history.compact(0)
+        for folder in (context.cache, os.path.join(context.cache, "templates"), context.rejected, context.logs):
+            paths += [os.path.join(folder, name) for name in files.names_in(folder) if name not in kept]
+        files.remove_all(paths)
 
 
 def replace_content(context: Context, wanted: bytes, *, expected: bytes) -> None:

@@ -21,6 +21,7 @@ import filelock  # noqa: F401 - loaded before the forks
 import pytest
 
 from taoprofiles.cli import main
+from taoprofiles.switching.seal import Seal
 from tests.support import injection
 from tests.support.commands import call
 from tests.support.home import Home
@@ -126,6 +127,26 @@ def with_hook(home: Home) -> None:
     home.run("show", "b", check=True)
 
 
+def with_service(home: Home) -> None:
+    ended = injection.run(home, lambda: main.run(["service", "install"]))  # which knows no home but that of the test
+    assert ended.status == 0, ended
+
+
+def linked(home: Home) -> None:
+    target = home.root / "shared/mounts.json"
+    target.parent.mkdir()
+    home.mapping_file.rename(target)
+    home.mapping_file.symlink_to("shared/mounts.json")
+
+
+def sealed(home: Home) -> None:
+    """Leave what a guard leaves that was killed."""
+    folder = Path(home.context.guard)
+    folder.mkdir()
+    (folder / "0123.claim").touch()
+    Seal(home.context).apply("0123", home.mapping_file.stat().st_size)
+
+
 def on_slurm(home: Home) -> None:
     home.run(*ON_SLURM, check=True)
 
@@ -133,6 +154,8 @@ def on_slurm(home: Home) -> None:
 CASES: dict[str, tuple[list[str], Callable[[Home], None] | None]] = {
     "use": (["use", "b"], None),
     "use over another program's": (["use", "b"], foreign),
+    "use over a link": (["use", "b"], linked),
+    "use of a sealed file": (["use", "b"], sealed),
     "undo": (["undo"], None),
     "undo another program's": (["undo"], foreign),
     "undo of a profile": (["undo"], edited),
@@ -155,6 +178,7 @@ CASES: dict[str, tuple[list[str], Callable[[Home], None] | None]] = {
     "stop": (["stop", "-"], on_slurm),
     "purge": (["history", "--purge", "--yes"], None),
     "service": (["service", "install"], None),
+    "service uninstall": (["service", "uninstall"], with_service),
     "fix": (["check", "--fix", "--yes"], foreign_root),
     "kernel": (["kernel", "install", "b", "--python", "PYTHON"], None),
     "kernel remove": (["kernel", "remove", "b"], with_kernel),
@@ -189,14 +213,14 @@ def prepared(folder: Path, case: str) -> tuple[Home, list[str]]:
         home.run("use", name, check=True)
     if prepare is not None:
         prepare(home)
-    ids = [hold["id"] for hold in home.holds()]
-    return home, [{"HOLD": ids[0] if ids else "", "PYTHON": sys.executable}.get(word, word) for word in words]
+    ids = [hold["id"] for hold in home.holds()] if "HOLD" in words else [""]  # no command after ``prepare`` otherwise
+    return home, [{"HOLD": ids[0], "PYTHON": sys.executable}.get(word, word) for word in words]
 
 
 def copied(home: Home, to: Path) -> Home:
-    """Return a copy of a home, in which a trusted project file is that of the copy."""
+    """Return a copy of a home, in which a trusted project file and a sealed file are those of the copy."""
     copy = injection.copied(home, to)
-    for path in copy.profiles.glob("d.toml"):
+    for path in [*copy.profiles.glob("d.toml"), *copy.state.glob("guard/seal.json")]:
         path.write_text(path.read_text().replace(str(home.root), str(copy.root)))
     return copy
 
@@ -204,6 +228,7 @@ def copied(home: Home, to: Path) -> Home:
 def effect(home: Home) -> dict[str, object]:
     """What a command is about: the mapping, profiles, holds, jobs, and the files that it writes for other programs."""
     found: dict[str, object] = {"mapping": home.mapping_file.read_bytes() if home.mapping_file.exists() else None}
+    found["link"] = os.readlink(home.mapping_file) if home.mapping_file.is_symlink() else None
     for path in sorted(path for pattern in WRITTEN for path in home.root.glob(pattern)):
         is_left = path.name.startswith("logo-") and not path.with_name("kernel.json").exists()
         if path.is_file() and not is_left and not re.search(r"\.taoprof-(new|old)", path.name):
@@ -275,6 +300,8 @@ def wrong(home: Home, copy: Home, ended: Ended, command: str, wanted: dict[str, 
         is_without_file = command == "new" and b"[project]" not in bytes(after.get(name) or b"")  # which is told
         if after.get(name) not in (before.get(name), wanted.get(name)) and not is_without_file:
             return f"{name} is neither old nor new: {after.get(name)!r}"
+    if command == "history" and ended.status == 0 and (left := _unused(copy)):
+        return f"it said that it was purged, but there is {left}"
     return _next(home, copy, after, is_purge=command == "history")
 
 
@@ -310,7 +337,17 @@ def _next(home: Home, copy: Home, after: dict[str, object], *, is_purge: bool) -
     left = [path.name for path in copy.root.rglob("*") if re.search(r"\.taoprof-(new|old)-", path.name)]
     left += [path.name for path in copy.root.glob(".taoprof-*")]
     left += [path.name for path in (copy.state / "holds").glob("[!.]*")]
+    if not copy.mapping_file.stat().st_mode & 0o200:
+        return "it stays sealed"
     return f"left behind: {left}" if left else ""
+
+
+def _unused(copy: Home) -> list[str]:
+    """Return the stored contents that no entry has, and the caches, which may hold secrets."""
+    used = {entry[side] for entry in entries(copy) for side in ("before", "after")}
+    contents = [path for path in (copy.state / "objects").iterdir() if path.name not in used]
+    caches = [path for path in Path(copy.context.cache).rglob("*") if path.is_file()]
+    return [path.name for path in [*contents, *caches]]
 
 
 def _work_problem(copy: Home, after: dict[str, object]) -> str:

@@ -102,15 +102,16 @@ def test_what_a_guard_published_may_be_anything(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.EIO, errno.EACCES])
+@pytest.mark.parametrize("what", ["the file", "the record"])
 def test_a_seal_that_cannot_be_removed_now_is_removed_later(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, code: int
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, code: int, what: str
 ) -> None:
     """Its record stays: without it the file would be read-only for ever."""
     seal, real = Seal(sandbox.context), os.open
     assert seal.apply("a test", sandbox.mapping_file.stat().st_size)
 
     def refuses(path: str, flags: int, *mode: int, **options: int) -> int:
-        if flags & os.O_PATH:
+        if flags & os.O_PATH if what == "the file" else str(path) == sandbox.context.seal:
             raise OSError(code, os.strerror(code), path)
         return real(path, flags, *mode, **options)
 

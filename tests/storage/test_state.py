@@ -21,6 +21,7 @@ import pytest
 from taoprofiles.errors import TaoprofError
 from taoprofiles.storage import atomic, files, journal
 from taoprofiles.storage.journal import History, digest_of
+from taoprofiles.storage.locks import Lock
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching import switch
 from taoprofiles.switching.status import get_status
@@ -435,6 +436,18 @@ def test_nobody_else_can_prevent_a_switch(used: Home, monkeypatch: pytest.Monkey
     assert os.geteuid() != 0 or not History(used.context).has_content(FOREIGN), "it is not what a killed switch left"
 
 
+def test_another_users_link_gets_none_of_our_files_into_the_history(used: Home) -> None:
+    """In a folder such as /tmp, somebody makes a link with the name of a replaced file."""
+    require(os.geteuid() == 0, "a file of another user needs root")
+    secret, link = used.root / "secret", used.root / ".taoprof-old"
+    secret.write_bytes(b"a key")
+    link.symlink_to(secret)
+    os.chown(link, 65534, 65534, follow_symlinks=False)
+    for name in ("a", "b"):
+        used.run("use", name, check=True)
+    assert secret.stat().st_nlink == 1 and not History(used.context).has_content(b"a key")
+
+
 def test_what_a_killed_switch_left_is_not_deleted_unread(used: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     path = used.root / ".taoprof-old"
     path.write_bytes(FOREIGN)
@@ -524,3 +537,91 @@ def test_what_root_creates_in_a_users_home_belongs_to_that_user(home: Home) -> N
     created = set(home.root.rglob("*")) - before
     assert home.mapping_file in created and home.state / "lock" in created
     assert [path for path in created if path.lstat().st_uid != 12345] == []
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES, errno.ESTALE])
+@pytest.mark.parametrize(
+    ("words", "path"),
+    [
+        ("rename a b", ".config/taoprofiles/profiles/b.toml"),
+        ("new d --project-dir projects/a --project", "projects/a/.taoprof.toml"),
+        (f"kernel install a --python {sys.executable}", ".local/share/jupyter/kernels/taoprof-a/kernel.json"),
+        ("import x.ipynb --name d --kernel --in-place", "x.ipynb.bak"),
+        ("edit a", ".local/state/taoprofiles/rejected/a.DIGEST.toml"),
+    ],
+)
+def test_what_cannot_be_looked_at_is_not_overwritten(
+    used: Home, monkeypatch: pytest.MonkeyPatch, code: int, words: str, path: str
+) -> None:
+    """The error of a disk, even if it comes but once, is not taken for 'there is none'."""
+    text = (used.profiles / "a.toml").read_bytes()
+    target = used.root / path.replace("DIGEST", digest_of(text)[:12])
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text("{}\n")
+    notebook = {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": []}
+    source = f"with open('{used.mapping_file}', 'w') as file: file.write('{FOREIGN.decode()}')"
+    notebook["cells"] = [{"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": 1, "source": source}]
+    (used.root / "x.ipynb").write_text(json.dumps(notebook))
+    before = target.read_bytes()
+    left = [str(target)]
+
+    def once(real: Callable[..., os.stat_result], path: Any, **options: Any) -> os.stat_result:
+        if not isinstance(path, int) and os.path.abspath(path) in left:
+            left.clear()
+            raise OSError(code, os.strerror(code), path)
+        return real(path, **options)
+
+    for name in ("stat", "lstat"):
+        monkeypatch.setattr(os, name, partial(once, getattr(os, name)))
+    done = call(used, *words.split(), environ={"EDITOR": "true"})
+    monkeypatch.undo()
+    assert done.status == 1 and target.name in done.err, done
+    assert target.read_bytes() == before
+
+
+@pytest.mark.parametrize("folder", ["objects", "cache/templates", "logs"])
+def test_a_purge_names_what_it_could_not_delete(used: Home, monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+    (used.state / "logs").mkdir()
+    (used.state / "logs/abcde.log").touch()
+    real = os.unlink
+
+    def refuse(path: Any, **options: Any) -> None:
+        if str(path).startswith(str(used.state / folder) + "/"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        real(path, **options)
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    done = call(used, "history", "--purge", "--yes")
+    assert done.status == 1 and str(used.state / folder) in done.err, done
+    monkeypatch.undo()
+    others = {"objects", "cache/templates", "logs"} - {folder}
+    assert [path for other in others for path in (used.state / other).iterdir()] == [
+        used.state / "objects" / digest_of(used.mapping_file.read_bytes())
+    ] * ("objects" in others)
+    used.run("history", "--purge", "--yes", check=True)
+    assert [path.name for path in (used.state / folder).iterdir()] == [digest_of(used.mapping_file.read_bytes())] * (
+        folder == "objects"
+    )
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EMFILE])
+def test_a_replaced_link_waits_until_the_file_behind_it_can_be_read(
+    used: Home, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    content, link, real = b'{"Mounts": [], "mine": 1}', used.root / ".taoprof-old-1", os.open
+    (used.root / "other.json").write_bytes(content)
+    link.symlink_to("other.json")
+
+    def refuse(path: str, flags: int, *mode: int, **options: int) -> int:
+        if str(path) == str(link):
+            raise OSError(code, os.strerror(code), path)
+        return real(path, flags, *mode, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with Lock(used.context.lock), pytest.raises(TaoprofError):
+        switch.recover(used.context)
+    monkeypatch.undo()
+    assert link.is_symlink()
+    used.run("use", "a", check=True)
+    assert History(used.context).has_content(content) and not link.is_symlink()

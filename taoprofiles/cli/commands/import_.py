@@ -62,7 +62,7 @@ def import_command(context: Context, args: argparse.Namespace) -> Result:
         raise UsageError("--kernel is for one file", hint="for a profile that exists: taoprof kernel install NAME")
     if args.in_place and not (args.file or "").endswith(".ipynb"):
         raise UsageError("--in-place is for notebooks (.ipynb)")
-    if args.file not in (None, "-") and not os.path.exists(context.expand_user(args.file)):
+    if args.file not in (None, "-") and not files.exists(context.expand_user(args.file)):
         raise _no_file(context, args.file)
     python = kernels.find_python(context, None)  # before anything is asked
     result = _import(context, args)

@@ -255,7 +255,7 @@ def skill_command(context: Context, args: argparse.Namespace) -> Result:
     for folder in folders:
         path = os.path.normpath(os.path.join(folder, SKILL, "SKILL.md"))
         files.make_folder(os.path.dirname(path), 0o755)
-        readable = None if os.path.lexists(path) else atomic.FileAttributes(0o644, context.uid, context.gid)
+        readable = None if files.exists(path) else atomic.FileAttributes(0o644, context.uid, context.gid)
         atomic.replace(path, text.replace("VERSION", VERSION, 1).encode(), attributes=readable)
         paths.append(path)
     data = {"action": args.action, "name": SKILL, "paths": paths}

@@ -232,11 +232,11 @@ def _summary(context: Context, name: str, source: Source, *, reveal: bool) -> tu
 
 def _write_svg(context: Context, file: str, name: str, summary: dict[str, Any]) -> Result:
     from taoprofiles.check.path_map import get_path_map, to_svg
-    from taoprofiles.storage import atomic
+    from taoprofiles.storage import atomic, files
 
     drawing, path = to_svg(get_path_map(context, name, summary)), context.absolute(file)
     # Unlike our own files it is for others: a page's server, a colleague.
-    readable = None if os.path.lexists(path) else atomic.FileAttributes(0o644, context.uid, context.gid)
+    readable = None if files.exists(path) else atomic.FileAttributes(0o644, context.uid, context.gid)
     atomic.replace(path, drawing.encode(), attributes=readable)
     return Result({"name": name, "svg": path}, [f"path map of '{name}' written to {context.short(path)}"])
 

@@ -97,7 +97,7 @@ def _ask(context: Context, parts: list[_Part], state: list[_Part], args: argpars
 
 def _refuse_if_in_use(context: Context) -> None:
     """Raise HeldError for work that needs the state: its mounts file, its record, its place in the queue."""
-    if not os.path.lexists(context.state):
+    if not files.exists(context.state):
         return
     from taoprofiles.holds.waiting import waiting_commands
 
@@ -169,7 +169,7 @@ def _state(context: Context) -> list[_Part]:
         ),
         _Part("state", context.state, "history, logs and caches", partial(_remove_state, context)),
     ]
-    return [part for part in parts if os.path.lexists(part.path)]
+    return [part for part in parts if files.exists(part.path)]
 
 
 def _remove_state(context: Context) -> None:
