@@ -37,7 +37,15 @@ from taoprofiles.rules.finding import (
     in_profile,
     warning,
 )
-from taoprofiles.rules.start import MountsFile, check_options, check_program, check_start, explain_task, other_refusal
+from taoprofiles.rules.start import (
+    MountsFile,
+    check_options,
+    check_program,
+    check_start,
+    explain_task,
+    find_missing_program,
+    other_refusal,
+)
 from taoprofiles.storage import files
 from taoprofiles.storage.files import MAPPING_LIMIT
 from taoprofiles.storage.paths import Context
@@ -234,6 +242,8 @@ def check(
         behaviour=behaviour, profile=target.name or "", is_run=is_profile_given,
     )  # fmt: skip
     image = image or (target.renderer.image(command) if target.renderer else None)
+    if name is not None and command and image is None and words is None:  # what 'run' starts on this machine
+        target = target._replace(findings=(*target.findings, *_find_missing_program(context, target, name, command)))
     is_direct = bool(command and words is None and (image or gpus or direct.tasks(command)[0]))
     is_direct |= bool(image and not command and launcher is None and installed_launcher is None)
     if is_direct and target.content is not None:
@@ -242,10 +252,7 @@ def check(
         )
     findings, dropped_in_ci = list(target.findings), []
     words, others = _launchers(command)
-    if others and not direct.tasks(command)[0]:
-        rest = "this command is not checked" + ("" if words else ", only the mounts are")
-        what = f"'{mask_text(others[0])}' is no launcher, no 'docker run' and no task of TAO: {rest}"
-        findings.append(warning("command-not-checked", "command", what, hint="give the command itself after '--'"))
+    findings += _find_unknown(command, others, findings, is_launcher=words is not None)
     if not command or words is not None:
         findings += _ignored_keys(target)
     prediction, secrets = None, target.secret_environment
@@ -282,6 +289,24 @@ def _launchers(command: list[str]) -> tuple[list[str] | None, list[str]]:
     pairs = zip(commands, launchers, strict=True)
     others = [name for (name, *_), launcher in pairs if launcher is None and name not in ignored]
     return words, others or ([] if words else command[:1])
+
+
+def _find_missing_program(context: Context, target: CheckTarget, name: str, command: list[str]) -> Iterator[Finding]:
+    """Yield the finding for a command that ``run`` refuses, because its program does not exist."""
+    missing = find_missing_program(command, {**context.environ, **target.variables}.get("PATH"), name)
+    if missing:
+        yield error("command-not-found", "command", missing[0], hint=missing[1])
+
+
+def _find_unknown(
+    command: list[str], others: list[str], known: list[Finding], *, is_launcher: bool
+) -> Iterator[Finding]:
+    """Yield the finding for a command with the programs ``others``, of which nothing is known."""
+    is_missing = any(finding.id == "command-not-found" for finding in known)
+    if others and not is_missing and not direct.tasks(command)[0]:
+        rest = "this command is not checked" + ("" if is_launcher else ", only the mounts are")
+        what = f"'{mask_text(others[0])}' is no launcher, no 'docker run' and no task of TAO: {rest}"
+        yield warning("command-not-checked", "command", what, hint="give the command itself after '--'")
 
 
 def _as_task(command: list[str], *, image: str | None, is_other: bool) -> list[str]:

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
+import shlex
+import shutil
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from taoprofiles.launcher.argv import GROUPS, HANDLERS
+from taoprofiles.launcher.argv import GROUPS, HANDLERS, PROGRAMS
 from taoprofiles.launcher.host import ENTRY_KEYS, Host, Location
 from taoprofiles.launcher.prediction import Prediction, Refusal, SilentEffect
 from taoprofiles.launcher.simulation import Content, size_in_bytes
 from taoprofiles.launcher.versions import Behaviour
 from taoprofiles.masking import mask_command
 from taoprofiles.mounts.mapping import explain_json_error
+from taoprofiles.profiles.layouts import is_network
 from taoprofiles.rules import container, mounts
 from taoprofiles.rules.command_paths import CommandContext
 from taoprofiles.rules.finding import ERROR, Finding, Lines, Locator, error, warning
+
+_SHELL_BUILTINS = frozenset(". alias cd eval exec export pushd set source ulimit umask unset".split())
+_OPERATORS = frozenset(";&|<>")
+_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=", re.ASCII)
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -283,3 +291,40 @@ def check_program(words: Sequence[str], context: CommandContext) -> Iterator[Fin
         hint = context.to_shown_command(["tao", *(group if context.behaviour.task_groups else []), *words[1:]])
         why = f"a shell says '{words[0]}: command not found'"
         yield Finding("launcher-refuses", "command", what, why, hint, severity=ERROR)
+
+
+def find_missing_program(words: list[str], path: str | None, profile: str) -> tuple[str, str] | None:
+    """Return the message and the hint of ``explain_not_found`` if a command's program does not exist, else None."""
+    word, path = words[0], os.defpath if path is None else path
+    exists = os.path.lexists(word) if "/" in word else shutil.which(word, path=path) is not None
+    return None if exists else explain_not_found(words, path, profile)
+
+
+def explain_not_found(words: list[str], path: str | None, profile: str) -> tuple[str, str]:
+    """Return a message and a hint for a command whose first word is not a program in the folders of ``path``.
+
+    ``profile`` is the name of the run's profile.
+    """
+    word, first = words[0], (words[0].split() or [""])[0]
+    message, hint = f"command not found: '{word}'", "is it installed, and is its environment active?"
+    shown, run = mask_command(words), f"taoprof run {profile} --"
+    if first in _SHELL_BUILTINS or (first != word and _OPERATORS & set(word)):
+        script = shlex.join(shown) if first == word else " ".join([shown[0], *map(shlex.quote, shown[1:])])
+        hint = f"only a shell can run this: {run} bash -c {shlex.quote(script)}"
+    elif first != word and len(words) == 1 and (first in PROGRAMS or shutil.which(first, path=path)):
+        hint = "the quotes make the whole command one word: write it without quotes"
+    elif _ASSIGNMENT.match(word):
+        hint = f"to set a variable for a command: {run} env {shlex.join(shown)}"
+    elif "/" in word and os.path.lexists(word):
+        hint = "the program that its first line names after '#!' does not exist"
+    elif "/" in word:
+        message, hint = f"no such file: '{word}'", ""
+    elif os.path.isfile(word):
+        hint = f"to run the file in the current folder: {shlex.quote(f'./{word}')}"
+    elif is_network(word):
+        launch = f"{run} {shlex.join(['tao', 'model', *shown])}"
+        image = f"taoprof set {profile} image=IMAGE"
+        hint = f"it is a program of TAO's images. To name one: {image}; to start it by the launcher: {launch}"
+    elif word in PROGRAMS:
+        hint = "is its environment active? 'taoprof doctor' looks for the launcher"
+    return message, hint

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
-import shutil
 import signal
 import subprocess
 import threading
@@ -17,9 +15,6 @@ from taoprofiles.errors import TaoprofError
 from taoprofiles.holds.hold import RUN_VARIABLE
 from taoprofiles.holds.liveness import HEARTBEAT
 from taoprofiles.holds.waiting import wait_for_exit
-from taoprofiles.launcher.argv import PROGRAMS
-from taoprofiles.masking import mask_command
-from taoprofiles.profiles.layouts import is_network
 from taoprofiles.system import processes
 
 if TYPE_CHECKING:
@@ -29,9 +24,6 @@ COMMAND_NOT_FOUND, NOT_EXECUTABLE = 127, 126
 """The exit statuses of a shell for such a command."""
 
 _SHELLS = frozenset("bash dash fish ksh sh tcsh zsh".split())
-_SHELL_BUILTINS = frozenset(". alias cd eval exec export pushd set source ulimit umask unset".split())
-_OPERATORS = frozenset(";&|<>")
-_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=", re.ASCII)
 
 _SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -44,36 +36,6 @@ class CommandError(TaoprofError):
     def __init__(self, message: str, status: int, hint: str) -> None:
         super().__init__(message, hint=hint)
         self.status = status
-
-
-def explain_not_found(words: list[str], path: str | None, profile: str) -> tuple[str, str]:
-    """Return a message and a hint for a command whose first word is not a program in the folders of ``path``.
-
-    ``profile`` is the name of the run's profile.
-    """
-    word, first = words[0], (words[0].split() or [""])[0]
-    message, hint = f"command not found: '{word}'", "is it installed, and is its environment active?"
-    shown, run = mask_command(words), f"taoprof run {profile} --"
-    if first in _SHELL_BUILTINS or (first != word and _OPERATORS & set(word)):
-        script = shlex.join(shown) if first == word else " ".join([shown[0], *map(shlex.quote, shown[1:])])
-        hint = f"only a shell can run this: {run} bash -c {shlex.quote(script)}"
-    elif first != word and len(words) == 1 and (first in PROGRAMS or shutil.which(first, path=path)):
-        hint = "the quotes make the whole command one word: write it without quotes"
-    elif _ASSIGNMENT.match(word):
-        hint = f"to set a variable for a command: {run} env {shlex.join(shown)}"
-    elif "/" in word and os.path.lexists(word):
-        hint = "the program that its first line names after '#!' does not exist"
-    elif "/" in word:
-        message, hint = f"no such file: '{word}'", ""
-    elif os.path.isfile(word):
-        hint = f"to run the file in the current folder: {shlex.quote(f'./{word}')}"
-    elif is_network(word):
-        launch = f"{run} {shlex.join(['tao', 'model', *shown])}"
-        image = f"taoprof set {profile} image=IMAGE"
-        hint = f"it is a program of TAO's images. To name one: {image}; to start it by the launcher: {launch}"
-    elif word in PROGRAMS:
-        hint = "is its environment active? 'taoprof doctor' looks for the launcher"
-    return message, hint
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -21,8 +20,9 @@ from taoprofiles.masking import mask_command
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store
 from taoprofiles.rules.command_paths import CommandContext, find_host_results
+from taoprofiles.rules.start import find_missing_program
 from taoprofiles.runs import direct, notify, resources
-from taoprofiles.runs.foreground import COMMAND_NOT_FOUND, CommandError, explain_not_found
+from taoprofiles.runs.foreground import COMMAND_NOT_FOUND, CommandError
 from taoprofiles.runs.run import Run
 from taoprofiles.storage import atomic, files
 from taoprofiles.storage.journal import History
@@ -178,11 +178,10 @@ def get_request(context: Context, name: str, command: list[str], options: RunOpt
     plan.choose_targets()
     plan.check("run")
     options = plan.options
-    path = {**context.environ, **plan.renderer.variables()}.get("PATH", os.defpath)
+    path = {**context.environ, **plan.renderer.variables()}.get("PATH")
     is_here = options.image is None and options.on is None and plan.runner is None
-    if is_here and not os.path.dirname(command[0]) and shutil.which(command[0], path=path) is None:
-        message, hint = explain_not_found(command, path, name)
-        raise CommandError(message, COMMAND_NOT_FOUND, hint)
+    if is_here and (missing := find_missing_program(command, path, name)):
+        raise CommandError(missing[0], COMMAND_NOT_FOUND, missing[1])
     hold = plan.new_hold()
     wanted = None if options.own_gpus is None else parse_gpus(options.own_gpus)
     gpus = resources.ask_driver(context.environ, options.own_gpus, [])

@@ -18,12 +18,12 @@ from taoprofiles.launcher import installed, simulation
 from taoprofiles.launcher.argv import parse_launcher_argv, unwrapped
 from taoprofiles.launcher.host import runs_in_ci, runs_without_docker
 from taoprofiles.launcher.quoting import quote_argv
+from taoprofiles.rules.start import explain_not_found
 from taoprofiles.runs import notify
 from taoprofiles.runs.foreground import (
     COMMAND_NOT_FOUND,
     NOT_EXECUTABLE,
     CommandError,
-    explain_not_found,
     forwarded_signals,
     has_terminal,
     is_interactive_shell,

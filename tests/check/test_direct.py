@@ -52,6 +52,7 @@ def ids(done: CommandResult) -> list[str]:
     ],
 )
 def test_a_task_is_checked_with_the_mounts_of_the_profile(home: Home, command: str) -> None:
+    home.profile("p", f'image = "{IMAGE}"\n' + PROFILE.format(home.root))
     wrong = call(home, "--json", "check", "p", "--", *shlex.split(command.format(f"{home.root}/specs/train.yaml")))
     assert ids(wrong) == ["host-path"]
     sound = call(home, "--json", "check", "p", "--", *shlex.split(command.format("/specs/train.yaml")))
@@ -79,12 +80,29 @@ def test_a_task_is_checked_with_the_mounts_file_without_a_profile(home: Home) ->
 
 def test_the_corrected_command_is_one_that_runs(home: Home) -> None:
     done = call(home, "--json", "check", "p", "--", "dino", "train", "-e", f"{home.root}/specs/train.yaml")
-    hint = done.envelope["data"]["findings"][0]["hint"]
-    assert hint == "taoprof run p --image IMAGE -- dino train -e /specs/train.yaml"
+    hints = {finding["id"]: finding["hint"] for finding in done.envelope["data"]["findings"]}
+    assert hints["host-path"] == "taoprof run p --image IMAGE -- dino train -e /specs/train.yaml"
     words = f"docker run --gpus all --shm-size 1g -v {home.root}/specs:/specs {IMAGE} dino train -e"
     done = call(home, "--json", "check", "--", *words.split(), f"{home.root}/specs/train.yaml")
     hints = {finding["id"]: finding["hint"] for finding in done.envelope["data"]["findings"]}
     assert hints["host-path"] == f"{words} /specs/train.yaml"
+
+
+@pytest.mark.parametrize(
+    "command", ["dino train -e /specs/train.yaml", "nothing", "./train.sh", "A=1 dino train", "cd x"]
+)
+def test_a_program_that_does_not_exist_is_the_same_error_of_check_and_run(home: Home, command: str) -> None:
+    """Without an image, run starts the command on this machine."""
+    words = ["--", *command.split()]
+    done = call(home, "--json", "check", "p", *words)
+    assert (done.status, ids(done)) == (3, ["command-not-found"])
+    (finding,) = done.envelope["data"]["findings"]
+    for options in ([], ["--wait"]):
+        refused = call(home, "--json", "run", "p", *options, *words)
+        error = refused.envelope["error"]
+        assert (refused.status, error["message"], error["hint"]) == (127, finding["what"], finding["hint"]), options
+    home.profile("p", f'image = "{IMAGE}"\n' + PROFILE.format(home.root))
+    assert "command-not-found" not in ids(call(home, "--json", "check", "p", *words))
 
 
 def test_the_shared_memory_of_the_host_is_that_of_the_container(home: Home) -> None:

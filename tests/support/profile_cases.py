@@ -228,6 +228,8 @@ CASES: dict[str, tuple[SetUp, SetUp]] = {
     "opts-shape: null": (file({"Mounts": [], "DockerOptions": None}), option()),
     "opts-shape: a list": (file({"Mounts": [], "DockerOptions": []}), option()),
     "opt-unknown-for-version": (option(ipc_mode="host"), option(network="host")),
+    "command-not-found": (
+        lambda home: [*profile()(home), "--", "no-such-program"], lambda home: [*profile()(home), "--", "sh"]),
     "key-ignored": (mount("HOME", mode="ro"), mount("HOME")),
     "no-mapping-file": (nothing, EMPTY),
     "file-mode": (mode(0o644), mode(0o600)),
