@@ -139,8 +139,8 @@ def print_stderr(text: str, *, end: str = "\n") -> None:
 
 
 def print_progress(text: str) -> None:
-    """Print a progress message to stderr, with the prefix "taoprof: "."""
-    print_stderr(f"taoprof: {text}")
+    """Print a progress message to stderr, with the prefix "taoprof: ", or an indented line that continues it."""
+    print_stderr(text if text.startswith("  ") else f"taoprof: {text}")
 
 
 @_writing_to_stdout()
@@ -260,13 +260,21 @@ def missing_folders(context: Context, name: str, folders: Sequence[str], *, swit
         verb, command = "does" if len(elsewhere) == 1 else "do", Store(context).renderer(name).command_to_set(elsewhere)
         messages.append(f"{names} {verb} not exist, and {reasons}. To use a folder of this machine: {command}")
     if others:
-        count = "1 folder does" if len(others) == 1 else f"{len(others)} folders do"
-        names, them = ", ".join(map(context.short, others)), "it" if len(others) == 1 else "them"
+        count, them = ("1 folder does", "it") if len(others) == 1 else (f"{len(others)} folders do", "them")
         command = f"taoprof use {name} --mkdir" if switch else f"taoprof run {name} --mkdir -- true"
         if Store(context).template(name)["layout"] == "tao7":  # there is no launcher to switch for
             command = f"mkdir -p {' '.join(quoted_short(context, path) for path in others)}"
-        messages.append(f"{count} not exist: {names}. To create {them}: {command}")
+        first, *rest = folder_lines(context, f"{count} not exist", others)
+        messages += (
+            [first, *rest, f"to create {them}: {command}"] if rest else [f"{first}. To create {them}: {command}"]
+        )
     return messages
+
+
+def folder_lines(context: Context, what: str, folders: Sequence[str]) -> list[str]:
+    """Return a message about folders: one is named in its line, several on lines of their own."""
+    names = list(map(context.short, folders))
+    return [f"{what}: {names[0]}"] if len(names) == 1 else [f"{what}:", *(f"  {name}" for name in names)]
 
 
 def profile_lines(context: Context, title: str, summary: dict[str, Any]) -> list[str]:

@@ -307,7 +307,7 @@ def test_a_refused_change_names_what_was_given(home: Home, words: list[str], sta
     [
         ("docker.shm_size=64", "warning: docker.shm_size: the shared memory is 64 bytes; "),
         ("docker.user=UID:GID", "warning: docker.user: 'UID:GID' is not a user; "),
-        ("LOCAL_PROJECT_DIR=~/no", "4 folders do not exist: ~/no, ~/no/data"),
+        ("LOCAL_PROJECT_DIR=~/no", "4 folders do not exist:\n  ~/no\n  ~/no/data\n"),
         (
             "container.env.MY_TOKEN=abcdef",
             "warning: container.env.MY_TOKEN: the value of MY_TOKEN is stored",

@@ -567,3 +567,15 @@ def test_mounts_fit_a_narrow_terminal(home: Home) -> None:
         "  ~/a-folder-with-a-long-name/and/one/more/below/it\r\n    → /workspace/tao-experiments/data (missing)\r\n"
         in output
     )
+
+
+def test_created_folders_are_on_lines_of_their_own(home: Home) -> None:
+    (home.root / "seg").mkdir()
+    home.run("new", "segformer", "--layout", "tao7", cwd=home.root / "seg", check=True)
+    for options, what in ((["--dry-run"], "would create"), ([], "created")):
+        first, *lines = call(home, "use", "segformer", "--mkdir", *options).err.splitlines()
+        folders = [line for line in lines if line.startswith("  ")]
+        assert first == f"taoprof: {what} 3 folders:"
+        assert folders == ["  ~/seg/data", "  ~/seg/specs", "  ~/seg/segformer/results"]
+    single = call(home, "set", "segformer", "HOST_DATA_DIR=~/elsewhere").err
+    assert "taoprof: 1 folder does not exist: ~/elsewhere. To create it: mkdir -p ~/elsewhere" in single

@@ -141,7 +141,7 @@ def set_command(context: Context, args: argparse.Namespace) -> Result:
 
 
 def _describe_problems(context: Context, name: str, settings: Mapping[str, str | None]) -> list[str]:
-    """Return what 'check' finds wrong with settings; missing folders on one line."""
+    """Return what 'check' finds wrong with settings; missing folders as one message."""
     from taoprofiles.check.report import check_settings
 
     findings = check_settings(context, name, settings)

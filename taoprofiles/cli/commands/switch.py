@@ -8,7 +8,16 @@ from itertools import islice, starmap
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles import current_cache
-from taoprofiles.cli.output import Declined, Result, change_lines, exit_status, format_time, print_progress, table
+from taoprofiles.cli.output import (
+    Declined,
+    Result,
+    change_lines,
+    exit_status,
+    folder_lines,
+    format_time,
+    print_progress,
+    table,
+)
 from taoprofiles.errors import TaoprofError, UsageError
 from taoprofiles.holds.hold import QUEUED, HeldError, Hold
 from taoprofiles.mounts import mapping
@@ -40,8 +49,9 @@ def use_command(context: Context, args: argparse.Namespace) -> Result:
             error.hint = f"profile '{name}' was created; " + error.hint.removeprefix("nothing was changed. ")
         raise
     if switched.folders:
-        folders = ", ".join(map(context.short, _outermost(switched.folders)))
-        messages.append(f"would create {folders}" if args.dry_run else f"created {folders}")
+        folders, verb = _outermost(switched.folders), "would create" if args.dry_run else "created"
+        several = folder_lines(context, f"{verb} {len(folders)} folders", folders)
+        messages += several if len(folders) > 1 else [f"{verb} {context.short(folders[0])}"]
     if args.release is not None and not args.dry_run and not switched.changes:
         messages.append(
             f"hold {args.release} stays, because the mapping is the same. To release it: taoprof release {args.release}"
