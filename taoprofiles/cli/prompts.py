@@ -72,7 +72,7 @@ def confirm_home(context: Context) -> list[str]:
 
 
 def confirm_release(hold: Hold, *, yes: bool) -> None:
-    """Ask whether to release a hold whose work is still running.
+    """Ask whether to release a hold whose work is still running, as far as that is known.
 
     Raises Declined for a no, UsageError without a terminal.
     """
@@ -80,6 +80,8 @@ def confirm_release(hold: Hold, *, yes: bool) -> None:
         return
     work = hold.kind if hold.kind in ("shell", "notebook") else "training"
     text = f"{work} {hold.id} is still running: {hold.line()}"
+    if hold.ended is not None:
+        text = f"the process of {work} {hold.id} has ended, but a container of it may still be running: {hold.line()}"
     if not can_ask():
         raise UsageError(text, hint="--yes releases its hold anyway")
     print_progress(text)

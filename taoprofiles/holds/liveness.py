@@ -25,8 +25,10 @@ from taoprofiles.storage.journal import Entry, History
 from taoprofiles.storage.paths import Context
 from taoprofiles.system import filesystem, processes
 from taoprofiles.system.engine import (
+    ABSENT,
     AGENT_LABELS,
     AGENT_RESULTS,
+    DENIED,
     PROFILE_LABEL,
     RUN_LABEL,
     STATE_LABEL,
@@ -59,12 +61,14 @@ class ActiveHolds:
     - ``others``: containers with GPUs on the same engine that are not this user's, or are not known to be; of each only
       ``user`` ("" if unknown), ``container``, ``gpus`` and ``since``
     - ``unchecked``: what could not be checked, one line each
+    - ``unproved``: the ids of the holds whose process has ended, and which may have a container that cannot be seen
     """
 
     def __init__(self) -> None:
         self.holds: list[Hold] = []
         self.others: list[Hold] = []
         self.unchecked: list[str] = []
+        self.unproved: set[str] = set()
 
     def find(self, hold_id: str) -> Hold | None:
         """Return the hold with this id; work of kind "found" has a second one, made from its container's."""
@@ -153,6 +157,11 @@ class _Search:
         self._active.unchecked += [
             f"{filesystem.no_answer(path)}; containers that have it mounted may go unnoticed"
             for path in filesystem.unanswered(mapping.sources(self._content))
+        ]
+        self._active.unchecked += [
+            f"the process of hold {hold_id} has ended, but a container of it may still be running. If it is over: "
+            f"taoprof release {hold_id}"
+            for hold_id in sorted(self._active.unproved)
         ]
         # Last, when everything has been asked. Inserted, not assigned: a guard uses the same engine object again.
         self._active.unchecked[:0] = self._engine.unchecked
@@ -395,7 +404,7 @@ class _Search:
             if is_idle:
                 engine.kill(hold.container)
         except EngineError as error:
-            return error.absent
+            return error.kind in (ABSENT, DENIED)  # denied: there is no process of the container
         now = hold.ended or time.time()
         if hold.status is None and task.ended is not None:
             if task.status is None and 0 <= now - task.ended < REPORT_TIMEOUT:
@@ -435,22 +444,45 @@ class _Search:
         return self._records.seconds_since_heartbeat(hold, may_write=self._may_write) < LEASE
 
     def _may_have_container(self, hold: Hold) -> bool:
-        """Check whether a run without processes may have a container that was not listed.
+        """Check whether a run without processes may have a container that was not listed."""
+        has_container = self._has_container(hold)
+        if has_container is None:
+            self._active.unproved.add(hold.id)
+        return has_container is not False
+
+    def _has_container(self, hold: Hold) -> bool | None:
+        """Check whether a run has a container that was not listed; None if that cannot be determined.
 
         That is one on another engine, or any if the engine does not answer. If there is no engine at all, only a
         container that was seen before counts: with live-restore it keeps running while dockerd restarts.
         """
         if hold.engine is None or hold.engine == self._engine.address:
-            return not self._engine.complete and (not self._engine.absent or hold.container is not None)
+            if self._engine.complete or (self._engine.absent and hold.container is None):
+                return False
+            return self._has_container_here(hold) if self._engine.denied else None
         if hold.engine not in self._other_engines:
             other = Containers(self._context, self._end, address=hold.engine, unchecked=self._active.unchecked)
             self._other_engines[hold.engine] = other
         other = self._other_engines[hold.engine]
         if hold.container is not None:
             container = other.inspect(hold.container)
-            return container is not None and container.get("Running", True)
+            return container is not None and container.get("Running")
         has_tag = any(other.run_tag(container["Id"]) == hold.id for container in other.running())
-        return has_tag or (not other.complete and not other.absent)
+        return has_tag or (False if other.complete or other.absent else None)
+
+    def _has_container_here(self, hold: Hold) -> bool | None:
+        """Check by the processes of this machine whether a run has a container, for a user who may not ask the engine.
+
+        A container that has been started since the run may be its own. None if that cannot be determined.
+        """
+        starts = self._container_starts
+        if starts is not None and hold.container is not None:
+            return hold.container in starts
+        return False if starts is not None and all(start < hold.start for start in starts.values()) else None
+
+    @functools.cached_property
+    def _container_starts(self) -> dict[str, int] | None:
+        return processes.container_starts()
 
     def _apply_releases(self, releases: list[Hold]) -> None:
         """Mark the found work that the user released; delete the releases of ended work."""
@@ -503,7 +535,8 @@ class Containers:
 
     - ``ids``: of all running containers, once they have been listed
     - ``unchecked``: what could not be asked, one line each; after one failure the engine is not asked again
-    - ``complete``: whether the engine answered everything; ``absent``: whether there is no engine at all
+    - ``complete``: whether the engine answered everything; ``absent``: whether there is no engine at all;
+      ``denied``: whether this user may not ask it, an engine of this machine
 
     ``end`` is the deadline for all answers, by the monotonic clock. ``known`` are earlier results of ``inspect``:
     nothing that is used of them changes in a container's life, except ``Running``. ``failed`` is why the engine is not
@@ -528,7 +561,7 @@ class Containers:
         self.ids: set[str] = set()
         self.address = self._engine.address
         self.complete = not failed
-        self.absent = False
+        self.absent = self.denied = False
         if failed:
             self._listed = []
             self.unchecked.append(f"the container engine at {self.address} cannot be asked: {failed}")
@@ -543,6 +576,7 @@ class Containers:
                 self._listed = [container for container in containers if container["Binds"] or container["Labels"]]
             except EngineError as error:
                 self.complete, self.absent = False, error.absent
+                self.denied = error.kind == DENIED and self.address.startswith("unix:")
                 if not error.absent:
                     self.unchecked.append(
                         f"cannot query the container engine at {self.address}: {error}; containers that need the "

@@ -79,6 +79,8 @@ def hold(
 def release(context: Context, hold_id: str, *, timeout: float = DEFAULT_TIMEOUT) -> Hold:
     """Release one hold. Its work keeps running; a job on a cluster is not followed any more.
 
+    If the process has ended and a container cannot be looked for, the work counts as ended: the hold has ``ended``.
+
     Raises NotFoundError, UsageError.
     """
     with Lock(context.lock, timeout):
@@ -98,13 +100,16 @@ def mark_released(active: ActiveHolds, hold_id: str) -> Hold:
             hint="'taoprof status' lists the holds",
         )
     hold.released = True
+    if hold.id in active.unproved:
+        hold.ended = time.time()
     return hold
 
 
 def record_release(context: Context, hold: Hold) -> None:
     """Write down that a hold was released. Needs the lock."""
-    if hold.kind == "manual" or hold.cluster is not None:  # of a cluster that cannot be asked any more, for instance
-        hold.ended = None if hold.kind == "manual" else time.time()
+    if hold.cluster is not None:  # which cannot be asked any more, for instance
+        hold.ended = time.time()
+    if hold.kind == "manual" or hold.ended is not None:
         HoldRecords(context).end(hold)
     else:
         HoldRecords(context).write(hold)

@@ -260,11 +260,13 @@ def find_stoppable(context: Context, active: ActiveHolds, hold_id: str) -> Hold:
         )
     if hold.cluster is None and hold.host_id != processes.host_id():
         raise UsageError(f"'{hold_id}' runs on {hold.host}: stop it there")
+    if hold_id in active.unproved and hold.container is None:
+        raise UsageError(
+            f"nothing of {hold.kind} {hold_id} can be stopped: its process has ended, and the engine cannot be queried",
+            hint=f"if its work is over: taoprof release {hold_id}; to find the reason: taoprof doctor",
+        )
     if hold.kind == "notebook" and not (hold.container or _processes(context, hold)):
-        is_alive = processes.alive(hold.pid, hold.start)
-        ended = "it has ended, and its hold stays until the engine can be queried: taoprof doctor"
-        hint = "shut its kernel down in Jupyter" if is_alive else ended
-        raise UsageError(f"notebook '{hold.reason}' has no running task", hint=hint)
+        raise UsageError(f"notebook '{hold.reason}' has no running task", hint="shut its kernel down in Jupyter")
     return hold
 
 

@@ -386,9 +386,7 @@ class _Transaction:
             return active.unchecked
         from taoprofiles.holds import manage
 
-        released = None if release is None else active.find(release)
-        if released is not None:
-            released.released = True
+        released = manage.mark_released(active, release) if release is not None and active.find(release) else None
         holders = blocking_holds(active.holds, mapping.digest(wanted or b""))
         if holders:
             raise manage.held_error(name, holders, hint=hint)

@@ -15,6 +15,7 @@ import pytest
 
 from taoprofiles.holds import manage
 from taoprofiles.holds.hold import HeldError
+from taoprofiles.holds.records import HoldRecords
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching import switch
 from taoprofiles.switching.switch import SwitchResult
@@ -196,6 +197,69 @@ def test_an_engine_without_permission(sandbox: Sandbox, monkeypatch: pytest.Monk
     monkeypatch.setattr("taoprofiles.system.engine.Engine._connect", connect)
     (warning,) = switch.switch_profile(sandbox.context, "b").unchecked
     assert ": permission denied" in warning
+
+
+@pytest.fixture
+def killed_run(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A run whose process is gone, and an engine that this user may not ask."""
+    tao, run = sandbox.in_run("b")
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait(20)
+    until(lambda: gone(tao.pid()), "the launcher is gone")
+
+    def connect(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("taoprofiles.system.engine.Engine._connect", connect)
+    monkeypatch.setattr("taoprofiles.system.processes.container_starts", lambda: None)
+    (record,) = HoldRecords(sandbox.context).all()
+    return record.id
+
+
+OLD, NEW = "0f" * 32, "1e" * 32
+
+
+@pytest.mark.parametrize(
+    ("container", "starts", "is_held"),
+    [
+        (None, None, True),
+        (None, {}, False),
+        (None, {OLD: 5}, False),
+        (None, {OLD: 5, NEW: 1 << 40}, True),
+        (OLD, {OLD: 5}, True),
+        (OLD, {NEW: 1 << 40}, False),
+        (OLD, None, True),
+    ],
+)
+def test_a_killed_run_where_the_engine_may_not_be_asked(
+    sandbox: Sandbox, killed_run: str, monkeypatch: pytest.MonkeyPatch, *,
+    container: str | None, starts: dict[str, int] | None, is_held: bool,
+) -> None:  # fmt: skip
+    """It ends when the processes of this machine show that it has no container, also one that was never recorded."""
+    record = HoldRecords(sandbox.context).get(killed_run)
+    assert record is not None
+    record.container = container
+    HoldRecords(sandbox.context).write(record)
+    monkeypatch.setattr("taoprofiles.system.processes.container_starts", lambda: starts)
+    done = call(sandbox, "--json", "status")
+    assert [hold["id"] for hold in done.envelope["data"]["holds"]] == [killed_run] * is_held
+    is_unproved = is_held and not (container and starts)
+    assert (f"taoprof release {killed_run}" in str(done.envelope["messages"])) == is_unproved
+    assert [run.status for run in HoldRecords(sandbox.context).ended_runs()] == [None] * (not is_held)
+
+
+def test_release_ends_a_hold_without_a_process(sandbox: Sandbox, killed_run: str) -> None:
+    """Whether it has a container cannot be checked, so the user decides; nothing else ends it."""
+    for words, status in ((["stop", killed_run], 2), (["uninstall", "--yes"], 5)):
+        done = call(sandbox, *words)
+        assert (done.status, f"taoprof release {killed_run}" in done.err.splitlines()[-1]) == (status, True)
+    done = call(sandbox, "release", killed_run)
+    one_clear_error(done, 2)
+    assert f"the process of training {killed_run} has ended, but a container of it may still be running" in done.err
+    assert call(sandbox, "release", killed_run, "--yes").out == f"hold {killed_run} released\n"
+    assert (sandbox.holds(), list(sandbox.records.iterdir())) == ([], [])
+    assert [run.id for run in HoldRecords(sandbox.context).ended_runs()] == [killed_run]
+    assert call(sandbox, "uninstall", "--yes").status == 0
 
 
 def test_an_engine_by_tcp(sandbox: Sandbox) -> None:

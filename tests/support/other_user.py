@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -40,13 +40,18 @@ def give(home: Home) -> None:
 
 def as_them(home: Home, *words: str, environ: dict[str, str] | None = None) -> CommandResult:
     """Run a command as them, with all its modules loaded: the interpreter may stand where only root can read."""
+    return do_as_them(home, lambda: main.run(list(words)), environ)
+
+
+def do_as_them(home: Home, do: Callable[[], int], environ: dict[str, str] | None = None) -> CommandResult:
+    """Do something else as them; the exit status is what it returns."""
 
     def become_and_run() -> int:
         if os.geteuid() == 0:
             os.setgroups([])
             os.setresgid(*[UNKNOWN] * 3)
             os.setresuid(*[UNKNOWN] * 3)
-        return main.run(list(words))
+        return do()
 
     done = forked(become_and_run, home.environ if environ is None else environ, home.root)
     return CommandResult(done.returncode, done.stdout.decode(), done.stderr.decode())

@@ -184,9 +184,8 @@ def hold_command(context: Context, args: argparse.Namespace) -> Result:
 
 
 def release_command(context: Context, args: argparse.Namespace) -> Result:
-    hold = manage.active_holds(context).find(args.id)
-    if hold is not None:
-        prompts.confirm_release(hold, yes=args.yes)
+    prompts.confirm_release(manage.mark_released(manage.active_holds(context), args.id), yes=args.yes)
     hold = manage.release(context, args.id)
-    running = "" if hold.kind == "manual" else "; its work is still running, without protection"
+    is_over = hold.kind == "manual" or (hold.ended is not None and hold.cluster is None)
+    running = "" if is_over else "; its work is still running, without protection"
     return Result({"id": args.id, "kind": hold.kind}, [f"hold {args.id} released{running}"])

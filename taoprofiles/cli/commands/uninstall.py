@@ -101,10 +101,12 @@ def _refuse_if_in_use(context: Context) -> None:
         return
     from taoprofiles.holds.waiting import waiting_commands
 
-    holds = [hold for hold in active_holds(context).holds if hold.kind not in ("found", AGENT)]
+    active = active_holds(context)
+    holds = [hold for hold in active.holds if hold.kind not in ("found", AGENT)]
+    released = {hold.id for hold in holds if hold.kind == "manual"} | active.unproved
     waiting = [f"{shorten_command(c.request.command)}   waits, pid {c.pid}" for c in waiting_commands(context)]
     if holds or waiting:
-        commands = [f"taoprof {'release' if hold.kind == 'manual' else 'stop'} {hold.id}" for hold in holds]
+        commands = [f"taoprof {'release' if hold.id in released else 'stop'} {hold.id}" for hold in holds]
         raise HeldError(
             "cannot uninstall: taoprof is in use",
             problems=[*(hold.line() for hold in holds), *waiting],
