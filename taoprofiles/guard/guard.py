@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 from taoprofiles.errors import InvalidStateError, TaoprofError
 from taoprofiles.guard.status import GuardFiles
+from taoprofiles.holds.containers import Containers
 from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, Hold, blocking_holds, seconds_held, shared_holds
-from taoprofiles.holds.liveness import ActiveHolds, Containers, find_active_holds
+from taoprofiles.holds.liveness import ActiveHolds, find_active_holds
 from taoprofiles.launcher import simulation
 from taoprofiles.mounts import mapping
 from taoprofiles.storage import files
