@@ -63,6 +63,7 @@ def test_a_task_is_checked_with_the_mounts_of_the_profile(home: Home, command: s
 
 
 def test_a_profile_with_an_image_is_checked_for_docker_run_where_no_launcher_is_installed(home: Home) -> None:
+    home.environ["PATH"] = "/usr/bin:/bin"
     home.profile("p", f'image = "{IMAGE}"\n' + PROFILE.format(home.root))
     (home.root / "specs").rename(home.root / "moved")
     done = call(home, "--json", "check", "p")
