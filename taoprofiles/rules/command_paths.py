@@ -8,7 +8,7 @@ import re
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from taoprofiles.launcher.argv import (
     VOLUME,
@@ -41,13 +41,10 @@ from taoprofiles.mounts.paths import (
 )
 from taoprofiles.profiles.rendering import find_placeholder
 from taoprofiles.rules import specs
-from taoprofiles.rules.finding import ERROR, WARNING, Finding, warning
+from taoprofiles.rules.finding import ERROR, WARNING, Finding, error, warning
 from taoprofiles.storage.paths import expand_user, is_inside
 from taoprofiles.system.engine import find_endpoint
 from taoprofiles.system.filesystem import answers
-
-if TYPE_CHECKING:
-    pass
 
 _VALUE_OPTIONS = frozenset(("-e", "-k", "-m", "-r", "-o", "--results_dir", "--key", "--gpus", *specs.SPEC_OPTIONS))
 """Options that always have a value, in whichever task has them."""
@@ -157,24 +154,22 @@ def _check_wrappers(wrappers: Sequence[str], words: Sequence[str], context: Comm
         why = "tao reads root's ~/.tao_mounts.json and root's login; members of the group 'docker' do not need root"
         why += ", and 'sudo -E' passes the variables on" if program == "sudo" else ""
         hint = context.to_shown_command(words) if len(wrappers) == 1 else ""
-        yield Finding("home-under-sudo", "command", what, why, hint, severity=ERROR)
+        yield error("home-under-sudo", "command", what, why, hint)
 
 
 def check_task(words: Sequence[str], context: CommandContext) -> list[Finding]:
     """Return the findings about a task's command and the spec files that it names: ``words`` begin with a program."""
     checker = _CommandChecker(words, context)
-    words = checker.words
-    action = next((word for word in words[1:] if word in specs.ACTIONS), "")
-    result = checker.check(action)
+    result, paths = checker.check(), checker.spec_paths
     if context.is_without_docker:
         return result
-    paths = [expand_variables(a.value, checker.public) for a in path_arguments(words) if specs.is_spec(a.key, a.value)]
     for path in paths:
         if not context.reads_specs or any(is_inside(path, volume) for volume in context.volumes):
             what, why = f"the spec file '{path}' is not a file of this machine", "what is wrong in it is not found"
             result.append(warning("spec-unchecked", "-e", what, why))
     if context.reads_specs:
-        result += specs.check_specs(paths, checker.resolver, action=action, given=_spec_keys(words), gpus=context.gpus)
+        given = _spec_keys(checker.words)
+        result += specs.check_specs(paths, checker.resolver, action=checker.action, given=given, gpus=context.gpus)
     return result
 
 
@@ -192,10 +187,8 @@ def find_results(words: Sequence[str], context: CommandContext) -> list[str]:
     if results_folders(words, {}) or not context.reads_specs:  # the command names them
         return named
     checker = _CommandChecker(words, context)
-    action = next((word for word in words[1:] if word in specs.ACTIONS), "")
-    files = [a.value for a in path_arguments(checker.words) if specs.is_spec(a.key, a.value)]
-    paths = [expand_variables(file, checker.public) for file in files]
-    folders = answers(lambda path: specs.find_results(path, checker.resolver, action), paths)
+    paths = checker.spec_paths
+    folders = answers(lambda path: specs.find_results(path, checker.resolver, checker.action), paths)
     return [folder for path in paths for folder in folders.get(path, [])] or named
 
 
@@ -242,6 +235,9 @@ class _CommandChecker:
         self.public = {name: value for name, value in known.items() if name not in secrets}
         mounts = context.mounts if context.prefix else add_volumes(self.words, context.mounts)
         self.resolver = PathResolver(mounts, context.files, context.volumes)
+        self.action = next((word for word in self.words[1:] if word in specs.ACTIONS), "")
+        files = [a.value for a in path_arguments(self.words) if specs.is_spec(a.key, a.value)]
+        self.spec_paths = [expand_variables(file, self.public) for file in files]
         self._words_after_shell = list(self.words)  # as the launcher's shell passes them on
         self._quoted: dict[int, str] = {}
         self._unset_words: set[int] = set()
@@ -249,8 +245,8 @@ class _CommandChecker:
         self._findings: list[Finding] = []
         self._with_command: dict[int, bool] = {}  # by number of a finding whose hint is the corrected command: is_run
 
-    def check(self, action: str) -> list[Finding]:
-        """Return the findings about the words; ``action`` is the task's."""
+    def check(self) -> list[Finding]:
+        """Return the findings about the words."""
         if not self._context.is_quoted:
             self._check_quoting()
         if self._context.is_quoted or self._context.is_run:
@@ -265,7 +261,7 @@ class _CommandChecker:
         if self._context.is_without_docker:
             self._check_container_paths()
         else:
-            self._check_paths(action)
+            self._check_paths()
         for number, is_run in self._with_command.items():  # with all corrections
             if hint := self._masked(self._corrected_command(is_run=is_run)):
                 self._findings[number] = self._findings[number]._replace(hint=hint)
@@ -357,7 +353,7 @@ class _CommandChecker:
             argument = PathArgument(number, key, word)
             self._add("arg-needs-quoting", argument, what, why, hint, severity=WARNING, corrects=not secret)
 
-    def _check_paths(self, action: str) -> None:
+    def _check_paths(self) -> None:
         wrong: list[tuple[PathArgument, Resolution]] = []
         home = self._context.environ.get("HOME", "")
         for argument in path_arguments(self._words_after_shell):
@@ -373,14 +369,12 @@ class _CommandChecker:
                 wrong.append((argument, resolution))
                 self._correct(argument, resolution.container)
             else:
-                self._check_path(argument, resolution, action)
+                self._check_path(argument, resolution)
         wrong += self._relative_paths()
         for argument, resolution in wrong:
             what, why, hint = explain(self.resolver, resolution._replace(path=argument.value))
             if resolution.container:
-                between = " " if argument.key.startswith("-") else "="
-                path = resolution.container
-                hint = f"{argument.key}{between}{path}" if argument.key else path
+                hint = _with_key(argument.key, resolution.container)
             self._add("host-path", argument, what, why, hint, corrects=bool(resolution.container))
 
     def _relative_paths(self) -> Iterator[tuple[PathArgument, Resolution]]:
@@ -407,8 +401,8 @@ class _CommandChecker:
                     explanation = explain(self.resolver, resolution)
                     self._add("unmapped-path", argument, *explanation, severity=WARNING)
 
-    def _check_path(self, argument: PathArgument, resolution: Resolution, action: str) -> None:
-        path = resolution.path
+    def _check_path(self, argument: PathArgument, resolution: Resolution) -> None:
+        path, action = resolution.path, self.action
         is_created_by_task = path.endswith(_ENGINES) and action not in ("evaluate", "inference")
         key_access = "write" if is_created_by_task else specs.access(argument.key, action)
         is_temporary = path.startswith(("/tmp/", "/dev/", "/proc/")) or path == "/tmp"  # noqa: S108 - in the container
@@ -432,12 +426,11 @@ class _CommandChecker:
         )
         what = f"'{path}': your shell expanded an unset variable to nothing"
         why, hint = "a terminal does not have a notebook's variables", self._shell_hint()
-        if name and self._context.profile:
-            between = " " if argument.key.startswith("-") else "="
-            word = f"{argument.key}{between}'${name}{path}'" if argument.key else f"'${name}{path}'"
+        is_corrected = bool(name and self._context.profile)
+        if is_corrected:
+            word = _with_key(argument.key, f"'${name}{path}'")
             why = f"use single quotes, so that 'taoprof run' expands it: {word}"
             self._correct(argument, f"${name}{path}")
-        is_corrected = bool(name and self._context.profile)
         self._add("arg-empty-variable", argument, what, why, hint, corrects=is_corrected, is_run=is_corrected)
 
     def _shell_hint(self) -> str:
@@ -464,7 +457,7 @@ class _CommandChecker:
             word = word if argument.value in word else self._words_after_shell[number]
             self._corrected[number] = word.replace(argument.value, path, 1)
 
-    def _corrected_command(self, *, is_run: bool = False) -> str:
+    def _corrected_command(self, *, is_run: bool) -> str:
         """Return the whole corrected command; "" if it would show a secret or fill the screen.
 
         ``is_run``: the correction works only with ``taoprof run``.
@@ -512,6 +505,11 @@ def _valued(words: Sequence[str]) -> Iterator[tuple[int, str, str]]:
         key, value = [group for group in match.groups() if group is not None] if match else (before, word)
         yield number, key, value
         before = word if word.startswith("-") and match is None else ""
+
+
+def _with_key(key: str, value: str) -> str:
+    """Return a value behind its option or key, as in a command."""
+    return f"{key}{' ' if key.startswith('-') else '='}{value}" if key else value
 
 
 def _like(value: str, numbers: Sequence[str]) -> str:
