@@ -527,11 +527,8 @@ def _check_content(
     """Check the container that is started: its user, options, variables, command and folders."""
     docker, locate = content.options if isinstance(content.options, dict) else {}, target.file.locate
     names = [entry["variable"] for _, entry in content.variables]
-    is_rootless = container.is_rootless(context.environ, context)
-    if is_rootless:
-        yield from container.check_rootless(docker, locate)
-    else:
-        yield from container.check_user(docker, names, locate, context)
+    rootless = container.is_rootless(context.environ, context)
+    yield from container.check_user(docker, names, locate, context, rootless=rootless)
     yield from check_options(docker, locate, memory=filesystem.total_memory(), used_ports=filesystem.listening_ports())
     if runs_in_ci(context.environ, command_context.behaviour):
         yield from container.check_ci_values(content.mounts, content.variables, locate)
@@ -541,5 +538,5 @@ def _check_content(
     results = find_results(command or ["train"], command_context)
     yield from machine.check_folders(
         context, content.mounts, locate, mounted=mounts, results=results, profile=target.name,
-        user=container.host_user(docker, context, rootless=is_rootless),
+        user=container.host_user(docker, context, rootless=rootless),
     )  # fmt: skip

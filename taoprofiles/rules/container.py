@@ -73,7 +73,7 @@ def host_user(options: Mapping[str, Any], context: Context, *, rootless: bool) -
     return f"{context.uid}:{context.gid}" if is_me else user
 
 
-def check_rootless(options: Mapping[str, Any], locate: Locator) -> Iterator[Finding]:
+def _check_rootless(options: Mapping[str, Any], locate: Locator) -> Iterator[Finding]:
     """Check the user and the limits of a container for an engine without rights of root."""
     user = str(options.get("user") or "0")
     if user.partition(":")[0] not in ("0", "root"):
@@ -82,25 +82,31 @@ def check_rootless(options: Mapping[str, Any], locate: Locator) -> Iterator[Find
         yield warning("docker-rootless", locate(Location("DockerOptions", key="user")), what, why, fix=fix)
     limits = options.get("ulimits")
     for name, wanted in limits.items() if isinstance(limits, dict) else ():
-        own = resource.getrlimit(getattr(resource, f"RLIMIT_{name.upper()}", resource.RLIMIT_CORE))[1]
-        if f"RLIMIT_{name.upper()}" in vars(resource) and own != -1 and not 0 <= wanted <= own:
+        kind = getattr(resource, f"RLIMIT_{name.upper()}", None)
+        own = -1 if kind is None else resource.getrlimit(kind)[1]
+        if own != -1 and not 0 <= wanted <= own:
+            where = locate(Location("DockerOptions", key=f"ulimits.{name}"))
             what = f"the engine is rootless, and cannot raise {name} above your own limit, {own}"
-            where, why = (
-                locate(Location("DockerOptions", key=f"ulimits.{name}")),
-                "error setting rlimit: operation not permitted",
-            )
-            yield warning(
-                "docker-rootless", where, what, f"Docker stops: {why}", fix=("set", f"docker.ulimits.{name}={own}")
-            )
+            why = "Docker stops: error setting rlimit: operation not permitted"
+            yield warning("docker-rootless", where, what, why, fix=("set", f"docker.ulimits.{name}={own}"))
 
 
-def check_user(options: object, names: Collection[object], locate: Locator, context: Context) -> Iterator[Finding]:
-    """Check the container's user against the one of ``context``; ``names`` are the container's variables."""
+def check_user(
+    options: object, names: Collection[object], locate: Locator, context: Context, *, rootless: bool = False
+) -> Iterator[Finding]:
+    """Check the container's user against the one of ``context``; ``names`` are the container's variables.
+
+    ``rootless``: the engine has no rights of root, so that root in the container is the user.
+    """
+    docker = options if isinstance(options, dict) else {}
+    if rootless:
+        yield from _check_rootless(docker, locate)
+        return
     me = f"{context.uid}:{context.gid}"
     where, needed = locate(Location("DockerOptions", key="user")), missing_identity({"user": me}, names)
     variables = [f"container.env.{name}={value}" for name, value in needed.items() if name != "LOGNAME"]
     fix = ("set", "docker.user=auto", *variables)
-    value = options.get("user") if isinstance(options, dict) else None
+    value = docker.get("user")
     if value in (None, ""):
         if context.uid != 0:
             yield warning(
@@ -120,7 +126,7 @@ def check_user(options: object, names: Collection[object], locate: Locator, cont
             "user-not-me", where, f"the container runs as '{user}', and you are {me}",
             "you do not own what it writes, and it may not write to what you own", f'set it to "{me}"', fix=fix,
         )  # fmt: skip
-    if "USER" in missing_identity(options, names) and name != NAMED_UID:
+    if "USER" in missing_identity(docker, names) and name != NAMED_UID:
         yield warning(
             "user-without-name", where, f"the container's user {name} has no name",
             "NVIDIA's images know only 0 and 1000; torch 2 stops at its import, and so do wandb and clearml: "

@@ -209,11 +209,8 @@ def check(
     if not start.line:
         names += missing_identity(docker, names)  # which a run of a profile gets
     given = [(location, entry) for location, entry in start.variables if entry["value"] is not None]
-    is_rootless = bool(engine) and not is_remote and container.is_rootless(engine, context)
-    if is_rootless:
-        yield from container.check_rootless(docker, locate)
-    else:
-        yield from container.check_user(docker, names, locate, context)
+    rootless = bool(engine) and not is_remote and container.is_rootless(engine, context)
+    yield from container.check_user(docker, names, locate, context, rootless=rootless)
     yield from container.check_variables(given, locate)
     yield from _check_variables(start)
     memory, ports = (0, ()) if is_remote else (filesystem.total_memory(), filesystem.listening_ports())
@@ -241,7 +238,7 @@ def check(
     if not is_remote:
         yield from machine.check_folders(
             context, start.mounts, locate, mounted=start.mounted, results=results,
-            user=container.host_user(docker, context, rootless=is_rootless), profile=command_context.profile or None,
+            user=container.host_user(docker, context, rootless=rootless), profile=command_context.profile or None,
         )  # fmt: skip
 
 
@@ -403,9 +400,9 @@ def from_runner(context: Context, runner: RunnerCommand, mapping: Mapping[str, A
         mount = parse_volume(text)
         listed.append(("--volume", mount.source, mount.destination))
     mounts = []
-    for number, (_, path, place) in enumerate(listed):
-        entry = {"source": path, "destination": place}
-        mounts.append(ResolvedMount(Location("Mounts", number), host.realpath(path), place.rstrip("/") or "/", entry))
+    for number, (_, path, target) in enumerate(listed):
+        entry = {"source": path, "destination": target}
+        mounts.append(ResolvedMount(Location("Mounts", number), host.realpath(path), target.rstrip("/") or "/", entry))
 
     def locate(location: Location) -> str:
         if location.section == "Mounts" and location.number is not None:
