@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from taoprofiles.launcher.host import Host, Location, ResolvedMount, missing_source
 from taoprofiles.launcher.versions import find_hidden
@@ -26,7 +26,7 @@ def check(mounts: Sequence[ResolvedMount], locate: Locator, host: Host) -> Itera
             yield _missing_volume(mount, host)
         yield from _check_destination(mount, locate)
     yield from _check_same_source(mounts, locate)
-    yield from _check_same_destination(mounts, locate)
+    yield from _check_same_destination({mount.source: mount for mount in mounts}.values(), locate)
     existing = by_destination([mount for mount in mounts if mount.location not in missing])
     for mount in mounts:
         yield from _check_nested(mount, existing, locate)
@@ -49,17 +49,15 @@ def check_direct(
             what = f"'{mount.destination}' is not an absolute path below '/'"
             where = locate(mount.location._replace(key="destination"))
             yield error("dst-relative", where, what, "Docker refuses it: invalid mount path", by_hand=True)
-    sources: dict[str, ResolvedMount] = {}
-    destinations: dict[str, ResolvedMount] = {}
+    first: dict[str, ResolvedMount] = {}
     for mount in mounts:
-        before, other = sources.setdefault(mount.source, mount), destinations.setdefault(mount.destination, mount)
+        before = first.setdefault(mount.source, mount)
         if before.destination != mount.destination:
             what = f"'{mount.source}' is also mounted at '{before.destination}'"
             why = "Docker mounts both; the launcher and NVIDIA's TAO SDK keep only one mount of a folder, the last"
             hint = "mount a parent folder once, or give one of the two its own folder"
             yield warning("src-duplicate", locate(mount.location._replace(key="source")), what, why, hint)
-        if other is not mount:
-            yield _same_destination(mount, other, locate)
+    yield from _check_same_destination(mounts, locate)
     existing = by_destination([mount for mount in mounts if mount.location not in missing])
     for mount in mounts:
         yield from _check_nested(mount, existing, locate)
@@ -175,19 +173,16 @@ def _check_same_source(mounts: Sequence[ResolvedMount], locate: Locator) -> Iter
             )  # fmt: skip
 
 
-def _check_same_destination(mounts: Sequence[ResolvedMount], locate: Locator) -> Iterator[Finding]:
+def _check_same_destination(mounts: Iterable[ResolvedMount], locate: Locator) -> Iterator[Finding]:
+    why = "Docker refuses two mounts at one place: Duplicate mount point"
     first: dict[str, ResolvedMount] = {}
-    for mount in {mount.source: mount for mount in mounts}.values():
+    for mount in mounts:
         other = first.setdefault(mount.destination, mount)
         if other is not mount:
-            yield _same_destination(mount, other, locate)
-
-
-def _same_destination(mount: ResolvedMount, other: ResolvedMount, locate: Locator) -> Finding:
-    where, what = locate(mount.location._replace(key="destination")), f"'{mount.entry['destination']}' is already the "
-    what += f"destination of {other.location}" if other.location.section == "Mounts" else "destination of another mount"
-    why = "Docker refuses two mounts at one place: Duplicate mount point"
-    return error("dst-duplicate", where, what, why, "give one of the two another destination", by_hand=True)
+            where = locate(mount.location._replace(key="destination"))
+            name = other.location if other.location.section == "Mounts" else "another mount"
+            what = f"'{mount.entry['destination']}' is already the destination of {name}"
+            yield error("dst-duplicate", where, what, why, "give one of the two another destination", by_hand=True)
 
 
 def by_destination(mounts: Sequence[ResolvedMount]) -> dict[str, ResolvedMount]:
