@@ -65,8 +65,6 @@ def quoted(path: str) -> str:
 
 def quoted_short(context: Context, path: str) -> str:
     """Return a path as a word of a shell, with ``~`` for the home if nothing in it must be quoted."""
-    import re
-
     short = context.short(path)
     return short if re.fullmatch(r"[\w~./-]+", short) else quoted(path)
 

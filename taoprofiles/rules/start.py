@@ -21,7 +21,7 @@ from taoprofiles.mounts.mapping import explain_json_error
 from taoprofiles.profiles.layouts import is_network
 from taoprofiles.rules import container, mounts
 from taoprofiles.rules.command_paths import CommandContext
-from taoprofiles.rules.finding import ERROR, Finding, Lines, Locator, error, warning
+from taoprofiles.rules.finding import Finding, Lines, Locator, error, warning
 
 _SHELL_BUILTINS = frozenset(". alias cd eval exec export pushd set source ulimit umask unset".split())
 _OPERATORS = frozenset(";&|<>")
@@ -36,7 +36,7 @@ _BINARY = r"([0-9]+) ?([KMGkmg])i[Bb]?"
 """A size as other programs write it, whose meaning is clear: 16GiB."""
 
 
-def explain_option(refusal: Refusal, options: Any, locate: Locator, behaviour: Behaviour) -> Finding:
+def _explain_option(refusal: Refusal, options: Any, locate: Locator, behaviour: Behaviour) -> Finding:
     """Return the finding for a refusal of the launcher; ``options`` are as written, of any type."""
     key, where, stops = refusal.location.key, locate(refusal.location), f"the launcher stops: {refusal}"
     if not key:
@@ -51,15 +51,13 @@ def explain_option(refusal: Refusal, options: Any, locate: Locator, behaviour: B
     if key.startswith("ports"):
         return error("opts-shape", where, f"{key} is not valid", stops, 'such as {"8888": 8888}', by_hand=True)
     if key not in behaviour.options:
-        import difflib
-
         close = difflib.get_close_matches(key, behaviour.options, n=1)
         return error(
             "opt-unknown-for-version", where, f"launcher {behaviour.version} does not know '{key}'", stops,
             f"perhaps '{close[0]}' is meant" if close else f"remove it; known: {', '.join(sorted(behaviour.options))}",
             fix=() if close else ("unset", f"docker.{key}"), by_hand=True,
         )  # fmt: skip
-    return error("launcher-refuses", where, f"the launcher stops: {refusal}")
+    return error("launcher-refuses", where, stops)
 
 
 def check_options(
@@ -135,7 +133,7 @@ class MountsFile(NamedTuple):
 
 
 def check_start(prediction: Prediction, file: MountsFile, behaviour: Behaviour, host: Host) -> Iterator[Finding]:
-    """Return the findings of a simulated start, but for those of the login to the registry and of the command."""
+    """Yield the findings of a simulated start, except those of the login to the registry and of the command."""
     content = prediction.content
     accepted = {mount.location.number for mount in content.mounts} if content else set()
     for refusal in prediction.refusals:
@@ -146,7 +144,7 @@ def check_start(prediction: Prediction, file: MountsFile, behaviour: Behaviour, 
             if section == "Envs" or number not in accepted:  # else the source is missing: a rule of its own
                 yield _entry(refusal, file.locate)
         elif section == "DockerOptions":
-            yield explain_option(refusal, content.options if content else None, file.locate, behaviour)
+            yield _explain_option(refusal, content.options if content else None, file.locate, behaviour)
         elif section not in ("login", "command"):
             yield other_refusal(refusal)
     if file.lines is not None:
@@ -261,7 +259,7 @@ def explain_task(
     what = f"{launcher} has no command '{' '.join(arguments[:2] if has_groups else arguments[:1])[:80]}'"
     if early:
         what = f"{launcher} takes no options before the task: '{' '.join(mask_command(early))[:80]}'"
-    return Finding("launcher-refuses", "command", what, f"the launcher stops: {refusal.message}", hint, severity=ERROR)
+    return error("launcher-refuses", "command", what, f"the launcher stops: {refusal.message}", hint)
 
 
 def _split_early(arguments: list[str], names: Collection[str]) -> tuple[list[str], list[str]]:
@@ -290,7 +288,7 @@ def check_program(words: Sequence[str], context: CommandContext) -> Iterator[Fin
         group = [] if named in (*GROUPS, *HANDLERS) else ["deploy" if words[0] == "tao-deploy" else "model"]
         hint = context.to_shown_command(["tao", *(group if context.behaviour.task_groups else []), *words[1:]])
         why = f"a shell says '{words[0]}: command not found'"
-        yield Finding("launcher-refuses", "command", what, why, hint, severity=ERROR)
+        yield error("launcher-refuses", "command", what, why, hint)
 
 
 def find_missing_program(words: list[str], path: str | None, profile: str) -> tuple[str, str] | None:
