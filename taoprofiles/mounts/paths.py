@@ -11,7 +11,6 @@ import os
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from taoprofiles.launcher.quoting import expand_variables
 from taoprofiles.storage import files
 from taoprofiles.storage.paths import is_inside
 from taoprofiles.system.filesystem import real_paths
@@ -28,9 +27,6 @@ IMAGE_FOLDERS = tuple("/bin /boot /dev /etc /lib /lib64 /opt /proc /run /sbin /s
 HOST_STATE_FOLDERS = ("/run/", "/tmp/", "/var/")  # noqa: S108 - of the container
 """Image folders whose content differs between machines: a file in them on this host is not in the image."""
 _GLOB = re.compile(r"[*?\[$]")
-
-MODEL_ACTIONS = frozenset("train retrain prune quantize distill export".split())
-"""The actions of a task that make a model, in NVIDIA's images for training."""
 
 
 class IndexedMounts(dict[str, str]):
@@ -104,29 +100,6 @@ def follow_links(path: str, mounts: Mapping[str, str], read_link: Callable[[str]
 def is_mounted(host_path: str, mounts: Mapping[str, str]) -> bool:
     """Check whether a resolved host path is the source of a mount, or inside one."""
     return any(folder in mounts for folder in _with_parents(host_path))
-
-
-def is_results_option(key: str) -> bool:
-    """Check whether an option names a folder for results, such as ``-r``, ``--results_dir``, ``train.results_dir``."""
-    return key == "-r" or key.lstrip("-").rpartition(".")[2].replace("-", "_") == "results_dir"
-
-
-def results_folders(words: Sequence[str], variables: Mapping[str, str]) -> list[str]:
-    """Return the container folders for results that the words of a command name (``rules.command_paths.find_results``).
-
-    These are the values of results options; without them, the layout's results folder if the task writes at all. Where
-    evaluate and inference write is not known then.
-    """
-    folders = []
-    for number, word in enumerate(words):
-        key, equals, value = word.partition("=")
-        if equals and is_results_option(key):
-            folders.append(value)
-        elif word.startswith("-") and is_results_option(word) and number + 1 < len(words):
-            folders.append(words[number + 1])
-    if not folders and MODEL_ACTIONS & set(words):
-        folders = [variables[name] for name in ("RESULTS_DIR", "USER_EXPERIMENT_DIR") if name in variables][:1]
-    return [expand_variables(folder, variables) for folder in folders]
 
 
 class HostFiles:

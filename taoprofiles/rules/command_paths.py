@@ -36,8 +36,6 @@ from taoprofiles.mounts.paths import (
     Resolution,
     explain,
     host_paths,
-    is_results_option,
-    results_folders,
 )
 from taoprofiles.profiles.rendering import find_placeholder
 from taoprofiles.rules import specs
@@ -183,8 +181,8 @@ def find_results(words: Sequence[str], context: CommandContext) -> list[str]:
         arguments = words[words.index(script) + 1 :]  # of which the script's "$@" may be
         of_each = (find_results(command, context) for command in [*simple_commands(words), arguments])
         return list(dict.fromkeys(itertools.chain.from_iterable(of_each)))
-    named = results_folders(words, context.variables)
-    if results_folders(words, {}) or not context.reads_specs:  # the command names them
+    named = _results_folders(words, context.variables)
+    if _results_folders(words, {}) or not context.reads_specs:  # the command names them
         return named
     checker = _CommandChecker(words, context)
     paths = checker.spec_paths
@@ -200,6 +198,29 @@ def find_host_results(words: Sequence[str], context: CommandContext) -> list[str
     if find_endpoint(context.environ).is_remote:
         context = replace(context, reads_specs=False)
     return host_paths(find_results(words, context), add_volumes(words, context.mounts))
+
+
+def _is_results_option(key: str) -> bool:
+    """Check whether an option names a folder for results, such as ``-r``, ``--results_dir``, ``train.results_dir``."""
+    return key == "-r" or key.lstrip("-").rpartition(".")[2].replace("-", "_") == "results_dir"
+
+
+def _results_folders(words: Sequence[str], variables: Mapping[str, str]) -> list[str]:
+    """Return the container folders for results that the words of a command name, without its spec files.
+
+    These are the values of results options; without them, the layout's results folder if the task writes at all. Where
+    evaluate and inference write is not known then.
+    """
+    folders = []
+    for number, word in enumerate(words):
+        key, equals, value = word.partition("=")
+        if equals and _is_results_option(key):
+            folders.append(value)
+        elif word.startswith("-") and _is_results_option(word) and number + 1 < len(words):
+            folders.append(words[number + 1])
+    if not folders and specs.MODEL_ACTIONS & set(words):
+        folders = [variables[name] for name in ("RESULTS_DIR", "USER_EXPERIMENT_DIR") if name in variables][:1]
+    return [expand_variables(folder, variables) for folder in folders]
 
 
 def path_arguments(words: Sequence[str]) -> Iterator[PathArgument]:
@@ -384,7 +405,7 @@ class _CommandChecker:
         """
         folder = self._context.folder
         for number, key, value in _valued(self._words_after_shell):
-            is_results = is_results_option(key)
+            is_results = _is_results_option(key)
             is_relative = number not in self._unset_words and value[:1] not in ("", "/", "~", "$", "-")
             if (key in specs.SPEC_OPTIONS or is_results) and folder and is_relative:
                 path = os.path.join(folder, value)

@@ -19,13 +19,13 @@ from taoprofiles.launcher.argv import RunnerCommand, launcher_words, script_of, 
 from taoprofiles.launcher.host import Host, Location, ResolvedMount
 from taoprofiles.launcher.versions import find_tag, is_tao_image
 from taoprofiles.masking import is_secret, mask_command, mask_text
-from taoprofiles.mounts.paths import MODEL_ACTIONS, HostFiles
+from taoprofiles.mounts.paths import HostFiles
 from taoprofiles.profiles.layouts import is_network, missing_identity
 from taoprofiles.profiles.rendering import Renderer
 from taoprofiles.rules import container, machine, mounts
 from taoprofiles.rules.command_paths import CommandContext, check_task, find_results
 from taoprofiles.rules.finding import INFO, Finding, Locator, error, quoted, warning
-from taoprofiles.rules.specs import ACTIONS, SPEC_OPTIONS, wrong_gpus
+from taoprofiles.rules.specs import ACTIONS, MODEL_ACTIONS, SPEC_OPTIONS, wrong_gpus
 from taoprofiles.rules.start import check_options
 from taoprofiles.storage.paths import Context, is_inside
 from taoprofiles.system import filesystem

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from taoprofiles.errors import TaoprofError
 from taoprofiles.masking import is_secret, mask_text
-from taoprofiles.mounts.paths import MODEL_ACTIONS, PathResolver, Resolution, explain
+from taoprofiles.mounts.paths import PathResolver, Resolution, explain
 from taoprofiles.profiles.rendering import find_placeholder
 from taoprofiles.rules.finding import ERROR, WARNING, Finding, error, warning
 from taoprofiles.storage import files
@@ -208,6 +208,9 @@ ACTIONS = frozenset(
     "visualize auto_label".split()
 )
 """The sections of a TAO spec that only the action of their name reads."""
+
+MODEL_ACTIONS = frozenset("train retrain prune quantize distill export".split())
+"""The actions of a task that make a model, in NVIDIA's images for training."""
 
 _TRAINING = MODEL_ACTIONS - {"export"}
 _READERS = {

@@ -1,4 +1,4 @@
-"""Translation between host and container paths, and the folders that a command writes to."""
+"""Translation between host and container paths."""
 
 from __future__ import annotations
 
@@ -7,40 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taoprofiles.mounts import paths
-from taoprofiles.mounts.paths import container_paths, follow_links, host_paths, results_folders
-
-VARIABLES = {"RESULTS_DIR": "/results", "USER_EXPERIMENT_DIR": "/exp", "X": "/x"}
-
-
-@pytest.mark.parametrize(
-    ("words", "places"),
-    [
-        ("tao model unet train -r /r", ["/r"]),
-        ("tao model unet train --results_dir /r", ["/r"]),
-        ("tao model unet train --results-dir /r", ["/r"]),
-        ("tao model unet train --results_dir=/r", ["/r"]),
-        ("tao model segformer train -e /s results_dir=/r", ["/r"]),
-        ("tao model segformer train train.results_dir=/r evaluate.results_dir=/q", ["/r", "/q"]),
-        ("tao model unet train -r $X/y", ["/x/y"]),
-        ("tao model unet train -r ${X}/y", ["/x/y"]),
-        ("tao model unet train -r $NONE/y", ["$NONE/y"]),
-        ("tao model unet train", ["/results"]),
-        ("tao model unet export -m x", ["/results"]),
-        ("tao model unet evaluate -m x", []),
-        ("tao model unet inference -m x", []),
-        ("tao model unet train -r", ["/results"]),
-        ("jupyter notebook", []),
-        ("", []),
-    ],
-)
-def test_where_a_command_writes(words: str, places: list[str]) -> None:
-    assert results_folders(words.split(), VARIABLES) == places
-
-
-def test_without_a_results_folder_in_the_layout() -> None:
-    assert results_folders(["tao", "unet", "train"], {"USER_EXPERIMENT_DIR": "/exp"}) == ["/exp"]
-    assert results_folders(["tao", "unet", "train"], {}) == []
-
+from taoprofiles.mounts.paths import container_paths, follow_links, host_paths
 
 MOUNTS = {"/home/ana/p": "/workspace", "/big/data": "/workspace/data", "/home/ana/out": "/results"}
 

@@ -19,6 +19,7 @@ from taoprofiles.rules.command_paths import (
     check_command,
     check_task,
     find_host_results,
+    find_results,
     path_arguments,
 )
 from taoprofiles.rules.finding import Finding
@@ -432,6 +433,38 @@ def test_the_results_folders_of_a_command(tmp_path: Path, words: str) -> None:
     context = CommandContext(mounts, VARIABLES)
     folders = find_host_results(shlex.split(words.format(root=tmp_path)), context)
     assert folders == [os.path.normpath(tmp_path / "results" / name) for name in RESULTS[words]]
+
+
+@pytest.mark.parametrize(
+    ("words", "folders"),
+    [
+        ("tao model unet train -r /r", ["/r"]),
+        ("tao model unet train --results_dir /r", ["/r"]),
+        ("tao model unet train --results-dir /r", ["/r"]),
+        ("tao model unet train --results_dir=/r", ["/r"]),
+        ("tao model segformer train -e /s results_dir=/r", ["/r"]),
+        ("tao model segformer train train.results_dir=/r evaluate.results_dir=/q", ["/r", "/q"]),
+        ("tao model unet train -r $X/y", ["/x/y"]),
+        ("tao model unet train -r ${X}/y", ["/x/y"]),
+        ("tao model unet train -r $NONE/y", ["$NONE/y"]),
+        ("tao model unet train", ["/results"]),
+        ("tao model unet export -m x", ["/results"]),
+        ("tao model unet evaluate -m x", []),
+        ("tao model unet inference -m x", []),
+        ("tao model unet train -r", ["/results"]),
+        ("jupyter notebook", []),
+        ("", []),
+    ],
+)
+def test_the_results_folders_that_the_words_name(words: str, folders: list[str]) -> None:
+    variables = {"RESULTS_DIR": "/results", "USER_EXPERIMENT_DIR": "/exp", "X": "/x"}
+    assert find_results(words.split(), CommandContext({}, variables)) == folders
+
+
+def test_without_a_results_folder_in_the_layout() -> None:
+    words = ["tao", "unet", "train"]
+    assert find_results(words, CommandContext({}, {"USER_EXPERIMENT_DIR": "/exp"})) == ["/exp"]
+    assert find_results(words, CommandContext({}, {})) == []
 
 
 def test_the_spec_files_of_another_machine_are_not_read(tmp_path: Path) -> None:
