@@ -67,7 +67,6 @@ def plan_target(
         image=image,
         command=words if target != "edf" else [],  # which has no command, only its image
         gpus=parse_gpus(gpus or renderer.gpus or "all"),
-        caller=plan.Caller(context.uid, context.gid, context.groups),
     )
 
 

@@ -56,17 +56,6 @@ class PlanMount(NamedTuple):
         return self._replace(source=next(real_paths([self.source])))
 
 
-class Caller(NamedTuple):
-    """The ids of the user who starts the container, and of the user's further groups."""
-
-    uid: int = 0
-    gid: int = 0
-    groups: Sequence[int] = ()
-
-
-ROOT = Caller()
-
-
 class Port(NamedTuple):
     """``host`` is None if the port is only exposed, 0 if the engine chooses it."""
 
@@ -82,7 +71,8 @@ class Plan(NamedTuple):
     - ``shm_size``: bytes
     - ``tty``: None if the profile does not say
     - ``gpus``: "all", a number, or a list of devices
-    - ``caller``: the user; ``groups``: further groups of the container, by which it may use the mounted folders
+    - ``caller``: the ids of the user who starts it
+    - ``groups``: further groups of the container, by which it may use the mounted folders
     - ``labels``: for Docker and Kubernetes
     - ``warnings``: what was left out, one line each
     - ``slurm``, ``kubernetes``: the profile's settings of these
@@ -102,7 +92,7 @@ class Plan(NamedTuple):
     privileged: bool
     tty: bool | None
     gpus: str | int | list[str]
-    caller: Caller
+    caller: tuple[int, int]
     groups: list[int]
     labels: dict[str, str]
     warnings: list[str]
@@ -136,7 +126,6 @@ def plan_container(
     mapping: dict[str, Any] | None = None,
     command: Sequence[str] = (),
     gpus: str | int | list[str] = "all",
-    caller: Caller = ROOT,
     labels: Mapping[str, str] | None = None,
 ) -> Plan:
     """Return the plan of a container of the renderer's profile that runs ``command``, the task's own words.
@@ -144,7 +133,7 @@ def plan_container(
     ``mapping`` replaces the one that the profile renders. Raises InvalidProfileError, and CannotRenderError with all
     problems.
     """
-    name = renderer.name
+    name, context = renderer.name, renderer.context
     mapping = with_identity(renderer.mapping() if mapping is None else mapping)
     options = mapping.get("DockerOptions", {})
     secrets = [(key, value) for key, value in renderer.secret_values() if len(value) >= MIN_SECRET_LENGTH]
@@ -193,8 +182,8 @@ def plan_container(
         privileged=bool(options.get("privileged")),
         tty=options.get("tty"),
         gpus=gpus,
-        caller=caller,
-        groups=list(caller.groups) if caller.uid and user == f"{caller.uid}:{caller.gid}" else [],
+        caller=(context.uid, context.gid),
+        groups=context.groups if context.uid and user == f"{context.uid}:{context.gid}" else [],
         labels=dict(labels or {}),
         warnings=warnings + word_warnings,
         slurm=renderer.cluster_settings("slurm"),

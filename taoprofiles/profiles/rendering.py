@@ -188,7 +188,7 @@ class Renderer:
     """
 
     def __init__(self, template: Template, context: Context, *, name: str, path: str) -> None:
-        self._template, self._context = template, context
+        self._template, self.context = template, context
         self.name, self._file = name, path
         self._expander = Expander(template["variables"], context.environ, context.home)
         self._problems: list[str] = []
@@ -231,7 +231,7 @@ class Renderer:
         What ${…} refers to counts as part of the value.
         """
         secret: set[str] = set()
-        environ, texts = self._context.environ, (self._template["variables"], self._template["env"])
+        environ, texts = self.context.environ, (self._template["variables"], self._template["env"])
         copies = {text for values in texts for name, text in values.items() if is_copied(name, text)}
 
         def secret_names(expressions: dict[str, str]) -> set[str]:
@@ -258,7 +258,7 @@ class Renderer:
         secret, secret_env = self.secrets()
         env = {item["variable"]: str(item["value"]) for item in self.mapping().get("Envs", [])}
         referred = {name for text in expressions(self._template) for kind, name in references(text) if kind == "env"}
-        environ = self._context.environ
+        environ = self.context.environ
         return [
             *((name, value) for name, value in self.variables().items() if name in secret),
             *((name, value) for name, value in env.items() if name in secret_env),
@@ -322,7 +322,7 @@ class Renderer:
             ]
         docker = dict(self._template["docker"])
         if docker.get("user") == "auto":
-            docker["user"] = f"{self._context.uid}:{self._context.gid}"
+            docker["user"] = f"{self.context.uid}:{self.context.gid}"
         elif "user" in docker:
             docker["user"] = self._text("docker.user", docker["user"])
         if docker:
@@ -366,7 +366,7 @@ class Renderer:
 
     def _check_project_environment(self) -> None:
         """Add a problem for each variable that the project file refers to and whose value became a secret since."""
-        environ, project = self._context.environ, self._template["project"]
+        environ, project = self.context.environ, self._template["project"]
         self._problems += [
             f"${{env:{name}}}: its value is a secret now, which a project file may not have"
             for name in (project["environment"] if project else ())
@@ -395,7 +395,7 @@ class Renderer:
         exists = answers(os.path.exists, [mount["source"] for mount in mapping["Mounts"]])
         return {
             **{key: self._template[key] for key in ("description", "extends", "layout", "project")},
-            "project_dir": project_dir and expand_user(project_dir, self._context.home),
+            "project_dir": project_dir and expand_user(project_dir, self.context.home),
             "variables": {key: MASK if key in secrets else value for key, value in self.variables().items()},
             "mounts": [
                 {**mount, "read_only": read_only, "exists": exists.get(mount["source"])}

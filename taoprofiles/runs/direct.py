@@ -88,7 +88,6 @@ def use_docker(run: Run, renderer: Renderer, command: list[str], options: RunOpt
         image=options.image or "",
         mapping=wanted,
         gpus="all" if options.gpus is None or hold.gpus is None else hold.gpus,
-        caller=plan.Caller(run.context.uid, run.context.gid, run.context.groups),
         labels={**docker.labels(run.context, name), RUN_LABEL: hold.id},
     )
     # Docker uses a source as it is; the launcher, and the comparison with the container, resolve symlinks.

@@ -22,11 +22,11 @@ from taoprofiles.errors import CannotRenderError, InvalidProfileError
 from taoprofiles.export import TARGETS
 from taoprofiles.export.export import RENDERERS
 from taoprofiles.export.formatting import to_yaml
-from taoprofiles.export.plan import Caller, Plan, Rendered, Secret, plan_container
+from taoprofiles.export.plan import Plan, Rendered, Secret, plan_container
 from taoprofiles.launcher.quoting import expand_variables
 from taoprofiles.profiles.model import Profile, parse, template
 from taoprofiles.profiles.rendering import Renderer
-from tests.support.generated_profiles import AROUND, moderate, valid_profiles, value_text
+from tests.support.generated_profiles import AROUND, fixed_context, moderate, valid_profiles, value_text
 from tests.support.home import ALL, find_command
 
 IMAGE = "nvcr.io/nvidia/tao/tao-toolkit:6.26.3-pyt"
@@ -55,7 +55,7 @@ def cases(draw: st.DrawFn) -> Case:
     command = draw(st.lists(words, max_size=5))
     try:
         plan = plan_container(
-            renderer, image=IMAGE, command=command, gpus=draw(gpus), caller=Caller(1000, 1001),
+            renderer, image=IMAGE, command=command, gpus=draw(gpus),
             labels={"taoprofiles.profile": "p", "taoprofiles.state": "/home/a na/$x"},
         )  # fmt: skip
     except (InvalidProfileError, CannotRenderError):
@@ -294,7 +294,7 @@ def test_compose_takes_them(tmp_path: Path) -> None:
 def plan_of(text: str = "", **options: Any) -> Plan:
     profile = parse(f'layout = "custom"\n{text}'.encode(), name="p", path="p.toml")
     renderer = Renderer(template(profile, name="p"), AROUND, name="p", path="p.toml")
-    return plan_container(renderer, **{"image": IMAGE, "caller": Caller(1000, 1001), **options})
+    return plan_container(renderer, **{"image": IMAGE, **options})
 
 
 def mount(source: str, destination: str) -> str:
@@ -493,11 +493,13 @@ def test_a_value_stays_text_for_every_reader_of_yaml(text: str) -> None:
 
 def test_a_container_of_the_caller_has_the_callers_groups_and_a_name() -> None:
     """Only the caller's own: a profile that says root, or another user, asks for no more."""
+    context = fixed_context({})
+    context.groups = [7, 8]
     groups = {"auto": ["7", "8"], "1000:1001": ["7", "8"], "1000": [], "root": [], "4:4": []}
     for user, wanted in groups.items():
         profile = Profile.model_validate({"layout": "custom", "docker": {"user": user}})
-        renderer = Renderer(template(profile, name="p"), AROUND, name="p", path="")
-        plan = plan_container(renderer, image=IMAGE, caller=Caller(1000, 1001, [7, 8]))
+        renderer = Renderer(template(profile, name="p"), context, name="p", path="")
+        plan = plan_container(renderer, image=IMAGE)
         argv = shell(RENDERERS["docker"](plan).text, "docker", {})
         assert [argv[n + 1] for n, word in enumerate(argv) if word == "--group-add"] == wanted
         service = yaml.safe_load(RENDERERS["compose"](plan).text)["services"]["p"]

@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 from taoprofiles.profiles.layouts import variables as layout_variables
 from taoprofiles.profiles.model import Profile
 from taoprofiles.profiles.rendering import escape_dollars
-from taoprofiles.storage.paths import Context
 from tests.support.home import ALL, OtherUser
 
 
-def fixed_context(environ: dict[str, str]) -> Context:
+def fixed_context(environ: dict[str, str]) -> OtherUser:
     """Return a context that is the same on every machine."""
     context = OtherUser({"HOME": "/home/ana"})
     context.environ, context.uid, context.gid = environ, 1000, 1001

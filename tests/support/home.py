@@ -59,9 +59,10 @@ def launcher_python(version: str) -> Path:
 
 
 class OtherUser(Context):
-    """The context of another user than the one who runs the tests: ``uid`` and ``gid`` can be set."""
+    """The context of another user than the one who runs the tests: the user's ids can be set."""
 
     gid = 0
+    groups: list[int] = []  # noqa: RUF012 - replaced, never changed
 
 
 class Home:
