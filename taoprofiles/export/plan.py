@@ -71,7 +71,7 @@ class Plan(NamedTuple):
     - ``shm_size``: bytes
     - ``tty``: None if the profile does not say
     - ``gpus``: "all", a number, or a list of devices
-    - ``caller``: the ids of the user who starts it
+    - ``caller``: the user who starts it, as UID:GID
     - ``groups``: further groups of the container, by which it may use the mounted folders
     - ``labels``: for Docker and Kubernetes
     - ``warnings``: what was left out, one line each
@@ -92,7 +92,7 @@ class Plan(NamedTuple):
     privileged: bool
     tty: bool | None
     gpus: str | int | list[str]
-    caller: tuple[int, int]
+    caller: str
     groups: list[int]
     labels: dict[str, str]
     warnings: list[str]
@@ -134,6 +134,7 @@ def plan_container(
     problems.
     """
     name, context = renderer.name, renderer.context
+    caller = f"{context.uid}:{context.gid}"
     mapping = with_identity(renderer.mapping() if mapping is None else mapping)
     options = mapping.get("DockerOptions", {})
     secrets = [(key, value) for key, value in renderer.secret_values() if len(value) >= MIN_SECRET_LENGTH]
@@ -182,8 +183,8 @@ def plan_container(
         privileged=bool(options.get("privileged")),
         tty=options.get("tty"),
         gpus=gpus,
-        caller=(context.uid, context.gid),
-        groups=context.groups if context.uid and user == f"{context.uid}:{context.gid}" else [],
+        caller=caller,
+        groups=context.groups if context.uid and user == caller else [],
         labels=dict(labels or {}),
         warnings=warnings + word_warnings,
         slurm=renderer.cluster_settings("slurm"),

@@ -15,7 +15,7 @@ import tomli_w
 from taoprofiles.export.formatting import command_line, double_dollars
 from taoprofiles.export.plan import Plan, Rendered, Word, gpu_count, refuse
 
-_UNSUPPORTED = {",": "a ','", "\\": "a '\\'", "$": "a '$'", " ": "a space"}
+_FORBIDDEN = {",": "a ','", "\\": "a '\\'", "$": "a '$'", " ": "a space"}
 """pyxis separates mounts by commas and passes each on as a line of an fstab, in which enroot expands ``${NAME}``."""
 
 
@@ -23,11 +23,11 @@ def render(plan: Plan) -> Rendered:
     """Write the script; without sbatch, a shell runs it too. A secret goes by its name, from the environment."""
     refuse(f"profile '{plan.name}' for Slurm", list(dict.fromkeys(_problems(plan))))
     warnings = list(plan.warnings)
-    listed = ",".join(mounts(plan))
-    image = image_reference(plan.image)
+    listed = ",".join(_mounts(plan))
+    image = _image_reference(plan.image)
     options = [f"--container-image={image}", *([f"--container-mounts={listed}"] if listed else [])]
     options += [*_options(plan, warnings), "--export=ALL"]
-    warnings += unsupported(plan)
+    warnings += _ignored_settings(plan)
     if not (image.endswith(".sqsh") or image.startswith(("/", "./"))):
         reference = image if "://" in image else f"docker://{image}"
         warnings.append(
@@ -53,22 +53,22 @@ def _sbatch_lines(plan: Plan) -> str:
     return "".join(f"{line}\n" for line in ("#!/bin/bash", *(f"#SBATCH {option}" for option in options), ""))
 
 
-def mounts(plan: Plan) -> list[str]:
+def _mounts(plan: Plan) -> list[str]:
     """Return the mounts as SOURCE:DESTINATION[:ro], for pyxis (``--container-mounts``) and EDF."""
     return [f"{mount.source}:{mount.destination}{':ro' if mount.read_only else ''}" for mount in plan.mounts]
 
 
-def mount_problems(plan: Plan) -> Iterator[str]:
+def _mount_problems(plan: Plan) -> Iterator[str]:
     """Yield a problem for each mount whose path has a character that enroot does not support."""
     for number, mount in enumerate(plan.mounts):
         for side, path in (("source", mount.source), ("destination", mount.destination)):
-            for character, what in _UNSUPPORTED.items():
+            for character, what in _FORBIDDEN.items():
                 if character in path:
                     yield f"mounts[{number}].{side}: '{path}' has {what}, which --container-mounts does not support"
 
 
 def _problems(plan: Plan) -> Iterator[str]:
-    yield from mount_problems(plan)
+    yield from _mount_problems(plan)
     first = "".join(part if isinstance(part, str) else "" for part in plan.command[0]) if plan.command else ""
     if first.startswith("-"):
         yield "the command starts with '-': srun would take it for an option"
@@ -82,14 +82,14 @@ def _options(plan: Plan, warnings: list[str]) -> Iterator[str]:
         yield "--container-remap-root"
     elif user is not None:
         yield "--no-container-remap-root"
-        if user not in (f"{plan.caller[0]}:{plan.caller[1]}", str(plan.caller[0])):
+        if user not in (plan.caller, plan.caller.partition(":")[0]):
             warnings.append(f"docker.user '{user}': under Slurm the task runs as the user who submits it")
     # --exclusive takes them all from others, but srun 22.05 gives a task only the GPUs that it requests.
     if gpus := gpu_count(plan, warnings, "a task", "Slurm"):
         yield f"--gpus-per-node={gpus}"
 
 
-def unsupported(plan: Plan) -> Iterator[str]:
+def _ignored_settings(plan: Plan) -> Iterator[str]:
     """Yield a warning for each setting of the plan that enroot does not support."""
     if plan.shm_size is not None:
         yield "docker.shm_size ignored: with pyxis the task uses the node's /dev/shm"
@@ -105,7 +105,7 @@ def unsupported(plan: Plan) -> Iterator[str]:
         yield "docker.privileged ignored: enroot gives no privileges that the user does not have"
 
 
-def image_reference(image: str) -> str:
+def _image_reference(image: str) -> str:
     """Return an image as pyxis takes it: a squashfs file by its path, or a reference with '#' after the registry."""
     if image.endswith(".sqsh") or image.startswith(("/", "./", "~")):
         path = os.path.expanduser(image)
@@ -118,14 +118,14 @@ def image_reference(image: str) -> str:
 
 def render_edf(plan: Plan) -> Rendered:
     """Write the file. A secret is a reference to a variable of the environment of srun."""
-    refuse(f"profile '{plan.name}' as an EDF", list(mount_problems(plan)))
-    warnings = [*plan.warnings, *unsupported(plan)]
-    if plan.user is not None and plan.user != f"{plan.caller[0]}:{plan.caller[1]}":
+    refuse(f"profile '{plan.name}' as an EDF", list(_mount_problems(plan)))
+    warnings = [*plan.warnings, *_ignored_settings(plan)]
+    if plan.user is not None and plan.user != plan.caller:
         warnings.append(f"docker.user '{plan.user}' ignored: the task runs as the user who submits it")
     warnings += [f"{name}: an empty value removes the variable" for name, value in plan.env.items() if value == ""]
     document: dict[str, Any] = {
-        "image": image_reference(plan.image).removeprefix("docker://"),
-        "mounts": mounts(plan),
+        "image": _image_reference(plan.image).removeprefix("docker://"),
+        "mounts": _mounts(plan),
         "env": {name: f"${{{name}}}" if value is None else double_dollars(value) for name, value in plan.env.items()},
     }
     return Rendered(tomli_w.dumps({key: value for key, value in document.items() if value}), warnings)
