@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, UsageError
 from taoprofiles.importer import cells
+from taoprofiles.importer.containers import COMPOSE_FILES
 from taoprofiles.importer.result import ImportResult, evaluate_cells
 from taoprofiles.importer.state import MAY_SET
 from taoprofiles.importer.values import Segment, concat, join_path, normal_path, segments
@@ -40,6 +41,8 @@ _MACHINE_VARIABLES = frozenset(
 
 _LEFT_OUT_MESSAGE = "{} not imported: a run uses this machine's value"
 
+_SHELL_SCRIPTS = (".sh", ".bash", ".zsh")
+_COMPOSE = (".yaml", ".yml")
 _LONGEST = 4096
 _SHOWN = 12
 RUN_ONCE = "run it once, then: taoprof import --name NAME"
@@ -51,15 +54,12 @@ STDIN = "standard input"
 class Source:
     """A notebook, script or Compose file that is read once and can be evaluated with different values.
 
-    Nothing of it is run.
-
-    ``path`` is None for input from a pipe, which counts as a file in the current folder; ``kind`` is that of the code:
-    python (also of a notebook), shell or compose. Raises InvalidStateError.
+    Nothing of it is run. ``path`` is None for input from a pipe, which counts as a file in the current folder. Raises
+    InvalidStateError.
     """
 
-    def __init__(self, context: Context, content: bytes, *, where: str, path: str | None, kind: str = "python") -> None:
-        self._kind = kind
-        self._context, self._where = context, where
+    def __init__(self, context: Context, content: bytes, *, where: str, path: str | None) -> None:
+        self._context, self._kind = context, find_kind(where, content) or "python"
         self.is_notebook = is_notebook(content)
         self._cells = cells.read(content, where) if self.is_notebook else [cells.script(content, where)]
         folder = context.folder if path is None else os.path.dirname(context.absolute(path))
@@ -68,7 +68,7 @@ class Source:
     def evaluate(self, user_values: Mapping[str, str]) -> ImportResult:
         """Evaluate the code with the user's values by name. Raises UsageError for an empty folder."""
         user_values = {name: self._expanded(name, value) for name, value in user_values.items()}
-        return evaluate_cells(self._cells, self._context, self._folder, user_values, kind=self._kind)
+        return evaluate_cells(self._cells, self._context, self._folder, user_values, self._kind)
 
     def _expanded(self, name: str, value: str) -> str:
         """Expand ``~`` in a value that the user gave, and resolve a folder as a shell does. Raises UsageError."""
@@ -93,6 +93,18 @@ def reject_unused_values(result: ImportResult, where: str) -> None:
         close = difflib.get_close_matches(result.unused[0], result.names, n=1)
         hint = f"did you mean '{close[0]}'?" if close else ""
         raise UsageError(f"no variable '{result.unused[0]}' in '{where}'; variables: {names}", hint=hint)
+
+
+def find_kind(path: str, content: bytes) -> str:
+    """Return the kind of a file's code: python (also of a notebook), shell or compose; "" for any other file."""
+    interpreter = content.split(b"\n", 1)[0] if content.startswith(b"#!") else b""
+    if path.endswith(_COMPOSE):  # most YAML files are specs
+        is_compose = os.path.basename(path) in COMPOSE_FILES or re.search(rb"^services:", content, re.M)
+        return "compose" if is_compose else ""
+    if path.endswith(_SHELL_SCRIPTS) or (re.search(rb"sh\b", interpreter) and b"python" not in interpreter):
+        return "shell"
+    is_python = path.endswith((".ipynb", ".py")) or b"python" in interpreter or is_notebook(content)
+    return "python" if is_python else ""
 
 
 def is_notebook(content: bytes) -> bool:

@@ -230,7 +230,7 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 
 def evaluate_cells(
-    code: list[cells.Cell], context: Context, folder: str, user_values: Mapping[str, str], *, kind: str = "python"
+    code: list[cells.Cell], context: Context, folder: str, user_values: Mapping[str, str], kind: str
 ) -> ImportResult:
     """Evaluate the cells of a file in ``folder``. ``user_values`` are the user's values by name.
 

@@ -20,7 +20,6 @@ from taoprofiles.errors import InvalidProfileError, InvalidStateError, TaoprofEr
 from taoprofiles.export.plan import OF_PROGRAMS
 from taoprofiles.importer import build
 from taoprofiles.importer.cells import NOTEBOOK_LIMIT
-from taoprofiles.importer.containers import COMPOSE_FILES
 from taoprofiles.importer.state import doubt, is_placeholder
 from taoprofiles.masking import printable
 from taoprofiles.profiles import convert, kernels, manage
@@ -46,9 +45,6 @@ MEANINGS = {
     "KEY": "the encryption key of your models; nvidia_tlt is the key of NVIDIA's public models",
 }
 """What the variables mean that TAO's notebooks leave to the user."""
-_SHELL_SCRIPTS = (".sh", ".bash", ".zsh")
-_COMPOSE = (".yaml", ".yml")
-_CODE = (".ipynb", ".py", *_SHELL_SCRIPTS, *_COMPOSE)
 _FILES_LIMIT = 2000
 _RENAMED = "its folder or ending is in the profile's name, since other files have the same name"
 
@@ -104,8 +100,7 @@ def _import(context: Context, args: argparse.Namespace) -> Result:
     where = context.short(context.mapping_file) if args.file is None else args.file
     content = b"" if args.file is None else _content(context, args.file)
     name = check_name(_stem(args.file) if args.name is None else args.name)
-    is_code = where.endswith(_CODE) and (not where.endswith(_COMPOSE) or re.search(rb"^services:", content, re.M))
-    if is_code or build.is_notebook(content) or re.search(rb"python|sh\b", _interpreter(content)):
+    if build.find_kind(where, content):
         return _import_code(context, args, name, content, user_values)
     if user_values:
         raise UsageError(
@@ -228,9 +223,7 @@ def _import_code(
     where = build.STDIN if args.file == "-" else args.file
     if not args.force and Store(context).text_or_none(name) is not None:
         raise manage.name_exists_error("import", name)  # before anything is asked
-    source = build.Source(
-        context, content, where=where, path=None if args.file == "-" else args.file, kind=_kind(where, content)
-    )
+    source = build.Source(context, content, where=where, path=None if args.file == "-" else args.file)
     result = source.evaluate(user_values)
     if not any(unused.startswith("/") for unused in result.unused):  # a mount may become known by an answer
         build.reject_unused_values(result, where)  # before anything is asked
@@ -343,8 +336,7 @@ def _candidates(
         file = _File(path, os.path.relpath(path, context.expand_user(args.file)))
         read.append(file)
         with _problem_of(file):
-            content = _content(context, path)
-            file.source = build.Source(context, content, where=path, path=path, kind=_kind(path, content))
+            file.source = build.Source(context, _content(context, path), where=path, path=path)
             file.result = file.source.evaluate(user_values)
     results = [file.result for file in read if file.result is not None]
     unused = [name for name in user_values if all(name in result.unused for result in results)]
@@ -440,7 +432,7 @@ def _paths(folder: str) -> tuple[list[str], list[str]]:
             continue
         folders = [entry for entry in entries if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")]
         waiting += [entry.path for entry in reversed(folders)]
-        paths += [entry.path for entry in entries if _may_be_code(entry.name) and not os.path.isdir(entry.path)]
+        paths += [entry.path for entry in entries if build.find_kind(entry.name, b"") and not os.path.isdir(entry.path)]
         if len(paths) > _FILES_LIMIT:
             raise UsageError(
                 f"'{folder}' has more than {_FILES_LIMIT} notebooks and scripts", hint="import a subfolder"
@@ -494,25 +486,6 @@ def _no_file(context: Context, path: str) -> InvalidStateError:
             similar = max(names, key=lambda other: SequenceMatcher(None, name, other).ratio())
             hint = f"did you mean '{os.path.join(os.path.dirname(path), similar)}'?"
     return InvalidStateError(f"there is no file '{path}'", hint=hint)
-
-
-def _may_be_code(name: str) -> bool:
-    """Check whether a file of a folder is looked at; of YAML files, which are specs mostly, only Compose files."""
-    return name in COMPOSE_FILES or (name.endswith(_CODE) and not name.endswith(_COMPOSE))
-
-
-def _interpreter(content: bytes) -> bytes:
-    """Return the first line of a script if it names the interpreter, else b""."""
-    return content.split(b"\n", 1)[0] if content.startswith(b"#!") else b""
-
-
-def _kind(path: str, content: bytes) -> str:
-    """Return the kind of a file's code, for ``build.Source``."""
-    if path.endswith(_COMPOSE):
-        return "compose"
-    line = _interpreter(content)
-    is_shell = path.endswith(_SHELL_SCRIPTS) or (re.search(rb"sh\b", line) and b"python" not in line)
-    return "shell" if is_shell else "python"
 
 
 def _stem(path: str | None) -> str:
