@@ -13,6 +13,8 @@ import posixpath
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from taoprofiles.mounts.mapping import is_deeper
+
 if TYPE_CHECKING:
     import ast
     from collections.abc import Callable, Iterable
@@ -274,12 +276,4 @@ def parse_json(text: str) -> Any:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return None if _is_too_deep(value) else value
-
-
-def _is_too_deep(value: Any) -> bool:
-    level = [value]
-    for _ in range(DEPTH_LIMIT):
-        containers = [item for item in level if isinstance(item, (dict, list))]
-        level = [inner for item in containers for inner in (item.values() if isinstance(item, dict) else item)]
-    return bool(level)
+    return None if is_deeper(value, DEPTH_LIMIT) else value

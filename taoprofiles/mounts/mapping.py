@@ -36,15 +36,18 @@ def parse(content: bytes, where: str) -> dict[str, Any]:
         kinds = {list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
         kind = kinds.get(type(mapping), "nothing")
         raise InvalidStateError(f"'{where}' is not a mounts file: it holds {kind}, not an object")
-    level: list[Any] = [mapping]
-    depth = 0
-    while level:  # json reads deeper nesting than it writes
-        depth += 1
-        if depth > DEPTH_LIMIT:
-            raise InvalidStateError(f"'{where}' is nested too deeply")
+    if is_deeper(mapping, DEPTH_LIMIT):  # json reads deeper nesting than it writes
+        raise InvalidStateError(f"'{where}' is nested too deeply")
+    return mapping
+
+
+def is_deeper(value: Any, limit: int) -> bool:
+    """Check whether a value has more lists and objects inside each other than ``limit``."""
+    level = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(limit):
         inner = (part for item in level for part in (item.values() if isinstance(item, dict) else item))
         level = [part for part in inner if isinstance(part, (dict, list))]
-    return mapping
+    return bool(level)
 
 
 _JSON_HINTS = (
