@@ -211,28 +211,23 @@ def _path(name: str, metavar: str, help: str, **settings: Any) -> CommandArgumen
 
 
 def _profile(help: str = "name of the profile", *, metavar: str = "NAME", optional: bool = False) -> CommandArgument:
-    settings = {"metavar": metavar, "help": help, "nargs": "?" if optional else None}
-    return metavar.lower(), settings, _completer(_profiles)
+    return _known(metavar.lower(), metavar, help, _profiles, nargs="?" if optional else None)
 
 
-def _id(
-    name: str, help: str, find: Callable[[Context], Sequence[str] | dict[str, str]], **settings: Any
+def _known(
+    name: str, metavar: str, help: str, find: Callable[[Context], dict[str, str]], **settings: Any
 ) -> CommandArgument:
-    return name, {"metavar": "ID", "help": help, **settings}, _completer(find)
+    """Return an argument that a shell completes with the words that ``find`` returns, each with its description."""
 
-
-def _completer(find: Callable[[Context], Sequence[str] | dict[str, str]]) -> Callable[..., Any]:
-    """Return what argcomplete calls; ``find`` returns the words, or for each its description."""
-
-    def complete(**_: object) -> Sequence[str] | dict[str, str]:
+    def complete(**_: object) -> dict[str, str]:
         from taoprofiles.storage.paths import Context
 
         try:
             return find(Context())
         except TaoprofError:
-            return []
+            return {}
 
-    return complete
+    return name, {"metavar": metavar, "help": help, **settings}, complete
 
 
 def _profiles(context: Context) -> dict[str, str]:
@@ -302,12 +297,12 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
         _MKDIR,
         _flag("--dry-run", "show what would change, and change nothing"),
         _wait("no hold prevents the switch"),
-        _id("--release", "release hold ID before switching, even if its work is still running", _holds),
+        _known("--release", "ID", "release hold ID before switching, even if its work is still running", _holds),
         _YES,
         _flag("--force", "switch even if 'taoprof check' reports errors"),
         _REVEAL,
     ),
-    "undo": (_id("id", "number of a history entry; default: the last change", _entries, nargs="?"),),
+    "undo": (_known("id", "ID", "number of a history entry; default: the last change", _entries, nargs="?"),),
     "history": (
         _path("path", "PATH", "show only the runs that wrote to this path on the host", nargs="?"),
         _flag("--all", "show every entry, not only the last 20"),
@@ -349,12 +344,12 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
     ),
     "shell": (_profile(_HERE, optional=True), _MKDIR, _flag("--force", "start even if 'taoprof check' reports errors")),
     "logs": (
-        _id("run", f"{_RUN}; a profile's name: its newest run", _runs, metavar="RUN"),
-        ("-f", {"dest": "follow", "action": "store_true", "help": "show new output until the run ends"}, None),
+        _known("run", "RUN", f"{_RUN}; a profile's name: its newest run", _runs),
+        _argument("-f", "show new output until the run ends", dest="follow", action="store_true"),
         _argument("-n", "show only the last N lines", dest="lines", type=_parse_count, metavar="N"),
     ),
     "wait": (
-        _id("run", f"{_RUN}; a profile's name: its newest run", _runs, metavar="RUN", nargs="+"),
+        _known("run", "RUN", f"{_RUN}; a profile's name: its newest run", _runs, nargs="+"),
         _argument(
             "--timeout",
             "give up after TIME (90 = seconds, 30m, 8h), with exit status 124",
@@ -364,7 +359,9 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
         ),
     ),
     "stop": (
-        _id("id", "id of the run, shell or notebook, or the beginning of it; '-': the newest active run", _holds),
+        _known(
+            "id", "ID", "id of the run, shell or notebook, or the beginning of it; '-': the newest active run", _holds
+        ),
         _YES,
     ),
     "hold": (
@@ -380,7 +377,7 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
         _argument("--pid", "release when process PID ends", type=int, metavar="PID"),
     ),
     "release": (
-        _id("id", "id of the hold, as 'taoprof status' shows it", _holds),
+        _known("id", "ID", "id of the hold, as 'taoprof status' shows it", _holds),
         _YES,
     ),
     "current": (
@@ -442,15 +439,9 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
         ),
         _argument("--image", "image in which 'run' and 'render' start the tasks without the launcher"),
         _argument("--description", "one line about the profile", metavar="TEXT"),
-        (
-            "--from",
-            {"dest": "source", "metavar": "OTHER", "help": "copy this profile instead of creating one from a folder"},
-            _completer(_profiles),
-        ),
-        (
-            "--extends",
-            {"metavar": "OTHER", "help": "create a profile with the values of OTHER, for values of your own on top"},
-            _completer(_profiles),
+        _known("--from", "OTHER", "copy this profile instead of creating one from a folder", _profiles, dest="source"),
+        _known(
+            "--extends", "OTHER", "create a profile with the values of OTHER, for values of your own on top", _profiles
         ),
         _flag("--project", "also write it to .taoprof.toml in the project folder, for the project's repository"),
     ),
