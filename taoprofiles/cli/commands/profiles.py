@@ -5,19 +5,34 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import subprocess
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from difflib import unified_diff
 from typing import TYPE_CHECKING
 
 from taoprofiles.cli import prompts
 from taoprofiles.cli.arguments import split_setting
-from taoprofiles.cli.output import Declined, Result, after_change, missing_folders, print_progress, profile_lines, table
-from taoprofiles.errors import InvalidProfileError, NotFoundError, TaoprofError, UsageError
+from taoprofiles.cli.output import (
+    STDERR,
+    Declined,
+    Result,
+    after_change,
+    missing_folders,
+    print_progress,
+    profile_lines,
+    table,
+)
+from taoprofiles.errors import InvalidProfileError, NotFoundError, TaoprofError, UsageError, reason_of
 from taoprofiles.profiles import kernels, manage, model, project, trust
 from taoprofiles.profiles.convert import path_expression
 from taoprofiles.profiles.layouts import EXAMPLE_IMAGE
-from taoprofiles.profiles.rendering import Renderer, unset_variables
+from taoprofiles.profiles.rendering import SIZE_LIMIT, Renderer, unset_variables
 from taoprofiles.profiles.store import Store, is_name
+from taoprofiles.storage import atomic, best_effort, files
+from taoprofiles.storage.journal import digest_of
+from taoprofiles.storage.locks import Lock
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching.status import get_status
 from taoprofiles.system.filesystem import answers
@@ -104,9 +119,73 @@ def _write_project_file(context: Context, args: argparse.Namespace) -> list[str]
 
 
 def edit_command(context: Context, args: argparse.Namespace) -> Result:
-    changed = prompts.edit_profile(context, args.name)
+    changed = _edit(context, args.name)
     line = f"profile '{args.name}' {'changed' if changed else 'not changed'}"
     return Result({"name": args.name, "changed": changed, "path": Store(context).path(args.name)}, [line])
+
+
+def _edit(context: Context, name: str) -> bool:
+    """Open a profile in $VISUAL or $EDITOR; return whether it was changed.
+
+    The editor gets a copy, named after the text it was made from. If the copy cannot become the profile, because it is
+    not valid or the profile was changed meanwhile, it is kept, and the next ``edit`` of the same text opens it again.
+    Raises InvalidProfileError, TaoprofError.
+    """
+    prompts.refuse_in_cell("an editor", f"'taoprof edit {name}' in a terminal, or: taoprof set {name} KEY=VALUE")
+    before = Store(context).text(name)
+    with suppress(InvalidProfileError):  # which is what the editor is for
+        manage.require_own(name, Store(context).template(name))
+    draft = os.path.join(context.rejected, f"{name}.{digest_of(before)[:12]}.toml")
+    if files.exists(draft) and not _is_unchanged(draft, before):  # a killed 'edit' may have left an unchanged one
+        print_progress(f"resuming your last edit, which was not saved; to discard it: rm {draft}")
+    else:
+        with Lock(context.lock):
+            files.make_folder(context.rejected)
+            atomic.replace(draft, before)
+    try:
+        _open_editor(context, draft, name)
+        text = files.read(draft, SIZE_LIMIT)
+        if text is None:
+            raise TaoprofError(f"profile '{name}' not changed: the editor removed '{draft}'")
+        if text != before:
+            manage.write(context, "edit", name, text, replace=True, expected=before)
+    except BaseException as error:
+        if _is_unchanged(draft, before):
+            best_effort.unlink_quietly(draft)  # nothing was written, so there is nothing to resume
+        elif isinstance(error, TaoprofError):
+            error.hint = f"your edit is kept in '{draft}'; to open it again: taoprof edit {name}"
+        raise
+    finally:
+        best_effort.make_private(draft)  # many editors write a new file, with the mode of the umask
+    best_effort.unlink_quietly(draft)
+    return text != before
+
+
+def _is_unchanged(draft: str, before: bytes) -> bool:
+    try:
+        return files.read(draft, SIZE_LIMIT) == before
+    except TaoprofError:
+        return False
+
+
+def _open_editor(context: Context, path: str, name: str) -> None:
+    command = context.environ.get("VISUAL") or context.environ.get("EDITOR")
+    if not command and not sys.stdin.isatty():
+        raise UsageError(
+            "'edit' needs a terminal, or an editor in EDITOR that needs none", hint=f"taoprof set {name} KEY=VALUE"
+        )
+    command = command or "vi"
+    try:
+        stdout = None if sys.stdout.isatty() else STDERR  # what an editor draws is not part of our answer
+        completed = subprocess.run([*shlex.split(command), path], stdout=stdout, check=False)  # noqa: S603 - the user's
+    except (OSError, ValueError) as error:
+        another = "vi" if command == "nano" else "nano"
+        raise TaoprofError(
+            f"cannot start the editor '{command}': {reason_of(error)}",
+            hint=f"to use another editor: EDITOR={another} taoprof edit {name}",
+        ) from None
+    if completed.returncode != 0:
+        raise TaoprofError(f"profile not changed: the editor '{command}' exited with status {completed.returncode}")
 
 
 def set_command(context: Context, args: argparse.Namespace) -> Result:
