@@ -13,7 +13,7 @@ from IPython.core.error import UsageError as MagicError
 from IPython.display import display as show
 
 from taoprofiles.cli import parser
-from taoprofiles.cli.output import error_lines
+from taoprofiles.cli.output import change_lines, error_lines
 from taoprofiles.errors import InvalidStateError, TaoprofError, UsageError
 from taoprofiles.holds.hold import HeldError
 from taoprofiles.jupyter import display
@@ -321,8 +321,7 @@ class Extension:
         # The file may now belong to a profile with secrets of its own, whatever their names are.
         other_secrets = Store(self.context).secret_env(status.get_status(self.context).name)
         changes = mapping.changes(written, session.mapping, secrets={*session.secrets[1], *other_secrets})
-        lines = [line for change in changes for line in change.lines(reveal=False)]
-        return display.overwritten_output(self.context, session, lines)
+        return display.overwritten_output(self.context, session, change_lines(changes, reveal=False))
 
 
 def _launcher_commands(script: str) -> Iterable[list[str]]:
