@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 import time
 from typing import TYPE_CHECKING
 
 from taoprofiles.errors import TaoprofError
 from taoprofiles.storage.paths import find_account
 from taoprofiles.system import processes
+from taoprofiles.system.commands import run_bounded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,26 +71,16 @@ class Manager:
             time.sleep(0.01)
 
     def _run(self, program: str, *words: str) -> str:
-        try:
-            done = subprocess.run(  # noqa: S603
-                [program, *words],
-                env=self._environ,
-                capture_output=True,
-                text=True,
-                timeout=self._timeout,
-                check=False,
-            )
-        except FileNotFoundError:
-            raise _no_manager(f"there is no {program}") from None
-        except subprocess.TimeoutExpired:
-            raise TaoprofError(f"'{program} {' '.join(words)}' did not end within {self._timeout:g} s") from None
-        if done.returncode and ("to connect to" in done.stderr or "not been booted" in done.stderr):
-            raise _no_manager(done.stderr.strip().splitlines()[0].rstrip("."))
-        if done.returncode:
-            output = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        done = run_bounded([program, *words], self._environ, self._timeout)
+        if done.is_missing:
+            raise _no_manager(f"there is no {program}")
+        if done.status and ("to connect to" in done.err or "not been booted" in done.err):
+            raise _no_manager(done.err.strip().splitlines()[0].rstrip("."))
+        if done.problem or done.status:
+            output = [done.problem] if done.problem else done.err.strip().splitlines() or [f"exit status {done.status}"]
             hint = "'taoprof service logs' may show the reason" if program == "systemctl" else ""
             raise TaoprofError(f"'{program} {' '.join(words)}': {output[0]}", problems=output[1:], hint=hint)
-        return done.stdout
+        return done.out
 
 
 def _no_manager(reason: str) -> NoManagerError:
