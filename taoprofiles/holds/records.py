@@ -110,6 +110,15 @@ class HoldRecords:
         if hold.kind == "run":
             job_records.update(self._context, hold)
 
+    def update(self, hold: Hold, **changes: Any) -> None:
+        """Set fields of a hold and of its record, which is read again: somebody may have released or deleted it."""
+        recorded = self.get(hold.id)
+        for target in (hold, recorded):
+            for name, value in changes.items() if target is not None else ():
+                setattr(target, name, value)
+        if recorded is not None:
+            self.write(recorded)
+
     def end(self, hold: Hold, *, attended: bool = False) -> subprocess.Popen[bytes] | None:
         """Delete a record; a run is added to the journal of runs first. Raises TaoprofError with nothing changed.
 

@@ -195,10 +195,9 @@ class Run:
         if running or self._has_processes():
             what = f"container {running[0].id[:6]}" if running else "a process of the run"
             self._say(f"{what} is still running, so the hold stays: 'taoprof stop {self.hold.id}' stops it")
-            recorded = HoldRecords(self.context).get(self.hold.id)
-            if recorded is not None and not any(container.task for container in running):
-                recorded.status = status  # of the command, for whoever records the end of what it has left behind
-                HoldRecords(self.context).write(recorded)
+            if not any(container.task for container in running):
+                # Of the command, for whoever records the end of what it has left behind.
+                HoldRecords(self.context).update(self.hold, status=status)
             return False
         self.hold.ended, self.hold.status = time.time(), status
         self._sender = HoldRecords(self.context).end(self.hold, attended=True)
@@ -310,14 +309,10 @@ class Run:
         warnings = list(differences)
         try:
             with Lock(self.context.lock):
-                # Read again: somebody may have released the hold or deleted the record.
-                recorded = HoldRecords(self.context).get(self.hold.id)
-                for hold in (self.hold, recorded):
-                    if hold is not None:
-                        hold.container, hold.image, hold.phase = container_id, facts["Image"], "bound"
-                        hold.differences, hold.task = differences, hold.task and None
-                if recorded is not None:
-                    HoldRecords(self.context).write(recorded)
+                HoldRecords(self.context).update(
+                    self.hold, container=container_id, image=facts["Image"], phase="bound", differences=differences,
+                    task=self.hold.task and None,
+                )  # fmt: skip
         except TaoprofError as error:
             warnings.append(f"the container could not be recorded: {error.message}")
         for warning in warnings:
@@ -325,13 +320,10 @@ class Run:
 
     def task_started(self, container: ContainerTask) -> None:
         """Record which ``docker exec`` is the task, for whoever finds the run without this process and the launcher."""
-        if self.hold.task is not None:  # the container's own command is the task
-            return
-        with suppress(TaoprofError), Lock(self.context.lock):
-            recorded = HoldRecords(self.context).get(self.hold.id)
-            if recorded is not None and recorded.container == container.id:
-                recorded.task = self.hold.task = container.task or None
-                HoldRecords(self.context).write(recorded)
+        # "" is the container's own command.
+        if self.hold.task is None and self.hold.container == container.id:
+            with suppress(TaoprofError), Lock(self.context.lock):
+                HoldRecords(self.context).update(self.hold, task=container.task or None)
 
     def container_ended(self, container: ContainerTask) -> None:
         """Handle the end of a container: nothing, since ``finish`` looks at all of them."""

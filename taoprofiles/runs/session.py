@@ -269,15 +269,13 @@ class Session(Run):
 
     def _write_record(self) -> None:
         """Write to the record what is running now. Needs the lock. Raises TaoprofError."""
-        running, recorded = list(self._tasks.values()), HoldRecords(self.context).get(self.hold.id)
-        for hold in (self.hold, recorded):
-            if hold is not None:
-                hold.results = self._starting + [folder for task in running for folder in task.results]
-                hold.command = running[-1].command if running else []
-                hold.container = running[-1].container if running else None
-                hold.phase = "bound" if running else "pending"
-        if recorded is not None:
-            HoldRecords(self.context).write(recorded)
+        running = list(self._tasks.values())
+        last = running[-1] if running else Hold()
+        results = self._starting + [folder for task in running for folder in task.results]
+        HoldRecords(self.context).update(
+            self.hold, results=results, command=last.command, container=last.container,
+            phase="bound" if running else "pending",
+        )  # fmt: skip
 
 
 def current() -> Session | None:
