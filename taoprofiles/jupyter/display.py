@@ -261,12 +261,12 @@ def session_problems(context: Context, session: Session) -> list[str]:
         f"{name} is {_shown(session, name, value)}, not the value of the profile. To restore it: {again}"
         for name, value in session.overridden().items()
     ]
-    sources = [mount["source"] for mount in session.mapping["Mounts"]]
+    sources = [mount["source"] for mount in session.rendered["Mounts"]]
     exists = answers(os.path.exists, sources)
     problems += [f"folder '{source}' does not exist" for source in sources if exists.get(source) is False]
     problems += [no_answer(source) for source in sources if source not in exists]
     try:
-        if Store(context).renderer(session.name).mapping() != session.mapping:
+        if Store(context).renderer(session.name).mapping() != session.rendered:
             problems.append(f"the profile has changed since. To apply it: {again}")
     except TaoprofError as error:
         details = "; ".join([error.message, *error.problems])

@@ -312,7 +312,7 @@ class Extension:
         if self._file is None:
             return display.overwritten_output(self.context, session, None) if session.shared else None
         content = files.read_mapping_file(self.context)
-        if content is None or mapping.same(content, mapping.to_bytes(session.mapping)):
+        if content is None or mapping.same(content, mapping.to_bytes(session.rendered)):
             return None
         try:
             written = mapping.parse(content, self.context.mapping_file)
@@ -320,7 +320,7 @@ class Extension:
             return display.overwritten_output(self.context, session, [error.message])
         # The file may now belong to a profile with secrets of its own, whatever their names are.
         other_secrets = Store(self.context).secret_env(status.get_status(self.context).name)
-        changes = mapping.changes(written, session.mapping, secrets={*session.secrets[1], *other_secrets})
+        changes = mapping.changes(written, session.rendered, secrets={*session.secrets[1], *other_secrets})
         return display.overwritten_output(self.context, session, change_lines(changes, reveal=False))
 
 

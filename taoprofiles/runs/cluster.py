@@ -23,7 +23,6 @@ from taoprofiles.holds.hold import Hold, results_conflicts
 from taoprofiles.holds.logs import LogReader, RunLog
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.profiles.store import Store
-from taoprofiles.runs import notify
 from taoprofiles.storage import best_effort, files
 from taoprofiles.storage.locks import Lock
 from taoprofiles.storage.paths import Context
@@ -70,8 +69,7 @@ def submit(run: Run) -> None:
     """
     hold, log = run.hold, RunLog(run.context, run.hold.id)
     try:
-        if run.on_start and (problem := notify.run_hook("on_start", run.on_start, hold, run.context.environ)):
-            run.notes.append(f"warning: {problem}")
+        run.run_on_start(run.notes.append)
         os.close(log.create())
         hold.job = _client(run.context, hold).submit(run.job_text, secrets=run.job_secrets, log=log.path)
     except BaseException as error:

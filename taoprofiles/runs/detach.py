@@ -179,9 +179,7 @@ class _Starter:
         with Lock(self._context.lock):
             HoldRecords(self._context).write(self._hold)
         run = get_run()
-        run.is_detached = True
-        run.started = lambda: self._set_started(run)
-        return run.finish(run.start(self._command, say=self._say))
+        return run.finish(run.start(self._command, say=self._say, on_started=lambda: self._set_started(run)))
 
     def _stop(self, *_: object) -> None:
         if not self._is_started:  # else ``Run.start`` forwards the signal, or the command has ended already

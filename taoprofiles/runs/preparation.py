@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -130,18 +131,13 @@ def prepare(
             waiting=turn.ahead if turn else (), allow_overlap=options.allow_overlap,
         )  # fmt: skip
         run.notes = [f"warning: {warning}" for warning in warnings]
-        with preflight.make_folders(folders):
-            hold.task = "" if options.image is not None or runs_in_ci(run.environ) else None
-            # Before the switch, which must not happen if this fails. It does not block it: it needs the new mapping.
-            undo = plan.record(run, targets, turn)
-            try:
-                plan.give_mapping(run)
-                if kind == "run":  # last: an agent takes a record that exists for a launch
-                    image = hold.image or options.image or renderer.image(command)
-                    job_records.open_record(context, hold, image=image, wanted=renderer.job_record)
-            except BaseException:
-                undo()
-                raise
+        hold.task = "" if options.image is not None or runs_in_ci(run.environ) else None
+        # The record first: the switch must not happen without it. It does not block that: it needs the new mapping.
+        with preflight.make_folders(folders), plan.recorded(run, targets, turn):
+            plan.give_mapping(run)
+            if kind == "run":  # last: an agent takes a record that exists for a launch
+                image = hold.image or options.image or renderer.image(command)
+                job_records.open_record(context, hold, image=image, wanted=renderer.job_record)
     return run
 
 
@@ -320,28 +316,28 @@ class _Plan:
         own_gpus = self.options.own_gpus
         return resources.ask_driver(self.context.environ, own_gpus, [] if own_gpus is None else records.all({}))
 
-    def record(self, run: Run, targets: list[str], turn: Turn | None) -> Callable[[], None]:
-        """Write the record of the run, and return a function that undoes this. Needs the lock."""
+    @contextmanager
+    def recorded(self, run: Run, targets: list[str], turn: Turn | None) -> Iterator[None]:
+        """Write the record of the run; an error in the block undoes that. Needs the lock."""
         records, hold = HoldRecords(self.context), run.hold
         on_end = self.renderer.hook("on_end") if self.kind == "run" else ""
-        queued = None if turn is None else turn.hold
-        if turn is None or queued is None:
+        if turn is None or turn.hold is None:
             run.liveness_fd = records.create(hold, targets=targets, on_end=on_end)
-
-            def undo() -> None:
-                os.close(run.liveness_fd)
-                records.delete(hold.id)
         else:
-            hold.id, run.liveness_fd, run.was_queued = queued.id, turn.liveness_fd, True
+            hold.id, run.liveness_fd, run.was_queued = turn.hold.id, turn.liveness_fd, True
             notifications.register(self.context, hold.id, targets, on_end)
             records.write(hold)
-
-            def undo() -> None:
-                records.write(queued)
-                notifications.register(self.context, hold.id, targets, "")
-
         run.environ[RUN_VARIABLE] = hold.id
-        return undo
+        try:
+            yield
+        except BaseException:
+            if turn is None or turn.hold is None:
+                os.close(run.liveness_fd)
+                records.delete(hold.id)
+            else:
+                records.write(turn.hold)
+                notifications.register(self.context, hold.id, targets, "")
+            raise
 
     def give_mapping(self, run: Run) -> None:
         """Switch the shared mapping file, write the run's own mounts file, or make its command. Needs the lock."""

@@ -57,20 +57,19 @@ class Run:
     """A run that has a hold and has not been started yet: call ``start`` once, then ``finish``.
 
     - ``hold``; ``liveness_fd``: the descriptor that keeps it alive
-    - ``variables``: the profile's; ``secrets``: the names of secret ones (see ``Renderer.secrets``)
+    - ``variables``: the profile's
     - ``rendered``: the profile's mapping; ``wanted``: what the containers are to get; with the run tag if isolated
     - ``environ``: the environment of the command; ``argv``: ``docker run`` in place of the command, if not None
     - ``is_runner``: that is not a docker command, but a source tree's runner, which always exits with 0
     - ``notes``: warnings for the user
     - ``job_text``, ``job_secrets``: what the client of a cluster gets: a script or manifest, and the secrets' values
-    - ``log``: has its output, None for a shell or a kernel; ``is_detached``: all output of this process goes there
-    - ``started`` is called when the command has been started
+    - ``log``: has its output, None for a shell or a kernel
     - ``was_queued``: its id is known already, so that its end is recorded even if its command cannot be started
     """
 
     def __init__(self, context: Context, hold: Hold, renderer: Renderer) -> None:
         self.context, self.hold, self.liveness_fd = context, hold, -1
-        self.variables, self.secrets = renderer.variables(), renderer.secrets()
+        self.variables = renderer.variables()
         self._secret_values = [value for _, value in renderer.secret_values()]
         self.rendered = self.wanted = renderer.mapping()
         self.environ = {**context.environ, **self.variables, PROFILE_VARIABLE: hold.profile or ""}
@@ -80,8 +79,6 @@ class Run:
         self.notes: list[str] = []
         self.on_start = renderer.hook("on_start")
         self.log: RunLog | None = None
-        self.is_detached = False
-        self.started: Callable[[], None] = lambda: None
         self.was_queued = False
         self._is_log_complete = True
         self._is_launcher = self.is_runner = False
@@ -98,12 +95,20 @@ class Run:
         self.monitor = Monitor(environ, self.hold.id, self, is_docker_run=self._is_docker_run)
         self.monitor.start()
 
-    def start(self, command: list[str], *, say: Callable[[str], None], stdout: int | None = None) -> int:
+    def start(
+        self,
+        command: list[str],
+        *,
+        say: Callable[[str], None],
+        stdout: int | None = None,
+        on_started: Callable[[], None] | None = None,
+    ) -> int:
         """Run the command in the foreground; return its exit status, 128+n if signal n ended it.
 
         It stays in this process group, so the terminal's signals and job control reach it directly; signals that only
-        this process gets are forwarded. ``say`` is called with messages meanwhile. Raises CommandError, and then
-        deletes the hold.
+        this process gets are forwarded. ``say`` is called with messages meanwhile. ``on_started`` is that of a detached
+        run, all of whose output goes into the log; it is called when the command has been started. Raises CommandError,
+        and then deletes the hold.
         """
         if self.hold.kind == "run":
             self.log = RunLog(self.context, self.hold.id)
@@ -112,11 +117,10 @@ class Run:
         try:
             for text in self.notes:
                 say(text)
-            if self.on_start and self.hold.kind == "run":
-                self._run_on_start(say)
+            self.run_on_start(say)
             self.watch(say)
             self.monitor.listening.wait(2)  # an event before that would be missed
-            return self._execute(self.argv or command, stdout)
+            return self._execute(self.argv or command, stdout, on_started)
         except BaseException as error:  # such as an exception of ``say``
             if self.was_queued:
                 raise  # ``detach`` records its end
@@ -125,7 +129,10 @@ class Run:
             self.release_liveness()  # or the hold would live as long as this process
             raise
 
-    def _run_on_start(self, say: Callable[[str], None]) -> None:
+    def run_on_start(self, say: Callable[[str], None]) -> None:
+        """Run the profile's hook, if it has one and this is no shell or kernel; ``say`` is called if that fails."""
+        if not self.on_start or self.hold.kind != "run":
+            return
         try:
             problem = notify.run_hook("on_start", self.on_start, self.hold, self.context.environ)
         except (KeyboardInterrupt, SystemExit):
@@ -209,8 +216,8 @@ class Run:
             os.close(self.liveness_fd)
             self.liveness_fd = -1
 
-    def _execute(self, command: list[str], stdout: int | None) -> int:
-        log = None if self.is_detached or is_interactive_shell(command) else self.log
+    def _execute(self, command: list[str], stdout: int | None, on_started: Callable[[], None] | None) -> int:
+        log = None if on_started or is_interactive_shell(command) else self.log
         try:
             wants_terminal = self.wanted.get("DockerOptions", {}).get("tty") is not False
             with (
@@ -233,9 +240,10 @@ class Run:
                 )  # fmt: skip
                 output.close()
                 forward_to(process)
-                self.started()
+                if on_started:
+                    on_started()
                 status = process.wait()
-                if self.is_detached:
+                if on_started:
                     wait_for_session(self.context.uid, self.hold.id)
             self._is_log_complete = output.is_complete
         except FileNotFoundError:

@@ -61,14 +61,14 @@ _sessions: list[Session] = []
 class Session(Run):
     """A profile in use by this process; ``release`` ends it.
 
-    - ``name``, ``shared``: those of the hold; ``mapping``: the profile's
+    - ``name``, ``shared``: those of the hold; ``secrets``: the names of secret variables (see ``Renderer.secrets``)
     - ``assigned``: everything that the environment gets; None for a variable that is unset
     - ``may_overlap``: whether it may start a training that writes to the results folder of another one
     """
 
     def __init__(self, context: Context, hold: Hold, renderer: Renderer) -> None:
         super().__init__(context, hold, renderer)
-        self.name, self.shared, self.mapping = hold.profile or "", hold.shared, self.rendered
+        self.name, self.shared, self.secrets = hold.profile or "", hold.shared, renderer.secrets()
         self.assigned: dict[str, str | None] = {}
         self._process = os.getpid()
         self._ended = threading.Event()
@@ -102,7 +102,7 @@ class Session(Run):
             self.wanted = mapping.parse(content, self.mounts_file)
             envs = [item for item in self.wanted.get("Envs", []) if item["variable"] != RUN_VARIABLE]
             rest = {key: value for key, value in self.wanted.items() if key != "Envs"}
-            self.mapping = self.rendered = rest | ({"Envs": envs} if envs else {})
+            self.rendered = rest | ({"Envs": envs} if envs else {})
 
     @property
     def mounts_file(self) -> str:
