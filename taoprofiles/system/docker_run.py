@@ -23,11 +23,11 @@ _FLAGS = frozenset(
 _WITHOUT_EFFECT = frozenset(
     "--add-host --annotation --attach --cap-add --cap-drop --cgroup-parent --cgroupns --cidfile --cpu-period "
     "--cpu-quota --cpu-shares --cpus --cpuset-cpus --cpuset-mems --detach-keys --device --dns --dns-option "
-    "--dns-search --domainname --expose --group-add --health-cmd --health-interval --health-retries --health- "
-    "start-period --health-timeout --hostname --ip --ip6 --label --label-file --link --log-driver --log-opt "
-    "--mac-address --memory --memory-reservation --memory-swap --memory-swappiness --name --network-alias "
-    "--oom-score-adj --pid --pids-limit --platform --pull --restart --runtime --security-opt --stop-signal "
-    "--stop-timeout --storage-opt --sysctl --uts".split()
+    "--dns-search --domainname --expose --group-add --health-cmd --health-interval --health-retries "
+    "--health-start-interval --health-start-period --health-timeout --hostname --ip --ip6 --label --label-file --link "
+    "--log-driver --log-opt --mac-address --memory --memory-reservation --memory-swap --memory-swappiness --name "
+    "--network-alias --oom-score-adj --pid --pids-limit --platform --pull --restart --runtime --security-opt "
+    "--stop-signal --stop-timeout --storage-opt --sysctl --uts".split()
 )
 """Options with a value of which nothing is checked."""
 _READ = frozenset(

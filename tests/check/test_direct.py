@@ -302,7 +302,8 @@ def test_the_options_of_docker_itself_are_known(home: Home) -> None:
 
 
 DOCKER_OPTIONS = """--cap-add SYS_NICE --rm -it --name x --gpus "device=0,1" --gpus count=2,capabilities=compute
--v /a:/b:ro,z -v /b -v name:/c -v C:\\\\x:/d --ulimit memlock=-1 --ulimit nofile=1:2 --shm-size 16.5GiB --pid host"""
+-v /a:/b:ro,z -v /b -v name:/c -v C:\\\\x:/d --ulimit memlock=-1 --ulimit nofile=1:2 --shm-size 16.5GiB --pid host
+--health-start-period 5s --health-start-interval 1s"""
 
 
 def test_a_spec_file_is_looked_for_from_the_working_folder_that_is_named(home: Home) -> None:
