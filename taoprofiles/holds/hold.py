@@ -114,6 +114,10 @@ class Hold:
         by_process = bool(self.pid) and (self.pid, self.start) == (other.pid, other.start)
         return by_process or (self.container is not None and self.container == other.container)
 
+    def has_process_here(self) -> bool:
+        """Check whether its process is one of this host, and alive."""
+        return self.host_id == processes.host_id() and processes.alive(self.pid, self.start)
+
     def line(self, *, when: str = "") -> str:
         """Return the hold in one line: what it runs, for whom, for how long (or ``when``) and where."""
         is_remote = self.host and self.host != os.uname().nodename

@@ -129,9 +129,8 @@ def wait_until_free(
                 announced = waiting_for
                 ticket.write(waiting_for)
                 say(_announcement(followed, refusal))
-            here = request.host_id
-            pids = [hold.pid for hold in holds if hold.host_id == here and processes.alive(hold.pid, hold.start)]
-            pids += [other.pid for other in followed[-1:] if other.request.host_id == here]
+            pids = [hold.pid for hold in holds if hold.has_process_here()]
+            pids += [other.pid for other in followed[-1:] if other.request.host_id == request.host_id]
             interval = max(RETRY_INTERVAL, 20 * (time.monotonic() - began))  # an attempt may ask a slow driver
             wait_for_exit(pids, min(interval, remaining))
 

@@ -26,7 +26,6 @@ from taoprofiles.profiles.store import Store
 from taoprofiles.storage import best_effort, files
 from taoprofiles.storage.locks import Lock
 from taoprofiles.storage.paths import Context
-from taoprofiles.system import processes
 from taoprofiles.system.clusters import SUBMIT_TIMEOUT, TIMEOUT, ClusterError, Job, Kubernetes, Slurm, find_namespace
 from taoprofiles.system.engine import RUN_LABEL
 
@@ -179,8 +178,7 @@ def keep_log(context: Context, hold: Hold, content: bytes | None = None) -> None
 
 def _may_appear(hold: Hold) -> bool:
     """Check whether a job that the cluster does not know may still be submitted."""
-    is_here = hold.host_id == processes.host_id()
-    return (is_here and processes.alive(hold.pid, hold.start)) or time.time() - hold.since < SUBMIT_GRACE
+    return hold.has_process_here() or time.time() - hold.since < SUBMIT_GRACE
 
 
 def _secret_values(run: Run, renderer: Renderer, container: Plan) -> dict[str, str]:

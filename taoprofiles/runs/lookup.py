@@ -117,8 +117,7 @@ def ended_run(context: Context, run: Hold) -> Hold | None:
         return None if run.ended is None else run
     record = HoldRecords(context).get(run.id)
     if record is not None:
-        is_here = record.host_id == processes.host_id()
-        if is_here and processes.alive(record.pid, record.start):
+        if record.has_process_here():
             return None
         if active_holds(context).find(run.id) is not None:  # records the end of a run whose processes were killed
             return None
@@ -172,8 +171,7 @@ def wait_for_end(context: Context, run: Hold, *, end: float = float("inf")) -> H
         left = end - time.monotonic()
         if left <= 0:
             raise WaitTimeoutError(f"run {run.id} is still running", hint="'taoprof status' shows how far it is")
-        is_here = run.host_id == processes.host_id() and processes.alive(run.pid, run.start)
-        wait_for_exit([run.pid] if is_here else [], min(RETRY_INTERVAL, left))
+        wait_for_exit([run.pid] if run.has_process_here() else [], min(RETRY_INTERVAL, left))
     return ended
 
 
@@ -184,7 +182,6 @@ def runs_writing(context: Context, path: str, limit: int | None = None) -> list[
     that wrote it.
     """
     real = next(real_paths([os.path.expanduser(path)]))
-
     runs = list(islice(_runs_writing(real, filter(_may_have_written, all_runs(context))), limit))
     if not runs and answers(os.path.lexists, [real]).get(real) is False:
         raise NotFoundError(f"no such file or folder: '{real}'")
@@ -222,8 +219,8 @@ def stop(context: Context, hold_id: str) -> Hold:
         if hold.kind == "found":
             return hold  # its launcher ends with it
     pids = _processes(context, hold)
-    if not pids and hold.kind == "run" and processes.alive(hold.pid, hold.start):
-        pids = [hold.pid]  # its command has not been started yet
+    if not pids and not hold.container and hold.kind == "run" and processes.alive(hold.pid, hold.start):
+        pids = [hold.pid]  # its command has not been started yet; after a container, it has ended and is being recorded
     for pid in pids:
         with suppress(ProcessLookupError, PermissionError):  # it has just ended; the pid may be another user's by now
             if pid != os.getpid():

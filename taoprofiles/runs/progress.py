@@ -14,6 +14,7 @@ import re
 import stat
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -183,22 +184,14 @@ def status_files(hold: Hold) -> Iterator[str]:
 
 def read_file(path: str, since: float) -> Progress | None:
     """Return the progress of the run that began at ``since`` (seconds since 1970), None if the file has none of it."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (OSError, ValueError):
-        return None
-    try:
-        lines = None
+    lines = None
+    with suppress(OSError, ValueError), files.opened(path, os.O_RDONLY | os.O_NONBLOCK) as fd:  # ValueError: a NUL
         for window in WINDOWS:
             tail = _read_tail(fd, window)
             lines = None if tail is None else _lines_of_run(tail, since)
             if tail is None or lines is None or lines.complete or any("epoch" in line for line in lines.records):
                 break
-        return _summarize(path, lines) if lines is not None and lines.records else None
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
+    return _summarize(path, lines) if lines is not None and lines.records else None
 
 
 class _Tail(NamedTuple):

@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from taoprofiles.errors import reason_of
+from taoprofiles.storage import best_effort
 
 if TYPE_CHECKING:
     import socket
@@ -129,11 +130,7 @@ def find_endpoint(environ: Mapping[str, str]) -> Endpoint:
 
 def _read_json(path: str) -> dict[str, Any]:
     """Return a file of the ``docker`` command, {} for one that cannot be read: it then has its default too."""
-    try:
-        with open(path, "rb") as file:
-            return _as(dict, json.loads(file.read(1 << 20)))
-    except (OSError, ValueError, RecursionError):
-        return {}
+    return best_effort.read_json(path, 1 << 20) or {}
 
 
 class Engine:

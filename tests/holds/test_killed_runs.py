@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import time
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from taoprofiles.holds.hold import Hold, new_hold
 from taoprofiles.holds.records import HoldRecords
+from taoprofiles.system import processes
 from tests.support.engine import until
 from tests.support.guard_process import GuardProcess
 from tests.support.sandbox import FakeEngine, Sandbox, mounts_of
@@ -86,6 +88,19 @@ def test_of_a_container_without_the_launcher_it_is_the_container_s(sandbox: Sand
     recorded = ended(sandbox, run)
     assert recorded is not None
     assert recorded.status == 4
+
+
+def test_stopping_a_container_leaves_its_end_to_the_run_that_records_it(
+    sandbox: Sandbox, fake_engine: FakeEngine
+) -> None:
+    container = fake_engine.container(1, mounts_of(sandbox, "a"))
+    with subprocess.Popen(["sleep", "60"]) as process:  # without the run tag, as 'taoprof run' itself
+        started = processes.start_time(process.pid)
+        run = killed_run(sandbox, container=container, task="", pid=process.pid, start=started)
+        sandbox.run("stop", run.id, check=True)
+        assert f"/containers/{container}/stop?t=10" in fake_engine.asked
+        assert process.poll() is None
+        process.kill()
 
 
 def test_an_exit_status_that_the_engine_has_not_reported_yet_is_waited_for(
