@@ -88,9 +88,8 @@ def check_mapping(
 
 def explain_read_only(renderer: Renderer, mapping: Mapping[str, Any]) -> list[str]:
     """Return the warning about mounts that are read-only in the profile: with a launcher they are not."""
-    mounts = zip(mapping["Mounts"], renderer.read_only, strict=True)
-    destinations = [mount["destination"] for mount, is_read_only in mounts if is_read_only]
-    where = ", ".join(destinations)
+    pairs = zip(mapping["Mounts"], renderer.read_only, strict=True)
+    where = ", ".join(mount["destination"] for mount, is_read_only in pairs if is_read_only)
     return [f"warning: the container can write to {where}: the launcher has no read-only mounts"] if where else []
 
 
@@ -174,19 +173,19 @@ def _preflight_error(
     context: Context,
     name: str,
     findings: Sequence[Finding],
-    mounts: Sequence[Mapping[str, str]],
+    entries: Sequence[Mapping[str, str]],
     attempt: Attempt,
     options: Sequence[str] = (),
 ) -> InvalidProfileError:
-    """Return the error for the findings of a check; ``attempt`` has a command if that has some of them.
+    """Return the error for the findings of a check of mounts; ``attempt`` has a command if that has some of them.
 
-    ``options`` are those of ``taoprof check`` that give the same findings.
+    ``entries`` are the mounts; ``options`` are those of ``taoprof check`` that give the same findings.
     """
     doing, command = attempt.doing, attempt.command
     if all(finding.fix[:1] == ("mkdir",) for finding in findings):
         single = len(findings) == 1
         what = "1 folder does not exist" if single else f"{len(findings)} folders do not exist"
-        destinations = {mount["source"]: mount["destination"] for mount in mounts}
+        destinations = {mount["source"]: mount["destination"] for mount in entries}
         folders = [finding.fix[1] for finding in findings]
         problems = [f"{context.short(path)}   (mounted at {destinations.get(path, '?')})" for path in folders]
         ways = {
@@ -210,9 +209,9 @@ def _preflight_error(
         if all(finding.id == "src-missing" for finding in findings):
             from taoprofiles.profiles.store import Store
 
-            sources = {mount["source"] for mount in mounts if filesystem.creation_problem(mount["source"])}
-            set_sources = Store(context).renderer(name).command_to_set(sources)
-            hint = f"nothing was changed. To use a folder of this machine: {set_sources}" if sources else hint
+            elsewhere = {mount["source"] for mount in entries if filesystem.creation_problem(mount["source"])}
+            command_to_set = Store(context).renderer(name).command_to_set(elsewhere)
+            hint = f"nothing was changed. To use a folder of this machine: {command_to_set}" if elsewhere else hint
     return InvalidProfileError(f"cannot {_ATTEMPTS[doing]} '{name}': {what}", problems=problems, hint=hint)
 
 
