@@ -170,7 +170,7 @@ def finish(context: Context, *, is_new: bool = False) -> list[str]:
             return []
         with Lock(context.lock):
             for path in left:
-                _delete(path)
+                _delete_folder(path)
             pending, removed = _read_record(context)
             failed = [_apply(context, change, removed, messages) for change in pending if _took_effect(context, change)]
             _write_record(context, [change for change in failed if change.kernels], removed)
@@ -482,7 +482,7 @@ def _write(context: Context, path: str, spec: dict[str, Any]) -> None:
         _write_file(context, path, _SPEC, _to_bytes(spec))  # last: without it the folder is no kernel
     except BaseException:
         if is_new:
-            _delete(path)
+            _delete_folder(path)
         raise
 
 
@@ -526,10 +526,10 @@ def _remove(path: str) -> None:
     if os.path.islink(path):
         return files.remove(path)
     files.remove(os.path.join(path, _SPEC))
-    return _delete(path)
+    return _delete_folder(path)
 
 
-def _delete(path: str) -> None:
+def _delete_folder(path: str) -> None:
     """Delete the folder of a kernel, and what taoprof wrote into it."""
     with suppress(OSError):
         for name in _written_files(path):

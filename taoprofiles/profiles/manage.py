@@ -159,17 +159,17 @@ def move(context: Context, action: str, name: str, to: str) -> None:
     if files.exists(store.path(to)):
         raise UsageError(f"profile '{to}' already exists", hint=f"to see it: taoprof show {to}")
     before, text = store.text(name), _text_with_network(store, name)
-    rename = entry_of(context, action, to, before, text) | {"was": name}
+    renaming = entry_of(context, action, to, before, text) | {"was": name}
     entries, following = [], []
     for other in store.extending(name):
         old = store.text(other)
         new = as_bytes(_with_keys(other, old.decode(), {"extends": to}))
         following.append((other, old, new))
         entries.append(entry_of(context, "set", other, old, new))
-    entries.append(rename)  # after the others, so that 'undo' takes this one, and they follow again
+    entries.append(renaming)  # after the others, so that 'undo' takes this one, and they follow again
     active = active_entry(context)
     if active is not None and active.profile == name:
-        entries.append({**rename, "target": "mapping", "before": active.after, "after": active.after})
+        entries.append({**renaming, "target": "mapping", "before": active.after, "after": active.after})
 
     def do() -> None:
         store.write(name, text, expected=before)

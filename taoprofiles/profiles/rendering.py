@@ -270,10 +270,10 @@ class Renderer:
             *(("notify", target) for target in self.targets()[0] if "://" in target),
         ]
 
-    def targets(self, expressions: Sequence[str] | None = None) -> tuple[list[str], list[str]]:
-        """Return the targets of notifications, by default the profile's, and the problems of those left out."""
+    def targets(self, requested: Sequence[str] | None = None) -> tuple[list[str], list[str]]:
+        """Return the ``requested`` targets of notifications, else the profile's, and the problems of those left out."""
         targets, problems = [], []
-        for expression in self._template["notify"] if expressions is None else expressions:
+        for expression in self._template["notify"] if requested is None else requested:
             try:
                 targets.append(self._expander.text(expression, path=False))
             except ExpressionError as error:

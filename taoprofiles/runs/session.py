@@ -230,9 +230,9 @@ class Session(Run):
         # The engine's events about one that has just ended may be on their way.
         gone = {container_id for container_id in running if not self.is_running(container_id)}
         monitor.wait_for_exit(EXIT_TIMEOUT, ids=gone)
-        ended = [one for one in monitor.containers if one.is_over and one.id not in self._reported]
-        self._reported.update(container.id for container in ended)
-        return [(container.id, container.status == 0, self._outcome(container)) for container in ended]
+        ended = [task for task in monitor.containers if task.is_over and task.id not in self._reported]
+        self._reported.update(task.id for task in ended)
+        return [(task.id, task.status == 0, self._outcome(task)) for task in ended]
 
     def take_messages(self) -> list[str]:
         """Return the warnings about containers since the last call."""

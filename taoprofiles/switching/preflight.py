@@ -161,7 +161,7 @@ def require_answer(mapping: Mapping[str, Any] | bytes | None) -> None:
         raise TaoprofError(filesystem.no_answer(silent), hint="'findmnt -t nfs,nfs4,cifs' lists the file servers")
 
 
-def to_arguments(command: Sequence[str], options: Sequence[str] = ()) -> str:
+def to_arguments(command: Sequence[str], options: Sequence[str]) -> str:
     """Return options and a command as arguments to paste; in the place of one with a secret is the word COMMAND."""
     import shlex  # not for 'use', which has no command
 

@@ -104,9 +104,9 @@ def switch_locked(
     name: str,
     *,
     mkdir: bool = False,
-    check: bool = True,
-    release: str | None = None,
-    answered: dict[str, Any] | None = None,
+    check: bool,
+    release: str | None,
+    answered: dict[str, Any] | None,
 ) -> SwitchResult:
     """Switch as ``switch_profile`` does. Needs the lock. ``answered`` is a mapping whose sources have just answered."""
     _begin(context)

@@ -35,7 +35,7 @@ class NoManagerError(TaoprofError):
 class Manager:
     """The user's manager. Every method raises NoManagerError if there is none, TaoprofError."""
 
-    def __init__(self, environ: Mapping[str, str], timeout: float = TIMEOUT) -> None:
+    def __init__(self, environ: Mapping[str, str], timeout: float) -> None:
         self._environ, self._timeout = dict(environ), timeout
         # su and sudo leave it out, and systemctl --user finds its manager by nothing else.
         usual = f"/run/user/{os.getuid()}"
