@@ -13,8 +13,6 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -33,12 +31,6 @@ from tests.support.status_json import NOW, epoch_line
 
 TRAIN = ("tao", "model", "unet", "train", "results_dir=/workspace/tao-experiments/x")
 ALTERNATE, NORMAL = "\x1b[?1049h", "\x1b[?1049l"
-
-
-@pytest.fixture
-def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
-    with Sandbox(tmp_path) as sandbox:
-        yield sandbox.profiles_named("a", "b")
 
 
 def report_epoch(sandbox: Sandbox, epoch: int) -> None:

@@ -38,14 +38,6 @@ def use(sandbox: Sandbox, name: str = "b") -> SwitchResult:
     return switch.switch_profile(sandbox.context, name)
 
 
-def refused(sandbox: Sandbox, name: str = "b") -> list[dict[str, Any]]:
-    before = sandbox.mapping_file.read_bytes()
-    with pytest.raises(HeldError) as caught:
-        use(sandbox, name)
-    assert sandbox.mapping_file.read_bytes() == before
-    return caught.value.holders
-
-
 def hanging(first: bytes = b"") -> Serve:
     """Answer that much, and then no more."""
 
@@ -135,7 +127,7 @@ def test_commands_with_a_broken_engine(sandbox: Sandbox, fake_engine: FakeEngine
     done = call(sandbox, "status")
     assert (done.status, fake_engine.address in done.err) == (0, True)
     _, process = sandbox.plain()
-    assert [holder["pid"] for holder in refused(sandbox, "a")] == [process.pid]
+    assert [holder["pid"] for holder in sandbox.refused_here("a")] == [process.pid]
     assert time.monotonic() - began < LONGEST
 
 
@@ -266,7 +258,7 @@ def test_an_engine_by_tcp(sandbox: Sandbox) -> None:
     with FakeEngine(sandbox.folder, tcp=True) as engine:
         engine.container(1, mounts_of(sandbox, "a"))
         sandbox.context = Context({**sandbox.environ, **engine.environ})
-        assert [holder["phase"] for holder in refused(sandbox)] == ["bound"]
+        assert [holder["phase"] for holder in sandbox.refused_here("b")] == ["bound"]
         engine.containers.clear()
         assert use(sandbox).unchecked == []
 
@@ -316,7 +308,7 @@ def test_many_containers_that_cannot_be_inspected(sandbox: Sandbox, fake_engine:
     for container in ids:
         breaks(fake_engine, "hangs on connect", f"/containers/{container}/")
     began = time.monotonic()
-    holders = refused(sandbox)
+    holders = sandbox.refused_here("b")
     seconds = time.monotonic() - began
     assert {holder["container"] for holder in holders} == set(ids)
     assert seconds < 20, f"{seconds:.1f} s with a patience of 0.3 s"
@@ -327,7 +319,7 @@ def test_many_containers_that_cannot_be_inspected(sandbox: Sandbox, fake_engine:
 
 def test_a_launchers_container_holds(sandbox: Sandbox, fake_engine: FakeEngine) -> None:
     container = fake_engine.container(1, mounts_of(sandbox, "a"), image="nvcr.io/x:1")
-    (holder,) = refused(sandbox)
+    (holder,) = sandbox.refused_here("b")
     assert (holder["container"], holder["phase"], holder["kind"], holder["image"], holder["profile"]) == (
         *(container, "bound", "found", "nvcr.io/x:1"),
         "a",
@@ -342,7 +334,7 @@ def test_a_container_of_an_older_mapping_holds_that_one(sandbox: Sandbox, fake_e
     switch.switch_profile(sandbox.context, "b")
     fake_engine.container(1, mounts_of(sandbox, "a"))
     sandbox.profile("c")
-    (holder,) = refused(sandbox, "c")
+    (holder,) = sandbox.refused_here("c")
     assert holder["profile"] == "a"
     assert use(sandbox, "a").changed, "that is just what it needs"
 
@@ -375,7 +367,7 @@ def test_whose_container_counts(
     if "config_image" in about:
         fake_engine.containers[container]["Config"]["Image"] = about["config_image"]
     if is_ours:
-        assert [holder["container"] for holder in refused(sandbox)] == [container]
+        assert [holder["container"] for holder in sandbox.refused_here("b")] == [container]
     else:
         assert use(sandbox).changed
 
@@ -388,7 +380,7 @@ def test_a_container_with_more_or_fewer_mounts(sandbox: Sandbox, fake_engine: Fa
     assert use(sandbox).changed
     switch.switch_profile(sandbox.context, "a")
     fake_engine.container(4, {**mounts_of(sandbox, "a"), "/home/x/.cache": "/cache"})
-    assert len(refused(sandbox)) == 1, "one folder more, by the launcher's own doing, and it is still ours"
+    assert len(sandbox.refused_here("b")) == 1, "one folder more, by the launcher's own doing, and it is still ours"
 
 
 def test_other_peoples_containers_block_nothing_and_are_shown(sandbox: Sandbox, fake_engine: FakeEngine) -> None:
@@ -460,7 +452,7 @@ def test_a_run_whose_death_cannot_be_proved_counts(sandbox: Sandbox, fake_engine
     record = json.loads(path.read_text())
 
     def assert_held(reason: str) -> None:
-        assert hold_id in [holder["id"] for holder in refused(sandbox, "a")], reason
+        assert hold_id in [holder["id"] for holder in sandbox.refused_here("a")], reason
         assert hold_id in [hold.id for hold in manage.active_holds(sandbox.context).holds], reason
         fake_engine.rules.clear()
 
@@ -494,6 +486,6 @@ def test_a_pending_run_whose_container_cannot_be_seen_counts(sandbox: Sandbox, f
     os.killpg(run.pid, signal.SIGKILL)
     run.wait(20)
     until(lambda: gone(tao.pid()), "all are gone")
-    assert len(refused(sandbox, "a")) == 1, "it may have started a container in the meantime"
+    assert len(sandbox.refused_here("a")) == 1, "it may have started a container in the meantime"
     fake_engine.rules.clear()
     assert use(sandbox, "a").changed

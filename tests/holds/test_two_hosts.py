@@ -85,12 +85,6 @@ def run_on_a(sandbox: Sandbox, spaces: str, *options: str) -> tuple[Any, subproc
     return tao, host
 
 
-def refused(sandbox: Sandbox, name: str) -> list[dict[str, Any]]:
-    with pytest.raises(HeldError) as caught:
-        switch.switch_profile(sandbox.context, name)
-    return caught.value.holders
-
-
 def switches(sandbox: Sandbox, name: str) -> bool:
     try:
         switch.switch_profile(sandbox.context, name)
@@ -113,14 +107,14 @@ def vanish(host: subprocess.Popen[str]) -> float:
 
 def test_a_run_on_another_host(sandbox: Sandbox, spaces: str) -> None:
     tao, host = run_on_a(sandbox, spaces, "b", "--shared")
-    (holder,) = refused(sandbox, "a")
+    (holder,) = sandbox.refused_here("a")
     assert (holder["host"], holder["kind"]) == (NAME, "run")
     assert f"on {NAME}" in call(sandbox, "use", "a").err
     done = call(sandbox, "stop", holder["id"])
     assert (done.status, "stop it there" in done.err) == (2, True)
     assert switch.switch_profile(sandbox.context, "b").changed is False, "the same mapping is no conflict"
     sleep(1.5 * LEASE)
-    refused(sandbox, "a")  # it is renewed for as long as it runs
+    sandbox.refused_here("a")  # it is renewed for as long as it runs
     tao.end(4)
     assert host.wait(20) == 4
     assert switches(sandbox, "a"), "it said otherwise"
@@ -128,9 +122,9 @@ def test_a_run_on_another_host(sandbox: Sandbox, spaces: str) -> None:
 
 def test_another_host_vanishes(sandbox: Sandbox, spaces: str) -> None:
     _, host = run_on_a(sandbox, spaces, "b", "--shared")
-    refused(sandbox, "a")
+    sandbox.refused_here("a")
     gone = vanish(host)
-    refused(sandbox, "a")
+    sandbox.refused_here("a")
     here = HOST.replace(f"socket.sethostname({NAME!r})", "")
     words = [sys.executable, "-c", here, "use", "a", "--wait", "30"]
     done = subprocess.run(words, env=sandbox.environ, capture_output=True, text=True, timeout=60)
@@ -145,11 +139,11 @@ def test_another_host_vanishes(sandbox: Sandbox, spaces: str) -> None:
 def test_a_manual_hold_on_another_host_has_no_lease(sandbox: Sandbox, spaces: str, options: tuple[str, ...]) -> None:
     """Nothing of taoprofiles runs there that could renew it, and its process goes on all the same."""
     host = hold_on_a(sandbox, spaces, *options)
-    (holder,) = refused(sandbox, "b")
+    (holder,) = sandbox.refused_here("b")
     assert (holder["host"], holder["reason"]) == (NAME, "a demo on A")
     vanish(host)
     sleep(LEASE * 1.3)
-    refused(sandbox, "b")
+    sandbox.refused_here("b")
     assert call(sandbox, "release", holder["id"]).status == 0
     assert switches(sandbox, "b"), "who knows that it has ended lets go of it by its id"
 
@@ -181,12 +175,12 @@ def test_clocks_of_hosts_are_not_compared(sandbox: Sandbox, offset: float) -> No
     """The lease begins with the first observation, however old the heartbeat is; a dry run deletes nothing."""
     hold, claim = write_remote_record(sandbox)
     os.utime(claim, (time.time() + offset,) * 2)
-    refused(sandbox, "b")
+    sandbox.refused_here("b")
     sleep(LEASE * 0.6)
     os.utime(claim, (time.time() + offset - 1000,) * 2)  # the other host's clock was set back: a heartbeat like any
-    refused(sandbox, "b")
+    sandbox.refused_here("b")
     sleep(LEASE * 0.6)
-    refused(sandbox, "b")
+    sandbox.refused_here("b")
     until(lambda: not sandbox.would_be_refused("b"), "the lease has run out", seconds=LEASE)
     assert (sandbox.records / f"{hold.id}.json").exists()
 
@@ -208,8 +202,8 @@ def test_gpus_are_those_of_all_containers_on_a_machine(sandbox: Sandbox) -> None
 
 def test_a_damaged_heartbeat_cache_is_replaced(sandbox: Sandbox) -> None:
     write_remote_record(sandbox)
-    refused(sandbox, "b")
+    sandbox.refused_here("b")
     (cache,) = (sandbox.state / "cache").glob("seen-*.json")
     for content in (b"", b"{", b"[]", b'{"x": 5}', json.dumps({"x": ["a"]}).encode(), b'{"a": [1, "b"], "c": [2, 3]}'):
         cache.write_bytes(content)
-        refused(sandbox, "b")
+        sandbox.refused_here("b")

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -27,12 +26,6 @@ from tests.support.status_json import NOW, epoch_line, line
 SAMPLES = {
     path.stem: path.read_bytes().splitlines(keepends=True) for path in Path(__file__).parent.glob("status_samples/*")
 }
-
-
-@pytest.fixture
-def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
-    with Sandbox(tmp_path) as sandbox:
-        yield sandbox.profiles_named("a", "b")
 
 
 def time_of(line: bytes) -> float:

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from taoprofiles.holds import manage
 from taoprofiles.holds.hold import HeldError
 from taoprofiles.mounts import mapping
@@ -183,6 +185,14 @@ class Sandbox(Home):
         assert self.mapping_file.read_bytes() == before
         holders: list[dict[str, Any]] = json.loads(done.stdout)["error"]["holders"]
         return holders
+
+    def refused_here(self, name: str) -> list[dict[str, Any]]:
+        """Do what ``refused`` does, in this process."""
+        before = self.mapping_file.read_bytes()
+        with pytest.raises(HeldError) as caught:
+            switch.switch_profile(self.context, name)
+        assert self.mapping_file.read_bytes() == before
+        return caught.value.holders
 
     def wait(self, process: subprocess.Popen[str], seconds: float = 20) -> int:
         return process.wait(seconds)
