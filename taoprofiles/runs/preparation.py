@@ -23,7 +23,7 @@ from taoprofiles.profiles.store import Store
 from taoprofiles.rules.command_paths import CommandContext, find_host_results
 from taoprofiles.rules.start import find_missing_program
 from taoprofiles.runs import direct, notify, resources
-from taoprofiles.runs.foreground import COMMAND_NOT_FOUND, CommandError
+from taoprofiles.runs.foreground import COMMAND_NOT_FOUND, NOT_EXECUTABLE, CommandError
 from taoprofiles.runs.run import Run
 from taoprofiles.storage import atomic, files
 from taoprofiles.storage.journal import History
@@ -31,7 +31,7 @@ from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock
 from taoprofiles.switching import preflight
 from taoprofiles.switching.switch import kept_message, switch_locked
 from taoprofiles.system import processes
-from taoprofiles.system.engine import Engine
+from taoprofiles.system.engine import Engine, find_endpoint
 from taoprofiles.system.gpus import Gpu, is_count, parse_gpus, to_indices
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def prepare(
 
     ``kind`` is that of the hold, ``run_type`` the type of the result. Raises HeldError for a results folder or a GPU
     that an active run uses (with ``shared`` also as ``switch.switch_profile`` does), InvalidProfileError,
-    NotFoundError, UsageError, CannotRenderError, BusyError.
+    NotFoundError, UsageError, CannotRenderError, BusyError, CommandError.
     """
     plan = _Plan(context, name, command, options or RunOptions(), kind)
     options, renderer = plan.options, plan.renderer
@@ -240,6 +240,7 @@ class _Plan:
         options = self.options
         if options.on == "kubernetes":
             return [], []  # the folders are not this machine's
+        self._require_engine()
         preflight.require_answer(self.rendered)
         attempt = preflight.Attempt(doing, self.command if doing == "run" else (), self.words)
         if options.image is None and options.on is None:
@@ -252,6 +253,14 @@ class _Plan:
             self.context, self.renderer, attempt, image=options.image, gpus=options.gpus, mkdir=options.mkdir,
             check=options.check, on_cluster=options.on is not None,
         )  # fmt: skip
+
+    def _require_engine(self) -> None:
+        """Raise CommandError for a container that this user may not start: a detached run would only log that."""
+        options, endpoint = self.options, find_endpoint(self.context.environ)
+        starts = self.kind == "run" and (options.image is not None or launcher_words(self.command) is not None)
+        if starts and options.on is None and options.check and endpoint.is_denied:
+            message = f"cannot start '{self.name}': permission denied: this user may not use the engine"
+            raise CommandError(f"{message} at {endpoint.address}", NOT_EXECUTABLE, "taoprof doctor")
 
     def waiting_command(self, hold: Hold) -> str:
         """Return the command of a run that waits; in the place of a command with a secret is the word COMMAND."""

@@ -86,6 +86,12 @@ class Endpoint:
         return scheme == "ssh" or (scheme in ("tcp", "http", "https") and not is_here)
 
     @property
+    def is_denied(self) -> bool:
+        """Return whether there is a socket that this user may not use."""
+        scheme, _, path = self.address.partition("://")
+        return scheme == "unix" and os.path.exists(path) and not os.access(path, os.W_OK)
+
+    @property
     def timeout(self) -> float:
         """Return the seconds that all questions of a search together may take."""
         return SSH_TIMEOUT if self.address.startswith("ssh:") else TIMEOUT

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,8 @@ from taoprofiles.holds.logs import LogReader, RunLog
 from taoprofiles.storage import best_effort
 from tests.support.commands import Terminal, one_clear_error
 from tests.support.engine import until
+from tests.support.home import Home
+from tests.support.other_user import as_them
 from tests.support.sandbox import Sandbox, Tao, gone, kill
 
 SECRET = "s3cret-of-ana"
@@ -104,6 +107,22 @@ def test_what_refuses_a_run_is_reported_before_anything_is_detached(sandbox: San
     sandbox.run("stop", busy, check=True)
     assert sandbox.run("wait", busy).returncode == 143
     assert ended(sandbox) == {busy: 143}
+
+
+@pytest.mark.parametrize("options", [(), ("--detach",), ("--detach", "--wait")])
+def test_a_container_that_the_user_may_not_start_is_refused_at_once(theirs: Home, options: tuple[str, ...]) -> None:
+    """Not in the log of a run that has an id, and that nobody reads before the morning."""
+    address = theirs.root.parent / "engine"
+    with socket.socket(socket.AF_UNIX) as engine:
+        engine.bind(str(address))
+        address.chmod(0o600)
+        environ = {**theirs.environ, "DOCKER_HOST": f"unix://{address}"}
+        for words in (("--image", "i:1", "--", "unet", "train"), ("--", "tao", "model", "unet", "train")):
+            done = as_them(theirs, "run", "a", *options, *words, environ=environ)
+            one_clear_error(done, 126)
+            assert f"this user may not use the engine at unix://{address}" in done.err and done.out == ""
+        assert json.loads(as_them(theirs, "history", "--json").out)["data"]["runs"] == []
+        assert as_them(theirs, "run", "a", "--", "true", environ=environ).status == 0
 
 
 def test_the_log_is_private_and_shows_no_secret(sandbox: Sandbox) -> None:
