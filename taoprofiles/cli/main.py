@@ -47,7 +47,9 @@ def run(argv: list[str]) -> int:
         from taoprofiles.errors import TaoprofError, reason_of
 
         _discard_output()
-        return output.emit_error("", TaoprofError(f"cannot write the output: {reason_of(error)}"), as_json=False)
+        hint = "the command itself has succeeded" if getattr(error, "is_answer", False) else ""
+        failure = TaoprofError(f"cannot write the output: {reason_of(error)}", hint=hint)
+        return output.emit_error("", failure, as_json=False)
 
 
 def _run_command(argv: list[str]) -> int:

@@ -42,7 +42,12 @@ class Result(NamedTuple):
 
 
 class OutputError(OSError):
-    """What the command prints could not be written to stdout, on a full disk for example."""
+    """What the command prints could not be written to stdout, on a full disk for example.
+
+    ``is_answer``: the command has succeeded, and only its answer is missing.
+    """
+
+    is_answer = False
 
 
 class Declined(Exception):  # noqa: N818 - an answer of the user, not an error
@@ -63,21 +68,28 @@ def after_change(change: str, *, again: str = "") -> Iterator[None]:
 
 
 @contextmanager
-def _writing_to_stdout() -> Iterator[None]:
+def _writing_to_stdout(*, is_answer: bool = False) -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
         raise  # the reader has gone, which is no error
     except OSError as error:
-        raise OutputError(*error.args) from error
+        output_error = OutputError(*error.args)
+        output_error.is_answer = is_answer
+        raise output_error from error
 
 
-@_writing_to_stdout()
 def emit(command: str, result: Result, *, as_json: bool) -> int:
     """Print a result, the answer on stdout and the messages on stderr. Return the exit status."""
+    with _writing_to_stdout(is_answer=result.status == 0):
+        _print_result(command, result, as_json=as_json)
+        sys.stdout.flush()
+    return result.status
+
+
+def _print_result(command: str, result: Result, *, as_json: bool) -> None:
     if as_json:
-        _print_json(command, data=result.data, messages=list(result.messages))
-        return result.status
+        return _print_json(command, data=result.data, messages=list(result.messages))
     for message in result.messages:
         print_progress(message)
     if result.raw is not None:
@@ -88,7 +100,7 @@ def emit(command: str, result: Result, *, as_json: bool) -> int:
         sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))  # a path may not be valid text
     for line in result.lines:
         sys.stdout.write(printable(line) + "\n")
-    return result.status
+    return None
 
 
 @_writing_to_stdout()

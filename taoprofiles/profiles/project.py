@@ -70,12 +70,13 @@ def read(path: str) -> ProjectFile:
 def trusted(context: Context, wanted: str | None = None) -> dict[str, str]:
     """Return the name of the profile that was made from each project file, by the file's path.
 
-    Raises TaoprofError if ``wanted``, a file or a name, is none of them, and a profile cannot be read that may be it.
+    Raises TaoprofError if ``wanted``, a file or a name, is none of them, and a profile cannot be read that may be it;
+    without ``wanted`` all are.
     """
     store = Store(context)
     summaries = store.summaries()
     known = {summary.project_file: summary.name for summary in summaries if summary.project_file}
-    if wanted is not None and wanted not in (*known, *known.values()):
+    if wanted not in (*known, *known.values()):
         for name in (summary.name for summary in summaries if summary.problem):
             with suppress(InvalidProfileError):
                 template = store.template(name)

@@ -236,12 +236,15 @@ def effect(home: Home) -> dict[str, object]:
             found[str(path.relative_to(home.root))] = re.sub(rb"taoprof-b-\w+", b"JOB", text)
     records = [path for path in (home.state / "holds").glob("*.json") if not path.name.endswith(".mounts.json")]
     # The record of a run that was killed counts until the next command has looked.
-    found["holds"] = sorted(data["reason"] for data in map(_json, records) if data["kind"] == "manual")
+    found["holds"] = sorted(data["reason"] for data in map(_json, records) if data and data["kind"] == "manual")
     return found
 
 
-def _json(path: Path) -> dict[str, str]:
-    return json.loads(path.read_bytes())
+def _json(path: Path) -> dict[str, str] | None:
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None  # a detached run has just ended
 
 
 def entries(home: Home) -> list[dict[str, object]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -171,6 +172,21 @@ def test_trusted_it_is_the_profile_of_its_folder(home: Home, project: Path) -> N
     assert call(home, "trust", "--list").out.splitlines()[1].split() == ["kitti", "~/kitti/.taoprof.toml"]
     assert "sha256" not in call(home, "show", "kitti", "--toml").out
     assert call(home, "use", cwd=home.root).status == 2, "it counts in its folder only"
+
+
+def test_a_trusted_file_is_not_left_out_of_the_list(home: Home, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(project, GOOD)
+    assert call(home, "trust", "--yes").status == 0
+    real = os.open
+
+    def refuse(path: str, flags: int, *mode: int, **options: int) -> int:
+        if str(path) == str(home.profiles / "kitti.toml"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return real(path, flags, *mode, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    done = call(home, "trust", "--list")
+    assert done.status == 1 and "kitti.toml" in done.err, done
 
 
 def test_the_switch_that_trust_names_creates_what_a_clone_does_not_have(home: Home, project: Path) -> None:
