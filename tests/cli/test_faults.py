@@ -26,25 +26,17 @@ from tests.support import injection
 from tests.support.commands import call
 from tests.support.home import Home
 from tests.support.injection import STEP, Ended
+from tests.support.notebooks import notebook
 
 pytestmark = [pytest.mark.strace, pytest.mark.timeout(7200)]
 
 FOREIGN = b'{"Mounts": [{"source": "/tmp", "destination": "/data"}]}'
-NOTEBOOK = {
-    "nbformat": 4,
-    "nbformat_minor": 5,
-    "metadata": {},
-    "cells": [
-        {
-            "cell_type": "code",
-            "metadata": {},
-            "outputs": [],
-            "execution_count": None,
-            "source": "import json, os\nmounts = {'Mounts': [{'source': '/tmp', 'destination': '/data'}]}\n"
-            "with open(os.path.expanduser('~/.tao_mounts.json'), 'w') as file:\n    json.dump(mounts, file)\n",
-        }
-    ],
-}
+NOTEBOOK = notebook(
+    [
+        "import json, os\nmounts = {'Mounts': [{'source': '/tmp', 'destination': '/data'}]}\n"
+        "with open(os.path.expanduser('~/.tao_mounts.json'), 'w') as file:\n    json.dump(mounts, file)\n"
+    ]
+)
 PROGRAMS = {
     "systemctl": """\
 case "$*" in *show*) echo LoadState=loaded; echo ActiveState=inactive; echo SubState=dead; echo UnitFileState=;; esac
@@ -202,7 +194,7 @@ def prepared(folder: Path, case: str) -> tuple[Home, list[str]]:
     for name in "abc":
         home.profile(name)
     (home.root / "mounts.json").write_bytes(FOREIGN)
-    (home.root / "x.ipynb").write_text(json.dumps(NOTEBOOK))
+    (home.root / "x.ipynb").write_bytes(NOTEBOOK)
     programs = folder / "bin"
     programs.mkdir()
     for name, script in PROGRAMS.items():

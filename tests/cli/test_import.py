@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.commands import Terminal, one_clear_error
 from tests.support.home import Home
+from tests.support.notebooks import notebook as to_notebook
 
 WRITES = """\
 import json, os
@@ -28,14 +29,10 @@ def notebook(
     return notebook_of(path, [WRITES.format(source=source, destination=destination), *then])
 
 
-def notebook_of(path: Path, sources: Sequence[str]) -> Path:
+def notebook_of(path: Path, sources: list[str]) -> Path:
     """Write a notebook with these cells."""
-    cells = [
-        {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None, "source": text}
-        for text in sources
-    ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": cells}))
+    path.write_bytes(to_notebook(sources))
     return path
 
 
@@ -244,12 +241,6 @@ def test_the_home_of_another_user_stays_one(home: Home) -> None:
     assert home.json("show", "a")["data"]["mounts"][0]["source"] == os.path.expanduser("~root/data")
 
 
-def cells(path: Path, *sources: str) -> Path:
-    whole = [{"cell_type": "code", "metadata": {}, "outputs": [], "source": source} for source in sources]
-    path.write_text(json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": whole}))
-    return path
-
-
 MOUNT = """\
 import json, os
 mapping = {"Mounts": [{"source": os.environ["HOST_DATA_DIR"], "destination": "/data"}]}
@@ -270,7 +261,7 @@ json.dump(mapping, open(os.path.expanduser("~/.tao_mounts.json"), "w"))
     ],
 )
 def test_a_value_that_is_not_a_path_is_asked_for(home: Home, cell: str, reason: str, value: str) -> None:
-    cells(home.root / "a.ipynb", cell, MOUNT)
+    notebook_of(home.root / "a.ipynb", [cell, MOUNT])
     done = home.run("import", "a.ipynb", environ={"USER": "ana"})
     one_clear_error(done, 2)
     assert reason in done.stderr
@@ -281,7 +272,7 @@ def test_a_value_that_is_not_a_path_is_asked_for(home: Home, cell: str, reason: 
 
 @pytest.mark.parametrize("value", ["/path/to/…", "FIXME", "<your folder>", "…", "~/...", "$HOME/path/to/kitti"])
 def test_a_placeholder_is_no_value(home: Home, value: str) -> None:
-    cells(home.root / "a.ipynb", "%env HOST_DATA_DIR=FIXME", "%env KEY=FIXME", MOUNT)
+    notebook_of(home.root / "a.ipynb", ["%env HOST_DATA_DIR=FIXME", "%env KEY=FIXME", MOUNT])
     for words in (
         ("import", "a.ipynb", "--set", f"HOST_DATA_DIR={value}", "--set", "KEY=x"),
         ("import", "a.ipynb", "--set", "HOST_DATA_DIR=/tmp", "--set", f"KEY={value.replace('~/', '')}"),
@@ -325,7 +316,7 @@ def test_no_folder_is_created_of_a_text_that_is_not_a_path(home: Home, source: s
     ],
 )
 def test_a_mapping_that_is_not_known_is_named_with_its_line(home: Home, sources: list[str], line: str) -> None:
-    cells(home.root / "a.ipynb", *sources)
+    notebook_of(home.root / "a.ipynb", sources)
     done = home.run("import", "a.ipynb")
     one_clear_error(done, 3)
     assert line in done.stderr
@@ -434,7 +425,7 @@ def test_what_a_script_takes_from_the_environment_is_suggested_from_there(home: 
 def test_a_mounts_file_beside_the_notebook_is_named(home: Home) -> None:
     (home.root / "nb").mkdir()
     beside = MOUNT.replace('os.path.expanduser("~/.tao_mounts.json")', '".tao_mounts.json"')
-    cells(home.root / "nb/b.ipynb", "%env HOST_DATA_DIR=/data", beside)
+    notebook_of(home.root / "nb/b.ipynb", ["%env HOST_DATA_DIR=/data", beside])
     done = home.run("import", "nb/b.ipynb")
     assert done.returncode == 0
     assert f"the mounts file is written to '{home.root}/nb/.tao_mounts.json'; tao reads only" in done.stderr
@@ -455,7 +446,7 @@ def test_a_note_about_several_files_is_printed_once(home: Home) -> None:
 def test_a_notebook_that_never_names_a_mounts_file_is_told_so(home: Home) -> None:
     """Running it once, as for others, would not help. Notebooks for Colab, or inside of a container, are such."""
     code = "import pandas as pd\nx = pd.read_csv('a')\nfor i in x:\n    break\n!python3 -m pip install awscli"
-    cells(home.root / "a.ipynb", "%env KEY=x", code)
+    notebook_of(home.root / "a.ipynb", ["%env KEY=x", code])
     done = home.run("import", "a.ipynb")
     one_clear_error(done, 3)
     assert "writes no mounts file and starts no TAO image: no line of it names ~/.tao_mounts.json" in done.stderr
@@ -465,7 +456,9 @@ def test_a_notebook_that_never_names_a_mounts_file_is_told_so(home: Home) -> Non
 
 def test_a_notebook_that_runs_its_tasks_without_a_container_is_told_so(home: Home) -> None:
     """NVIDIA's notebooks for Colab, which call a script of their repository that might write anything."""
-    cells(home.root / "a.ipynb", "%env TAO_DOCKER_DISABLE=1", "!sh setup.sh", "!tao yolo_v4 train -e $SPECS_DIR/x.txt")
+    notebook_of(
+        home.root / "a.ipynb", ["%env TAO_DOCKER_DISABLE=1", "!sh setup.sh", "!tao yolo_v4 train -e $SPECS_DIR/x.txt"]
+    )
     done = home.run("import", "a.ipynb")
     one_clear_error(done, 3)
     assert "sets TAO_DOCKER_DISABLE=1: its tasks run without a container and need no mounts file" in done.stderr

@@ -1,8 +1,7 @@
-"""Notebooks made of a few cells, and what is read in them."""
+"""What import reads in notebooks and scripts of the tests."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +20,6 @@ with open(os.path.expanduser("~/.tao_mounts.json"), "w") as f:
 
 def write(name: str = "tao_configs") -> str:
     return WRITE.replace("{}", name)
-
-
-def notebook(cells: list[Any]) -> bytes:
-    """Make a notebook of format 4; what is no text is taken as a whole cell."""
-    whole = [
-        cell
-        if isinstance(cell, dict)
-        else {"cell_type": "code", "metadata": {}, "execution_count": None, "outputs": [], "source": cell}
-        for cell in cells
-    ]
-    return json.dumps({"cells": whole, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}).encode()
 
 
 def context(home: Path) -> Context:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import tomllib
@@ -13,6 +12,7 @@ import pytest
 
 from tests.support.commands import call, one_clear_error
 from tests.support.home import Home
+from tests.support.notebooks import notebook
 
 IMAGE = "nvcr.io/nvidia/tao/tao-toolkit:7.1.0-pyt"
 DEPLOY = "nvcr.io/nvidia/tao/tao-toolkit:7.1.0-deploy"
@@ -56,11 +56,6 @@ def imported(home: Home, name: str, text: str, *words: str) -> dict[str, Any]:
     done = call(home, "import", str(path), "--name", "p", "--force", *words)
     assert done.status == 0, done.err
     return tomllib.loads((home.root / ".config/taoprofiles/profiles/p.toml").read_text())
-
-
-def notebook(*cells: str) -> str:
-    listed = [{"cell_type": "code", "source": cell.replace("ROOT", "/ROOT/")} for cell in cells]
-    return json.dumps({"cells": listed, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}).replace("/ROOT/", "ROOT")
 
 
 def test_a_shell_script(home: Home) -> None:
@@ -178,7 +173,7 @@ CELLS = {
 @pytest.mark.parametrize("form", CELLS)
 def test_a_notebook(home: Home, form: str) -> None:
     first = "import os\nroot = 'ROOT'\nos.environ['HOST_DATA_DIR'] = f'{root}/data'"
-    profile = imported(home, "n.ipynb", notebook(first, CELLS[form]))
+    profile = imported(home, "n.ipynb", notebook([first, CELLS[form]]).decode())
     assert profile["mounts"] == [
         {"source": "${HOST_DATA_DIR}", "destination": "/data"}, {"source": "~/specs", "destination": "/specs"},
     ]  # fmt: skip

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.importer.notebook_execution import Job, Outcome, execute
-from tests.importer.notebooks import notebook, read
+from tests.importer.notebooks import read
 from tests.support.home import require
+from tests.support.notebooks import notebook
 
 VECTORS: list[tuple[str, str, str | None, str | None]] = [
     tuple(one) for one in json.loads(Path(__file__).with_name("env_vectors.json").read_text())

@@ -12,8 +12,9 @@ from taoprofiles.importer import build
 from taoprofiles.importer.values import Unknown
 from tests.importer.evaluator_cases import ALIASES, CELLS, CONTROL, LATER, VALUES
 from tests.importer.notebook_execution import Job, Outcome, execute
-from tests.importer.notebooks import context, notebook, read, write
+from tests.importer.notebooks import context, read, write
 from tests.support.home import ALL, require
+from tests.support.notebooks import notebook
 
 START = "import json, os, time\nfrom pathlib import Path\nYES, NO = time.time() > 0, time.time() < 0\n"
 CASES = {

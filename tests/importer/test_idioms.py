@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.importer.notebook_execution import Job, Outcome, execute
-from tests.importer.notebooks import notebook, read, rendered, write
+from tests.importer.notebooks import read, rendered, write
 from tests.support.home import require
+from tests.support.notebooks import notebook
 
 
 class Idiom(NamedTuple):

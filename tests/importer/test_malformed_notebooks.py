@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from tests.importer.malformed_notebooks import SECONDS, SPECIAL
-from tests.importer.notebooks import notebook, write
+from tests.importer.notebooks import write
 from tests.support.commands import call, one_clear_error
 from tests.support.home import ALL, Home
+from tests.support.notebooks import notebook
 
 NOTEBOOKS = int(os.environ.get("TAOPROF_TEST_NOTEBOOKS", 2000 if ALL else 200))
 FIRST = int(os.environ.get("TAOPROF_TEST_SEED", "0"))

@@ -11,9 +11,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from tests.importer.notebook_execution import Job, execute
-from tests.importer.notebooks import notebook, read
+from tests.importer.notebooks import read
 from tests.importer.test_evaluator import START, differs
 from tests.support.home import ALL, require
+from tests.support.notebooks import notebook
 
 PROGRAMS = int(os.environ.get("TAOPROF_TEST_PROGRAMS", 250 if ALL else 50))
 SEED = int(os.environ.get("TAOPROF_TEST_SEED", "0"))

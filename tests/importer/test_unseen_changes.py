@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from taoprofiles.importer.values import Unknown
-from tests.importer.notebooks import notebook, read, write
+from tests.importer.notebooks import read, write
+from tests.support.notebooks import notebook
 
 START = (
     "import os, json\nfrom pathlib import Path\nM = os.path.expanduser('~/.tao_mounts.json')\nos.environ['MF'] = M\n"
