@@ -63,6 +63,7 @@ def test_nothing_is_changed(used: Home) -> None:
 
 
 def test_without_the_launcher_nothing_needs_it_if_each_profile_has_an_image(home: Home) -> None:
+    home.environ["PATH"] = "/usr/bin:/bin"
     home.profile("a", 'schema = 1\nlayout = "custom"\nimage = "nvcr.io/nvidia/tao/tao-toolkit:7.1.0-pyt"\n')
     assert {findings(home)[id]["severity"] for id in ("tao-missing", "login-missing")} == {"info"}
     home.profile("b")
