@@ -504,7 +504,7 @@ def _check_login(context: Context, prediction: Prediction) -> Iterator[Finding]:
     refusal = next((refusal for refusal in prediction.refusals if refusal.location.section == "login"), None)
     if refusal is None:
         return
-    login = home_probe.probe_login(context.environ, Host(context.environ, context.folder).expanduser("~"))
+    login = home_probe.probe_login(context.environ)
     findings = machine.check_login(login, prediction.version, context.environ, context.uid)
     explained = [finding._replace(why=f"the launcher stops: {refusal}; {finding.why}") for finding in findings]
     yield from explained or [other_refusal(refusal)]

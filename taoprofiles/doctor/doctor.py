@@ -20,7 +20,6 @@ from taoprofiles.doctor.own_state import OwnState
 from taoprofiles.errors import TaoprofError
 from taoprofiles.launcher import home_probe, installed
 from taoprofiles.launcher.home_probe import FileSystem, Home, Login
-from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.installed import NO_ANSWER, NO_INTERPRETER, Launcher, Launchers
 from taoprofiles.masking import mask_text
 from taoprofiles.profiles.store import Store
@@ -157,14 +156,14 @@ def probe_machine(context: Context) -> Machine:
         launchers = pool.submit(installed.probe_launchers, environ, context.home, interpreter_folder)
         engines = pool.submit(probe_docker, environ)
         gpus = pool.submit(probe_gpus, environ)
-        login = pool.submit(home_probe.probe_login, environ, Host(environ, context.folder).expanduser("~"))
+        login = pool.submit(home_probe.probe_login, environ)
         state = pool.submit(own_state.probe_state, context)
         clusters = pool.submit(probe_clusters, context)
     docker = engines.result()
     folders = [("home", context.home), ("state", context.state)]
     if docker.first.root and docker.first.address.startswith("unix://") and os.path.isdir(docker.first.root):
         folders.append(("images", docker.first.root))
-    home = home_probe.probe_home(environ, context.home, context.mapping_file, folders, folder=context.folder)
+    home = home_probe.probe_home(context, folders)
     probes = (launchers.result(), docker, gpus.result(), login.result(), home, state.result(), clusters.result())
     return Machine(VERSION, *probes)
 

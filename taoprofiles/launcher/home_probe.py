@@ -9,10 +9,11 @@ import shutil
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from taoprofiles.launcher.host import find_mounts_file
+from taoprofiles.launcher.host import Host, find_mounts_file
 from taoprofiles.launcher.quoting import expand_variables
 from taoprofiles.masking import mask_text
 from taoprofiles.storage import files
+from taoprofiles.storage.paths import Context
 from taoprofiles.system import filesystem
 
 
@@ -57,27 +58,26 @@ _MAX_NAMES = 20_000
 """Limit of the names in the home folder that are compared."""
 
 
-def probe_home(
-    environ: Mapping[str, str], home: str, mapping_file: str, locations: Iterable[tuple[str, str]], *, folder: str = "/"
-) -> Home:
-    """Look at the home, and for mounts files in the current ``folder``.
+def probe_home(context: Context, locations: Iterable[tuple[str, str]]) -> Home:
+    """Look at the home, and for mounts files in the current folder.
 
     ``locations`` are file systems to measure, each by what is there and a path on it.
     """
+    environ, mapping_file = context.environ, context.mapping_file
     variables = {name: mask_text(environ[name][:1000]) for name in PROBED_VARIABLES if name in environ}
     mounts_state = ""
     if variables.get("LAUNCHER_MOUNTS"):
-        problem = files.try_read(find_mounts_file({**environ, "HOME": home}, os.curdir), files.MAPPING_LIMIT)[1]
+        problem = files.try_read(find_mounts_file({**environ, "HOME": context.home}, os.curdir), files.MAPPING_LIMIT)[1]
         mounts_state = f"what cannot be read ({problem})" if problem else ""
         mounts_state = "a file that is not there" if problem == "absent" else mounts_state
     changed, table = _change_time(mapping_file), filesystem.file_systems()
     return Home(
-        path=environ.get("HOME", home),
-        uid=os.getuid(),
+        path=environ.get("HOME", context.home),
+        uid=context.uid,
         variables=variables,
         mapping_file=mapping_file,
         has_mapping=os.path.lexists(mapping_file),
-        near=tuple(path for path in find_similar_files(mapping_file, folder) if _change_time(path) > changed),
+        near=tuple(path for path in find_similar_files(mapping_file, context.folder) if _change_time(path) > changed),
         system="wsl" if filesystem.is_wsl() else "",
         sudo_home=_home_of(variables.get("SUDO_USER", "")),
         mounts_state=mounts_state,
@@ -163,9 +163,9 @@ class Login(NamedTuple):
     owner: int = -1
 
 
-def probe_login(environ: Mapping[str, str], home: str) -> Login:
+def probe_login(environ: Mapping[str, str]) -> Login:
     """Return the state of the login, without anything secret."""
-    path = os.path.join(home, ".docker/config.json")
+    path = Host(environ, "").expanduser("~/.docker/config.json")
     folder = environ.get("DOCKER_CONFIG", "")
     elsewhere = os.path.join(folder, "config.json") if folder else ""
     if elsewhere and os.path.realpath(elsewhere) == os.path.realpath(path):

@@ -21,6 +21,7 @@ from taoprofiles.launcher import home_probe, installed
 from taoprofiles.launcher.installed import NO_ANSWER, NO_INTERPRETER, NO_LAUNCHER, OTHER_PROGRAM
 from taoprofiles.rules.machine import check_home, check_login
 from taoprofiles.storage import files
+from taoprofiles.storage.paths import Context
 from taoprofiles.system.commands import run_bounded
 from tests.support.generated_profiles import moderate
 from tests.support.home import require
@@ -40,7 +41,7 @@ def logged_in(content: bytes, **environ: str) -> home_probe.Login:
     with tempfile.TemporaryDirectory() as home:
         Path(home, ".docker").mkdir()
         Path(home, ".docker/config.json").write_bytes(content)
-        return home_probe.probe_login({**PATH, **environ}, home)
+        return home_probe.probe_login({**PATH, "HOME": home, **environ})
 
 
 @given(st.binary(max_size=200) | JSON.map(lambda result: json.dumps(result).encode()))
@@ -90,7 +91,7 @@ def test_what_json_stumbles_over_is_a_finding(content: bytes) -> None:
 def test_a_pipe_in_the_place_of_a_file_keeps_nobody_waiting(tmp_path: Path) -> None:
     (tmp_path / ".docker").mkdir()
     os.mkfifo(tmp_path / ".docker/config.json")
-    assert home_probe.probe_login(PATH, str(tmp_path)).state == "unreadable"
+    assert home_probe.probe_login({**PATH, "HOME": str(tmp_path)}).state == "unreadable"
 
 
 def test_a_helper_that_is_not_there(tmp_path: Path) -> None:
@@ -234,12 +235,12 @@ def test_names_that_come_near(tmp_path: Path) -> None:
     others = {".tao_mounts.json.bak", "tao_mounts.json~", "mounts.json", "my_tao_mounts.json", ".tao", "tao_mountsets"}
     for name in near | others:
         (tmp_path / name).touch()
-    result = home_probe.probe_home({}, str(tmp_path), str(tmp_path / ".tao_mounts.json"), [])
+    result = home_probe.probe_home(Context({"HOME": str(tmp_path)}), [])
     assert {os.path.basename(path) for path in result.near} == near
     assert not result.has_mapping
 
 
-def test_a_mounts_file_beside_the_notebook(tmp_path: Path) -> None:
+def test_a_mounts_file_beside_the_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home, notebooks = tmp_path / "home", tmp_path / "notebooks"
     for folder in (home, notebooks):
         folder.mkdir()
@@ -248,8 +249,8 @@ def test_a_mounts_file_beside_the_notebook(tmp_path: Path) -> None:
     mapping_file = str(home / ".tao_mounts.json")
     assert home_probe.find_similar_files(mapping_file, str(notebooks)) == [str(notebooks / ".tao_mounts.json")]
     assert home_probe.find_similar_files(mapping_file, str(home)) == []
-    survey = home_probe.probe_home({}, str(home), mapping_file, [], folder=str(notebooks))
-    (finding,) = check_home(survey, "")
+    monkeypatch.chdir(notebooks)
+    (finding,) = check_home(home_probe.probe_home(Context({"HOME": str(home)}), []), "")
     assert (finding.id, finding.hint) == ("file-near-miss-name", f"mv {notebooks}/.tao_mounts.json {mapping_file}")
     assert finding.what == f"tao does not read it, but '{mapping_file}'"
 
@@ -259,14 +260,15 @@ def test_an_older_file_with_a_near_name_is_no_news_beside_the_right_one(tmp_path
     for path in (right, near):
         path.touch()
     os.utime(near, (1, 1))
-    assert home_probe.probe_home({}, str(tmp_path), str(right), []).near == ()
+    context = Context({"HOME": str(tmp_path)})
+    assert home_probe.probe_home(context, []).near == ()
     os.utime(right, (0, 0))
-    assert home_probe.probe_home({}, str(tmp_path), str(right), []).near == (str(near),)
+    assert home_probe.probe_home(context, []).near == (str(near),)
 
 
 def test_the_environment_is_kept_by_names_that_are_known() -> None:
     environ = {"WANDB_API_KEY": "s3cret", "KEY": "s3cret", "HOME": "/", "LAUNCHER_MOUNTS": "/x"}
-    result = home_probe.probe_home(environ, "/", "/.tao_mounts.json", [("home", "/nowhere/at/all")])
+    result = home_probe.probe_home(Context(environ), [("home", "/nowhere/at/all")])
     assert "s3cret" not in repr(result)
     assert result.variables == {"LAUNCHER_MOUNTS": "/x"}
     assert result.mounts_state == "a file that is not there"
