@@ -25,13 +25,13 @@ RENDERERS = {
 """By target. Each raises CannotRenderError with everything that the target cannot express."""
 
 
-def export(context: Context, renderer: Renderer, target: str, container: Plan) -> tuple[Rendered, list[str]]:
+def export(renderer: Renderer, target: str, container: Plan) -> tuple[Rendered, list[str]]:
     """Write a plan of ``plan_target``; the second value are notes on how to provide its secrets.
 
     Raises CannotRenderError.
     """
     if target in ("docker", "compose"):
-        container = container._replace(labels=docker.labels(context, container.name))
+        container = container._replace(labels=docker.labels(renderer.context, container.name))
     rendered = RENDERERS[target](container)
     notes = _notes(renderer, container, rendered)
     if target == "edf":
@@ -39,22 +39,14 @@ def export(context: Context, renderer: Renderer, target: str, container: Plan) -
     return rendered, notes
 
 
-def plan_target(
-    context: Context,
-    renderer: Renderer,
-    target: str,
-    command: list[str],
-    *,
-    image: str | None = None,
-    gpus: str | None = None,
-) -> Plan:
+def plan_target(renderer: Renderer, target: str, command: list[str], *, image: str | None, gpus: str | None) -> Plan:
     """Return the plan of the renderer's profile for one of TARGETS.
 
     ``image`` and ``gpus`` (``parse_gpus``) are by default the profile's, then the launcher's for the task, and all.
     Raises UsageError if no image is known, CannotRenderError, InvalidProfileError.
     """
     words = container_words(command)
-    image = image or renderer.image(words) or find_image(context, command)
+    image = image or renderer.image(words) or find_image(renderer.context, command)
     if target not in ("slurm", "edf"):
         if image.endswith(".sqsh"):
             raise CannotRenderError(

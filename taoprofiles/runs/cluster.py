@@ -49,7 +49,7 @@ def plan_job(run: Run, renderer: Renderer, command: list[str], options: RunOptio
     from taoprofiles.export.export import RENDERERS, plan_target
 
     hold, target = run.hold, options.on or ""
-    container = plan_target(run.context, renderer, target, command, image=options.image, gpus=options.gpus)
+    container = plan_target(renderer, target, command, image=options.image, gpus=options.gpus)
     if hold.cluster == "kubernetes" and hold.namespace is None:
         settings = container.kubernetes
         hold.namespace = find_namespace(run.context.environ, settings.get("context"), settings.get("namespace"))

@@ -245,8 +245,8 @@ def test_the_engine_reads_the_rendered_arguments_as_they_were_planned(training_h
         command = ["cat", *words]
         try:
             renderer = Store(context).renderer("p")
-            plan = plan_target(context, renderer, "docker", command, image=image, gpus=wish)
-            made, _ = export(context, renderer, "docker", plan)
+            plan = plan_target(renderer, "docker", command, image=image, gpus=wish)
+            made, _ = export(renderer, "docker", plan)
         except CannotRenderError:
             return
         container = created(home, made.text, dict.fromkeys(plan.secrets, SECRET))

@@ -59,8 +59,8 @@ def render_command(context: Context, args: argparse.Namespace) -> Result:
     from taoprofiles.export.export import export, plan_target
 
     renderer = Store(context).renderer(args.name)
-    plan = plan_target(context, renderer, args.to, args.command, image=args.image, gpus=args.gpus)
-    rendered, notes = export(context, renderer, args.to, plan)
+    plan = plan_target(renderer, args.to, args.command, image=args.image, gpus=args.gpus)
+    rendered, notes = export(renderer, args.to, plan)
     messages = [*(f"warning: {text}" for text in rendered.warnings), *notes]
     data = {
         "name": args.name,
