@@ -187,6 +187,15 @@ def split_setting(text: str) -> tuple[str, str, str]:
     return key.strip(), equals, value.strip() if key != key.rstrip() else value
 
 
+def again(args: argparse.Namespace, *options: str) -> str:
+    """Return the command as it was given, with more options, for hints; a secret in it becomes a placeholder."""
+    import shlex
+
+    from taoprofiles.masking import MASK, mask_command
+
+    return " ".join(["taoprof", shlex.join(mask_command(args.words)).replace(MASK, "…"), *options])
+
+
 def parse_path(text: str) -> str:
     """Return a path as it is given. An empty one would be the current folder, and is a variable that is not set."""
     if not text:

@@ -171,7 +171,7 @@ def parse(command: str, words: list[str]) -> Callable[[Context], Result]:
     except UsageError as error:
         error.hint = _usage_hint(parser, parse_words, words, has_command=bool(program)) or error.hint
         raise
-    args.command = program
+    args.command, args.words = program, [command, *words]
     module = import_module(f"taoprofiles.cli.commands.{COMMANDS[command][0]}")
     run: Callable[[Context, argparse.Namespace], Result] = getattr(module, f"{command}_command")
 

@@ -46,6 +46,7 @@ _COMPOSE = (".yaml", ".yml")
 _LONGEST = 4096
 _SHOWN = 12
 RUN_ONCE = "run it once, then: taoprof import --name NAME"
+COMMAND = "taoprof import FILE"
 
 STDIN = "standard input"
 """The name of standard input in messages."""
@@ -123,8 +124,12 @@ def may_write(result: ImportResult) -> list[str]:
     return lines
 
 
-def build(context: Context, result: ImportResult, *, name: str, where: str) -> tuple[Profile, list[str]]:
+def build(
+    context: Context, result: ImportResult, *, name: str, where: str, command: str = COMMAND, run_once: str = RUN_ONCE
+) -> tuple[Profile, list[str]]:
     """Build the profile; return it with notes about what differs from the file.
+
+    ``command`` is the command as it was given, and ``run_once`` names the one after the file was run, for hints.
 
     It has a layout if that renders the same; its values refer to variables where the file does. Raises
     InvalidStateError if no profile can render the same, UsageError if questions are not answered.
@@ -140,9 +145,9 @@ def build(context: Context, result: ImportResult, *, name: str, where: str) -> t
         raise InvalidStateError(what, problems=result.notes, hint=hint)
     if result.mapping is None:
         message = f"'{where}' writes no mounts file (~/.tao_mounts.json) in code that import can evaluate"
-        raise InvalidStateError(message, problems=may_write(result), hint=RUN_ONCE)
+        raise InvalidStateError(message, problems=may_write(result), hint=run_once)
     if result.questions:
-        raise unanswered_error(result, where)
+        raise unanswered_error(result, where, command, run_once)
     profile, notes = _ProfileBuilder(with_secrets(context, result), result, name=name, where=where).profile()
     notes += [f"the container gets {name} from the environment: export {name}=…" for name in _missing(context, result)]
     return profile, [*result.notes, *_not_followed(result.top_level_not_followed), *notes]
@@ -168,7 +173,7 @@ def _not_followed(statements: list[str]) -> list[str]:
     return [f"not evaluated, so what they set is unknown: {shown}{more}"] if shown else []
 
 
-def unanswered_error(result: ImportResult, where: str) -> UsageError | InvalidStateError:
+def unanswered_error(result: ImportResult, where: str, command: str, run_once: str) -> UsageError | InvalidStateError:
     """Return the error that names the values that the user has to give."""
     problems = [
         f"{question.name or 'the mapping'}: {question.reason}"
@@ -178,18 +183,17 @@ def unanswered_error(result: ImportResult, where: str) -> UsageError | InvalidSt
     ]
     if any(not question.name for question in result.questions):
         problems += _not_followed(result.not_followed)
-        return InvalidStateError(f"cannot import '{where}': its mapping is unknown", problems=problems, hint=RUN_ONCE)
+        return InvalidStateError(f"cannot import '{where}': its mapping is unknown", problems=problems, hint=run_once)
     count = len(result.questions)
     missing = "one value is missing" if count == 1 else f"{count} values are missing"
-    file = "-" if where == STDIN else shlex.quote(where)
     secrets = [question.name for question in result.questions if is_secret(question.name)]
     options = set_options(question for question in result.questions if question.name not in secrets)
-    hint = f"taoprof import {file} {options}".strip()
+    hint = f"{command} {options}".strip()
     if secrets:  # not on the command line, where others can see it
         hint = f"set {', '.join(secrets)} in your environment, then: {hint}"
     notes = [note for note in result.notes if MAY_SET in note]
     if notes:
-        hint = f"{hint}; or {RUN_ONCE}"
+        hint = f"{hint}; or {run_once}"
     return UsageError(f"cannot import '{where}': {missing}", problems=[*problems, *notes], hint=hint)
 
 

@@ -136,7 +136,7 @@ def copy(context: Context, name: str, to: str) -> None:
     Raises UsageError for the copy of a project file: with two of them, 'trust --revoke' would leave one.
     """
     store = Store(context)
-    require_own(name, store.template(name))
+    require_own(name, store.template(name, store.source(name, store.text(name))))
     write(context, "copy", to, _text_with_network(store, name), replace=False)
 
 

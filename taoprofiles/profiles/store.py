@@ -117,11 +117,15 @@ class Store:
         """Return the names of all profiles, sorted, broken ones included."""
         return sorted(name for name, _ in self._entries())
 
-    def text(self, name: str) -> bytes:
-        """Return the content of a profile's file. Raises NotFoundError, which names similar profiles."""
+    def text(self, name: str, *, to_use: bool = False) -> bytes:
+        """Return the content of a profile's file.
+
+        Raises NotFoundError, which names similar profiles, and for a command that is ``to_use`` the profile, a way to
+        create it.
+        """
         content = self.text_or_none(name)
         if content is None:
-            raise self._not_found(name)
+            raise self._not_found(name, to_use=to_use)
         return content
 
     def text_or_none(self, name: str) -> bytes | None:
@@ -134,7 +138,7 @@ class Store:
 
     def source(self, name: str, text: bytes | None = None) -> Source:
         """Return the texts of a profile; ``text`` is its own if that is not what its file has. Raises NotFoundError."""
-        text = self.text(name) if text is None else text
+        text = self.text(name, to_use=True) if text is None else text
         other = base_name(text)
         base = None if other is None or not is_name(other) else Base(other, self.path(other), self.text_or_none(other))
         return Source(self.path(name), text, base)
@@ -296,15 +300,13 @@ class Store:
         names = [name for name in files.names_in(self._context.profiles) if name.endswith(SUFFIX)]
         return sorted(name for name in names if not is_name(name.removesuffix(SUFFIX)))
 
-    def _not_found(self, name: str) -> NotFoundError:
+    def _not_found(self, name: str, *, to_use: bool) -> NotFoundError:
         import difflib
 
         close = difflib.get_close_matches(name, self.names(), n=3)
         near = f"did you mean {' or '.join(repr(c) for c in close)}? " if close else ""
-        return NotFoundError(
-            f"there is no profile '{name}'",
-            hint=f"{near}'taoprof list' shows all; 'taoprof new {name}' creates it from the current folder",
-        )
+        create = f"; 'taoprof new {name}' creates it from the current folder" if to_use else ""
+        return NotFoundError(f"there is no profile '{name}'", hint=f"{near}'taoprof list' shows all{create}")
 
 
 def _stat(entry: os.DirEntry[str]) -> os.stat_result | None:

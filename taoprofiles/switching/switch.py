@@ -86,7 +86,7 @@ def switch_profile(
     """
     store = Store(context)
     if name != "-" and not os.path.lexists(store.path(name)):
-        store.text(name)  # it raises: before anything is waited for
+        store.text(name, to_use=True)  # it raises: before anything is waited for
     transaction = _Transaction(context)
     if dry_run:
         return transaction.plan(name, mkdir=mkdir, check=check, release=release)

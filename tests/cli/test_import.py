@@ -128,7 +128,7 @@ def test_a_hint_can_be_pasted(home: Home) -> None:
     notebook(home.root / "数; x.ipynb", "FIXME")
     with (home.root / "数; x.ipynb").open() as piped:
         done = home.run("import", "-", "--name", "a", stdin=piped)
-    assert "taoprof import - --set" in done.stderr
+    assert "taoprof import - --name a --set" in done.stderr
     one_clear_error(home.run("import", "x; touch y.ipynb", "--set", "LOCAL_PROJECT_DIR="), 2)
 
 
@@ -531,3 +531,24 @@ def test_the_problems_of_a_new_profile_are_counted(home: Home) -> None:
     options["shm_size"] = "16G"
     (home.root / "m.json").write_text(json.dumps({**mapping, "Mounts": mapping["Mounts"][:1]}))
     assert "problem" not in home.run("import", "m.json", "--name", "sound", check=True).stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "words", "hint"),
+    [
+        (WRITES.format(source="FIXME", destination="/data"), "a.ipynb --name x --kernel --in-place",
+         "taoprof import a.ipynb --name x --kernel --in-place --set LOCAL_PROJECT_DIR=…"),
+        (WRITES.format(source="FIXME", destination="/data") + "KEY = FIXME", "--force a.ipynb --set KEY=s3cret",
+         "taoprof import --force a.ipynb --set 'KEY=…' --set LOCAL_PROJECT_DIR=…"),
+        ("!python3 mount.py", "a.ipynb --name x --kernel --in-place",
+         "run it once, then: taoprof import --name x --kernel"),
+        ("open('/root/.tao_mounts.json', 'a').write('{}')", "a.ipynb",
+         "run it once, then: taoprof import --name NAME"),
+    ],
+)  # fmt: skip
+def test_the_hint_has_the_options_that_were_given(home: Home, source: str, words: str, hint: str) -> None:
+    notebook_of(home.root / "a.ipynb", [source])
+    done = home.run("import", *words.split())
+    assert done.returncode in (2, 3)
+    assert f"hint: {hint}\n" in done.stderr, done.stderr
+    assert "s3cret" not in done.stderr

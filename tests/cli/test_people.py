@@ -579,3 +579,25 @@ def test_created_folders_are_on_lines_of_their_own(home: Home) -> None:
         assert folders == ["  ~/seg/data", "  ~/seg/specs", "  ~/seg/segformer/results"]
     single = call(home, "set", "segformer", "HOST_DATA_DIR=~/elsewhere").err
     assert "taoprof: 1 folder does not exist: ~/elsewhere. To create it: mkdir -p ~/elsewhere" in single
+
+
+@pytest.mark.parametrize(
+    ("command", "creates"),
+    [
+        *((command, True) for command in (
+            "use dine", "run dine -- true", "shell dine", "check dine", "kernel install dine", "env dine",
+            "render dine --to docker", "path /x dine",
+        )),
+        *((command, False) for command in (
+            "show dine", "show dine --toml", "diff dine", "diff dine city", "diff city dine", "rename dine x",
+            "remove dine", "edit dine", "set dine A=1", "new y --from dine", "new y --extends dine",
+        )),
+    ],
+)  # fmt: skip
+def test_a_name_that_does_not_exist_is_offered_to_be_created_only_where_the_profile_is_used(
+    home: Home, command: str, creates: bool
+) -> None:
+    done = home.run(*command.split())
+    one_clear_error(done, 4)
+    assert "did you mean 'dino'? 'taoprof list' shows all" in done.stderr
+    assert ("'taoprof new dine' creates it" in done.stderr) == creates

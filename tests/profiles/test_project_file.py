@@ -221,7 +221,10 @@ def test_folders_outside_are_named_one_by_one(home: Home, project: Path) -> None
     other.mkdir()
     path = put(project, HEAD + MOUNT.format("~/shared"))
     done = call(home, "trust", "--yes")
-    assert (done.status, "hint: if you want to mount them: taoprof trust --allow '~/shared'\n" in done.err) == (2, True)
+    assert done.status == 2
+    assert "hint: if you want to mount them: taoprof trust --yes --allow '~/shared'\n" in done.err
+    again = f"hint: if you trust this: taoprof trust --name q --allow {shared} --yes\n"
+    assert again in call(home, "trust", "--name", "q", "--allow", str(shared)).err
     assert call(home, "trust", "--yes", "--allow", str(shared)).status == 0
     assert call(home, "use").status == 0
     path.write_text(HEAD + MOUNT.format("~/shared") + "# a comment\n")

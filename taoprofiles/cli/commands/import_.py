@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import sys
 import tomllib
 from collections import Counter
@@ -13,7 +12,7 @@ from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any
 
-from taoprofiles.cli.arguments import split_setting
+from taoprofiles.cli.arguments import again, split_setting
 from taoprofiles.cli.output import Result, after_change, missing_folders, print_stderr, profile_lines, table
 from taoprofiles.cli.prompts import ask_value, can_ask, confirm
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, TaoprofError, UsageError, reason_of
@@ -99,7 +98,7 @@ def _import(context: Context, args: argparse.Namespace) -> Result:
         return _import_folder(context, args, user_values)
     where = context.short(context.mapping_file) if args.file is None else args.file
     content = b"" if args.file is None else _content(context, args.file)
-    name = check_name(_stem(args.file) if args.name is None else args.name)
+    name = check_name(_stem(args) if args.name is None else args.name)
     if build.find_kind(where, content):
         return _import_code(context, args, name, content, user_values)
     if user_values:
@@ -125,7 +124,7 @@ def _import_document(context: Context, args: argparse.Namespace, name: str, cont
         profile, messages = convert.from_mounts_file(context, content, name=name, where=args.file)
         content = to_toml(profile).encode()
     elif not args.file.endswith(".toml") and not is_profile:
-        hint = "run what writes ~/.tao_mounts.json once, then: taoprof import --name NAME"
+        hint = f"run what writes ~/.tao_mounts.json once, then: {_import_of_mapping(args)}"
         raise UsageError(f"'{args.file}' is not a notebook, a Python script, a mounts file or a profile", hint=hint)
     try:
         store = Store(context)
@@ -230,10 +229,11 @@ def _import_code(
     asked = False
     while result.mapping is not None and result.questions and _may_ask(args) and all(q.name for q in result.questions):
         asked = True
-        user_values |= _ask(context, result.questions, where, os.path.dirname(args.file))
+        user_values |= _ask(context, args, result.questions, os.path.dirname(args.file))
         result = source.evaluate(user_values)
     build.reject_unused_values(result, where)
-    profile, notes = build.build(context, result, name=name, where=where)
+    run_once = f"run it once, then: {_import_of_mapping(args)}"
+    profile, notes = build.build(context, result, name=name, where=where, command=again(args), run_once=run_once)
     complete = build.with_secrets(context, result)
     summary = Renderer(template(profile, name=name), complete, name=name, path=NOT_WRITTEN).summary()
     lines = profile_lines(context, f"'{name}'", summary)
@@ -257,14 +257,14 @@ def _may_ask(args: argparse.Namespace) -> bool:
     return not args.json and args.file != "-" and can_ask()
 
 
-def _ask(context: Context, questions: list[Question], where: str, folder: str) -> dict[str, str]:
+def _ask(context: Context, args: argparse.Namespace, questions: list[Question], folder: str) -> dict[str, str]:
     """Ask for the values that only the user knows. Raises UsageError if there is no answer."""
     answers = {}
     for question in questions:
         text = f"'{printable(question.text[:60])}'" if question.text else ""
         reason = "" if is_placeholder(question.text) else question.reason
         details = ": ".join(filter(None, [text, reason]))
-        print_stderr(f"{where} needs one value from you ({question.location}: {details})")
+        print_stderr(f"{args.file} needs one value from you ({question.location}: {details})")
         notebook_folder = os.path.normpath(context.absolute(folder))  # where a notebook is, its project most often is
         is_project = question.name == "LOCAL_PROJECT_DIR" and notebook_folder != context.home
         default = question.suggestion or (notebook_folder if is_project else "")
@@ -272,7 +272,7 @@ def _ask(context: Context, questions: list[Question], where: str, folder: str) -
             meaning = MEANINGS.get(question.name, "")
             answers[question.name] = ask_value(context, question.name, meaning=meaning, default=default)
         except UsageError as error:
-            error.hint = build.set_options([question])
+            error.hint = again(args, build.set_options([question]))
             raise
     return answers
 
@@ -303,7 +303,7 @@ def _import_folder(context: Context, args: argparse.Namespace, user_values: dict
     shared = [question for question in questions.values() if question.name and not question.name.startswith("/")]
     asked = bool(shared) and _may_ask(args)
     if asked:
-        user_values |= _ask(context, shared, args.file, args.file)
+        user_values |= _ask(context, args, shared, args.file)
         for file in candidates:
             file.result = file.source.evaluate(user_values) if file.source is not None else None
     for file, name in zip(candidates, _names(args.file, [file.relative for file in candidates]), strict=True):
@@ -488,14 +488,19 @@ def _no_file(context: Context, path: str) -> InvalidStateError:
     return InvalidStateError(f"there is no file '{path}'", hint=hint)
 
 
-def _stem(path: str | None) -> str:
-    """Return a profile name made of a file's name."""
+def _import_of_mapping(args: argparse.Namespace) -> str:
+    """Return the command that makes of the mapping file the profile that the command was to make of another file."""
+    return f"taoprof import --name {args.name or 'NAME'}{' --kernel' if args.kernel else ''}"
+
+
+def _stem(args: argparse.Namespace) -> str:
+    """Return a profile name made of the file's name. Raises UsageError."""
+    path = args.file
     base = os.path.basename(path or "-").lstrip(".")
     stem = plain_name(base.rpartition(".")[0] or base)
     if path is None or not stem:
         if path is None:
             hint = "taoprof import NOTEBOOK.ipynb; for the mapping file as it is: taoprof import --name NAME"
             raise UsageError("no file given", hint=hint)
-        hint = f"taoprof import {shlex.quote(path)} --name NAME"
-        raise UsageError("no name given for the new profile", hint=hint)
+        raise UsageError("no name given for the new profile", hint=again(args, "--name NAME"))
     return stem

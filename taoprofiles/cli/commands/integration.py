@@ -182,7 +182,7 @@ def kernel_command(context: Context, args: argparse.Namespace) -> Result:
         rows = [[shorten(text, _CELL_LIMIT) for text in row] for row in texts]
         lines = table([("PROFILE", "KERNEL", "PYTHON", ""), *rows], fit=True) if rows else ["no kernels"]
     elif args.action == "install":
-        Store(context).text(args.name)  # before Python is looked for, which takes a moment
+        Store(context).text(args.name, to_use=True)  # before Python is looked for, which takes a moment
         specs = [kernels.install(context, args.name, kernels.find_python(context, args.python), folders[0])]
         shown = kernels.display_name(args.name)
         lines = [f"kernel '{shown}' installed in {context.short(specs[0]['path'])}"]

@@ -13,7 +13,7 @@ from difflib import unified_diff
 from typing import TYPE_CHECKING
 
 from taoprofiles.cli import prompts
-from taoprofiles.cli.arguments import split_setting
+from taoprofiles.cli.arguments import again, split_setting
 from taoprofiles.cli.output import (
     STDERR,
     Declined,
@@ -270,7 +270,7 @@ def trust_command(context: Context, args: argparse.Namespace) -> Result:
     if text == old:
         return Result(data, [f"{short} is trusted as profile '{name}'; nothing changed"])
     _require_folders(context, profile, name, args)
-    _confirm(_content(context, profile, name, earlier), short, yes=args.yes)
+    _confirm(args, _content(context, profile, name, earlier), short)
     manage.write(context, "trust", name, text, replace=old is not None, expected=old)
     switch = f"taoprof use {name}{_mkdir(context, profile, name)}"
     return Result(data, [f"{short} is trusted as profile '{name}'. To switch to it: {switch}"])
@@ -285,13 +285,13 @@ def _mkdir(context: Context, profile: Profile, name: str) -> str:
     return " --mkdir" if any(mount["exists"] is False for mount in mounts) else ""
 
 
-def _confirm(lines: list[str], short: str, *, yes: bool) -> None:
+def _confirm(args: argparse.Namespace, lines: list[str], short: str) -> None:
     for line in lines:
         print_progress(line)
-    if yes:
+    if args.yes:
         return
     if not prompts.can_ask():
-        raise UsageError(f"{short} is not trusted yet", hint="if you trust this: taoprof trust --yes")
+        raise UsageError(f"{short} is not trusted yet", hint=f"if you trust this: {again(args, '--yes')}")
     if not prompts.confirm("Trust this?"):
         raise Declined("not trusted")
 
@@ -304,9 +304,12 @@ def _name(context: Context, args: argparse.Namespace, file: project.ProjectFile)
         short = context.short(file.path)
         raise UsageError(f"{short} is trusted as '{before}'", hint=f"taoprof rename {before} {name}")
     if args.name is None and not is_name(name):
-        raise UsageError(f"'{name}' cannot be the name of a profile", hint="taoprof trust --name NAME")
+        raise UsageError(f"'{name}' cannot be the name of a profile", hint=again(args, "--name NAME"))
     if before is None and Store(context).text_or_none(name) is not None:
-        raise UsageError(f"profile '{name}' already exists", hint="taoprof trust --name OTHER")
+        hint = (
+            again(args, "--name OTHER") if args.name is None else f"choose another name; to see it: taoprof show {name}"
+        )
+        raise UsageError(f"profile '{name}' already exists", hint=hint)
     return name
 
 
@@ -327,11 +330,10 @@ def _require_folders(context: Context, profile: Profile, name: str, args: argpar
     if outside:
         folders = dict.fromkeys(context.short(folder) for folder, _ in outside)
         options = " ".join(f"--allow {shlex.quote(folder)}" for folder in folders)
-        file = f" {shlex.quote(args.file)}" if args.file else ""
         raise UsageError(
             "the project file mounts folders outside of the project",
             problems=[problem for _, problem in outside],
-            hint=f"if you want to mount them: taoprof trust{file} {options}",
+            hint=f"if you want to mount them: {again(args, options)}",
         )
 
 

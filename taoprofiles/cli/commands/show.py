@@ -186,9 +186,9 @@ def show_command(context: Context, args: argparse.Namespace) -> Result:
         raise UsageError("no profile given, and none is active", hint="'taoprof list' shows all profiles")
     if args.toml and args.svg is not None:
         raise UsageError("--svg cannot be combined with --toml")
+    source = store.source(name, store.text(name))
     if args.toml:
-        return _show_toml(context, store, name, reveal=args.reveal)
-    source = store.source(name)
+        return _show_toml(context, store, name, source, reveal=args.reveal)
     summary, unset = _summary(context, name, source, reveal=args.reveal)
     path = store.path(name)
     if args.svg is not None:
@@ -241,11 +241,11 @@ def _write_svg(context: Context, file: str, name: str, summary: dict[str, Any]) 
     return Result({"name": name, "svg": path}, [f"path map of '{name}' written to {context.short(path)}"])
 
 
-def _show_toml(context: Context, store: Store, name: str, *, reveal: bool) -> Result:
+def _show_toml(context: Context, store: Store, name: str, source: Source, *, reveal: bool) -> Result:
     from taoprofiles.profiles import convert, trust
     from taoprofiles.profiles.model import to_toml
 
-    profile = store.profile(name)
+    profile = store.profile(name, source)
     if profile.project is not None and profile.extends is None:
         text, omitted = trust.to_text(context, profile, os.path.dirname(profile.project.file))
         return Result({"name": name, "path": store.path(name), "toml": text, "hidden": omitted}, raw=text)
@@ -267,6 +267,8 @@ def _show_toml(context: Context, store: Store, name: str, *, reveal: bool) -> Re
 def diff_command(context: Context, args: argparse.Namespace) -> Result:
     store = Store(context)
     if args.b is not None:
+        for name in (args.a, args.b):  # one that does not exist is reported first
+            store.text(name)
         a, b, written_by = store.renderer(args.a).mapping(), args.b, None
         first = f"'{args.a}'"
     else:
