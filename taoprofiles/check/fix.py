@@ -12,6 +12,7 @@ from taoprofiles.holds.hold import HeldError
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles import manage
 from taoprofiles.profiles.store import Store
+from taoprofiles.rules import container
 from taoprofiles.rules.finding import Finding, quoted_short, without_sudo
 from taoprofiles.storage import files
 from taoprofiles.storage.paths import Context
@@ -73,6 +74,8 @@ def add_commands(
     The arguments are those of ``plan``.
     """
     result = []
+    if name is not None and any(finding.id == "placeholder" for finding in findings):
+        findings = list(container.name_origins(findings, Store(context).renderer(name)))
     for finding in findings:
         hint = finding.hint
         is_key = finding.fix[:1] in (("set",), ("unset",))

@@ -472,6 +472,8 @@ def check_settings(context: Context, name: str, settings: Mapping[str, str | Non
     if decides_about_mounts:
         preflight.require_answer(target.content)
         findings += mounts.check(resolve(rendered, host), locate, host)
+    if target.renderer is not None:
+        findings = list(container.name_origins(findings, target.renderer))
     return [finding for finding in findings if finding.severity in (ERROR, WARNING)]
 
 

@@ -61,15 +61,15 @@ class Source:
 
     def __init__(self, context: Context, content: bytes, *, where: str, path: str | None) -> None:
         self._context, self._kind = context, find_kind(where, content) or "python"
-        self.is_notebook = is_notebook(content)
-        self._cells = cells.read(content, where) if self.is_notebook else [cells.script(content, where)]
+        self.is_notebook = is_notebook(content) or where.endswith(".ipynb")
+        self._code = cells.read(content, where) if self.is_notebook else cells.script(content, where)
         folder = context.folder if path is None else os.path.dirname(context.absolute(path))
         self._folder = os.path.normpath(folder)
 
     def evaluate(self, user_values: Mapping[str, str]) -> ImportResult:
         """Evaluate the code with the user's values by name. Raises UsageError for an empty folder."""
         user_values = {name: self._expanded(name, value) for name, value in user_values.items()}
-        return evaluate_cells(self._cells, self._context, self._folder, user_values, self._kind)
+        return evaluate_cells(self._code, self._context, self._folder, user_values, self._kind)
 
     def _expanded(self, name: str, value: str) -> str:
         """Expand ``~`` in a value that the user gave, and resolve a folder as a shell does. Raises UsageError."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shlex
 import warnings
 from typing import NamedTuple
 
@@ -43,6 +44,13 @@ class Cell(NamedTuple):
     source: str
 
 
+class Code(NamedTuple):
+    """The code cells of a file, and the language that they are written in."""
+
+    cells: list[Cell]
+    language: str = "python"
+
+
 class Prepared(NamedTuple):
     """A parsed cell: its syntax tree, or its cell magic and the body of that."""
 
@@ -55,8 +63,10 @@ class CellError(Exception):
     """A cell that is not valid Python or exceeds a limit. The arguments are a message and the line."""
 
 
-def read(content: bytes, where: str) -> list[Cell]:
+def read(content: bytes, where: str) -> Code:
     """Return the code cells of a notebook of format 4. Raises InvalidStateError."""
+    if not content.strip():
+        raise InvalidStateError(f"'{where}' is empty")
     if len(content) >= NOTEBOOK_LIMIT:
         raise InvalidStateError(f"'{where}' is larger than {NOTEBOOK_LIMIT >> 20} MB, the limit for a notebook")
     try:
@@ -64,6 +74,9 @@ def read(content: bytes, where: str) -> list[Cell]:
     except (ValueError, RecursionError):  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         raise InvalidStateError(f"'{where}' is not a notebook: it is not valid JSON") from None
     listed = notebook.get("cells") if isinstance(notebook, dict) else None
+    if isinstance(notebook, dict) and isinstance(notebook.get("worksheets"), list):
+        hint = f"jupyter nbconvert --to notebook --inplace {shlex.quote(where)}"
+        raise InvalidStateError(f"'{where}' is a notebook of an old format (nbformat 3)", hint=hint)
     if not isinstance(listed, list):
         raise InvalidStateError(f"'{where}' is not a notebook: it has no list of cells")
     if len(listed) > CELLS_LIMIT:
@@ -74,13 +87,23 @@ def read(content: bytes, where: str) -> list[Cell]:
             cells.append(Cell(number, _text(cell.get("source"))))
     if sum(len(cell.source) for cell in cells) > CODE_LIMIT:
         raise InvalidStateError(f"'{where}' has more than {CODE_LIMIT >> 10} KB of code")
-    return cells
+    return Code(cells, _language(notebook.get("metadata")))
 
 
-def script(content: bytes, where: str) -> Cell:
-    """Return a Python script as one cell, of number 0. Raises InvalidStateError."""
+def _language(metadata: object) -> str:
+    """Return the language of a notebook's kernel, "python" if it does not say."""
+    for table, key in (("kernelspec", "language"), ("language_info", "name")):
+        entry = metadata.get(table) if isinstance(metadata, dict) else None
+        name = entry.get(key) if isinstance(entry, dict) else None
+        if isinstance(name, str) and name and "python" not in name.lower():
+            return name
+    return "python"
+
+
+def script(content: bytes, where: str) -> Code:
+    """Return a script as one cell, of number 0. Raises InvalidStateError."""
     try:
-        return Cell(0, content.decode("utf-8-sig"))
+        return Code([Cell(0, content.decode("utf-8-sig"))])
     except UnicodeDecodeError:
         raise InvalidStateError(f"'{where}' is not a text file in UTF-8") from None
 

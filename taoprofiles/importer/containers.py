@@ -55,6 +55,8 @@ _COMMENT = re.compile(r"^(\s*(?:export |readonly )?[A-Za-z_]\w*=\S*)[ \t]+#.*", 
 """An assignment with a comment after it."""
 _ARRAY = re.compile(r"^\s*(?:declare -a |local )?(\w+)(\+?)=\(([^()]*)\)", re.M)
 _REFERENCE = re.compile(r"\$\{(\w+)(?::?-((?:[^{}]|\$\{[^{}]*\})*))?\}|\$(\w+)|(\{[^{}]+\})")
+_SAME = re.compile(r"(--env=|-e)?([A-Za-z_]\w*)=(?:\$\2|\$\{\2\})")
+"""NAME=$NAME: a variable of the shell, passed on."""
 _ASSIGNS = re.compile(r"^\s*(?:(?:export|readonly|local|declare) )?([A-Za-z_]\w*)=", re.M)
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*", re.S)
 _KEYWORDS = KEYWORDS | {"export", "declare", "readonly", "local"}
@@ -247,6 +249,9 @@ class _Words:
         return f"{_MARK}{len(self._unknown) - 1}{_MARK}"
 
     def _expand(self, text: str) -> str | Unknown:
+        same = _SAME.fullmatch(text)
+        if same and same[2] not in self._own and self._ev.state.environment(same[2]) is None:
+            text = f"{same[1] or ''}{same[2]}"  # to docker '-e NAME' is the same, and of a secret no value is needed
         pieces: list[str] = []
         position = 0
         for match in _REFERENCE.finditer(text):
@@ -281,7 +286,7 @@ class _Words:
             return state.unknown("an argument of the script")
         if value is None:
             state.unset.setdefault(name, state.location)
-            return state.unknown(f"${name} is not set in the code")
+            return state.unset_values.setdefault(name, state.unknown(f"${name} is not set in the code"))
         return value
 
 
@@ -306,8 +311,8 @@ class _Builder:
             note(f"not imported: {', '.join(dict.fromkeys(run.unknown))}")
         envs = [pair for pair in (self._variable(name, value) for name, value in run.env) if pair is not None]
         options: dict[str, Any] = {
-            "user": self._traced(run.user), "shm_size": run.shm_size, "ulimits": run.ulimits, "ports": run.ports,
-            "network": run.network, "privileged": run.is_privileged,
+            "user": self._traced(run.user), "shm_size": self._traced(run.shm_size), "ulimits": run.ulimits,
+            "ports": run.ports, "network": self._traced(run.network), "privileged": run.is_privileged,
         }  # fmt: skip
         task = " ".join(itertools.takewhile(lambda word: not word.startswith("-") and "=" not in word, run.command[:2]))
         gpus = None if run.gpus == "all" else run.gpus

@@ -162,6 +162,9 @@ class ImportResult:
         history = self._state.history.items()
         name = next((name for name, values in history if any(item.value is unknown for item in values)), destination)
         name = name or next((name for name, value in self._state.names.items() if value is unknown), "")
+        if name == destination and not name.startswith("/"):  # a section of the mapping, which nobody can give
+            unset = self._state.unset_values.items()
+            name = next((variable for variable, value in unset if value is unknown), name)
         asked.setdefault(name, Question(name, unknown.location, "", unknown.reason))
 
     def _take_variables(self) -> None:
@@ -174,9 +177,11 @@ class ImportResult:
                 self.left_out.append((name, f"{value.location}: {value.reason}"))
                 continue
             origins = [Origin(name, value, location), *self._state.origins(value)]
-            placeholders = {origin.name for origin in origins if placeholder_reason(origin.value)}
-            if placeholders - asked - {*self._state.user_values}:
-                self.left_out.append((name, f"{location}: a placeholder, '{str(value)[:60]}'"))
+            known = asked | {*self._state.user_values}
+            missing = [item for item in origins if placeholder_reason(item.value) and item.name not in known]
+            if missing:
+                cause = missing[0]
+                self.left_out.append((name, f"{cause.location}: a placeholder, '{str(cause.value)[:60]}'"))
                 continue
             self.variables[name] = value
             reason = "" if name in asked else doubt(value)
@@ -216,7 +221,7 @@ def _needed_values(mapping: dict[str, Any], user_values: Mapping[str, str]) -> I
             if name in user_values:
                 mount["source"] = TracedStr(segments(user_values[name]))
             yield name, [mount.get("source"), destination], doubt
-    for section in mapping.keys() - {"Mounts"}:
+    for section in (key for key in mapping if key != "Mounts"):
         leaves = [leaf for leaf in _leaves(mapping[section]) if isinstance(leaf, (str, Unknown))]
         yield str(section), leaves, placeholder_reason
 
@@ -230,7 +235,7 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 
 def evaluate_cells(
-    code: list[cells.Cell], context: Context, folder: str, user_values: Mapping[str, str], kind: str
+    code: cells.Code, context: Context, folder: str, user_values: Mapping[str, str], kind: str
 ) -> ImportResult:
     """Evaluate the cells of a file in ``folder``. ``user_values`` are the user's values by name.
 
@@ -238,7 +243,11 @@ def evaluate_cells(
     """
     state = State(context, TracedStr([Segment(folder, "folder")]), user_values)
     evaluator = Evaluator(state)
-    for cell in code:
+    for cell in code.cells:
+        if code.language != "python":
+            state.location = SourceLocation(cell.number, 1)
+            state.note(f"the notebook is in {code.language}, of which nothing is evaluated")
+            break
         if kind == "shell":
             state.location = SourceLocation(0, 1)
             scan(evaluator, cell.source, sets_variables=True)
@@ -246,8 +255,8 @@ def evaluate_cells(
             read_compose(evaluator, cell.source, folder)
         else:
             evaluator.run_cell(cell)
-    result = ImportResult(state, _find_line(code, names_mounts_file))
-    result.mapping_line = _find_line(code, lambda line: '"Mounts"' in line or "'Mounts'" in line)
+    result = ImportResult(state, _find_line(code.cells, names_mounts_file))
+    result.mapping_line = _find_line(code.cells, lambda line: '"Mounts"' in line or "'Mounts'" in line)
     return result
 
 

@@ -23,7 +23,7 @@ from taoprofiles.importer.values import (
     type_name,
 )
 from taoprofiles.masking import is_secret
-from taoprofiles.profiles.rendering import find_placeholder
+from taoprofiles.profiles.rendering import LONGEST_PLACEHOLDER, find_placeholder
 from taoprofiles.storage.paths import MAPPING_FILE, expand_user
 from taoprofiles.system.filesystem import answers, try_real_path
 
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 PLACEHOLDER_NAME = re.compile(r"(FIX_?ME|TODO|YOUR_[A-Z_]+|REPLACE_?ME|CHANGE_?ME)\Z")
 MOUNTS_FILES = (MAPPING_FILE, ".tlt_mounts.json")
 MAY_SET = "may set variables that are not known"
-_LONGEST_PLACEHOLDER = 500
 _UNEXPANDED = re.compile(r"\$(?:[A-Za-z_]\w*|\{[A-Za-z_]\w*\})")
 _COMMENT = re.compile(r"\s+#.*", re.DOTALL)
 _ALWAYS_SET = frozenset("PATH PWD SHELL TERM LANG".split())
@@ -92,6 +91,8 @@ class State:
     """Every value of each environment variable that the code sets."""
     unset: dict[str, SourceLocation] = field(default_factory=dict)
     """The variables that the code reads, without a default, and does not set: they may be set where it runs."""
+    unset_values: dict[str, Unknown] = field(default_factory=dict)
+    """What a shell puts in the place of those of them that a shell command reads."""
     accessed: set[str] = field(default_factory=set)
     """The variables that the code sets or reads."""
     applied: set[str] = field(default_factory=set)
@@ -324,8 +325,7 @@ def names_mounts_file(text: object) -> bool:
 
 def is_placeholder(text: str) -> bool:
     """Check whether a text stands for a value that only the user knows, apart from the variables it refers to."""
-    literal = _literal(text)
-    return len(literal) <= _LONGEST_PLACEHOLDER and find_placeholder(literal) != ""
+    return find_placeholder(_literal(text)) != ""
 
 
 def placeholder_reason(text: str) -> str:
@@ -335,10 +335,14 @@ def placeholder_reason(text: str) -> str:
 
 def doubt(text: str) -> str:
     """Return why a text is not the path that is meant, apart from the variables it refers to, "" if it may be."""
-    literal = _literal(text)[: _LONGEST_PLACEHOLDER + 1]
+    literal = _literal(text)[: LONGEST_PLACEHOLDER + 1]
     unexpanded, comment = _UNEXPANDED.search(literal), _COMMENT.search(literal)
     if comment and not is_placeholder(text):
         return "IPython keeps the comment in the value"
+    if literal[:1].isalpha() and literal[1:3] in (":\\", ":/"):
+        return "a Windows path"
+    if literal[:1] in ("'", '"') and literal[:1] == literal[-1:]:
+        return "the quotes are a part of the value"
     user = literal.partition("/")[0]
     if user.startswith("~") and expand_user(user, "/") == user:
         return f"there is no user '{user[1:]}'"
@@ -350,6 +354,7 @@ def suggestion(text: str, environ: Mapping[str, str]) -> str:
     path = _COMMENT.sub("", text)
     known = {name: environ[name] for name in ("HOME", "USER", "LOGNAME") if name in environ}
     path = _UNEXPANDED.sub(lambda match: known.get(match[0].strip("${}"), match[0]), path)
+    path = path[1:-1] if path[:1] in ("'", '"') and path[:1] == path[-1:] else path
     return "" if doubt(str(path)) or path == text else path
 
 

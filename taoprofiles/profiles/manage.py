@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import tomllib
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -17,17 +18,21 @@ from taoprofiles.profiles import layouts
 from taoprofiles.profiles.convert import from_mounts_file, path_expression
 from taoprofiles.profiles.layouts import USER_ENV
 from taoprofiles.profiles.model import TABLES, Docker, Profile, as_bytes, from_data, to_toml
+from taoprofiles.profiles.rendering import find_placeholder
 from taoprofiles.profiles.store import Base, Store, check_name
 from taoprofiles.storage import files
 from taoprofiles.storage.journal import Entry, History
 from taoprofiles.storage.locks import Lock
+from taoprofiles.system.filesystem import answers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from taoprofiles.profiles.rendering import Template
     from taoprofiles.storage.paths import Context
 
+_NO_VALUES = ("description", "extends", "project", "on_start", "on_end")
+"""Keys whose texts are written by people for people, commands, or names of what exists."""
 NEW_DOCKER = Docker(user="auto", shm_size="16G", ulimits={"memlock": -1, "stack": 67108864})
 """What NVIDIA's notebooks and documentation recommend; without ``user`` the results belong to root."""
 NEW_ENV = {"HOME": "/tmp", **USER_ENV}  # noqa: S108 - in the container
@@ -91,6 +96,7 @@ def write(
             raise name_exists_error(action, name)
         if expected is not None and before != expected:
             raise TaoprofError(f"profile '{name}' was changed by another program in the meantime")
+        _check_placeholders(context, name, before, text)
         if before is not None:
             check_extending(store, name, text)
         if expected is not None:
@@ -266,10 +272,44 @@ def set_keys(context: Context, name: str, settings: Mapping[str, str | None]) ->
         except InvalidProfileError as error:  # the file is as valid as before
             error.message, error.hint = f"profile '{name}' not changed: it would not be valid", ""
             raise
+        _check_placeholders(context, name, before, text)
         check_extending(store, name, text)
         _check_paths(store, name, before, text)
         _replace(context, "set", name, before, text)
     return before != text
+
+
+def _check_placeholders(context: Context, name: str, before: bytes | None, text: bytes) -> None:
+    """Raise InvalidProfileError if a value of the new text is a placeholder that the old text does not have.
+
+    Every value comes in by this function: from a command, an answer, an editor, or an imported or trusted file.
+    """
+    known = [] if before is None else _find_placeholders(context, before)
+    if problems := [problem for problem in _find_placeholders(context, text) if problem not in known]:
+        done = "created" if before is None else "changed"
+        hint = "write the real value; a value of your environment is ${env:NAME}"
+        raise InvalidProfileError(f"profile '{name}' not {done}: values are missing", problems=problems, hint=hint)
+
+
+def _find_placeholders(context: Context, text: bytes) -> list[str]:
+    """Return the problems of the values that only stand for one, such as /path/to/data; a path that exists is a value.
+
+    Comments and commands may have such words.
+    """
+
+    def find(key: str, value: object) -> Iterator[str]:
+        items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        for inner, item in items:
+            yield from find(f"{key}[{inner}]" if isinstance(inner, int) else f"{key}.{inner}".lstrip("."), item)
+        left = find_placeholder(re.sub(r"\$\{[^{}]*\}", "\0", value)) if isinstance(value, str) else ""
+        if left and not answers(os.path.exists, [path := context.expand_user(str(value))]).get(path):
+            yield f"{key}: '{left}' is a placeholder"
+
+    try:
+        values = tomllib.loads(text.decode())
+    except ValueError:  # of a profile that was not valid before
+        return []
+    return [*find("", {key: values[key] for key in values if key not in _NO_VALUES})]
 
 
 def _check_paths(store: Store, name: str, before: bytes, text: bytes) -> None:

@@ -54,9 +54,13 @@ _PLACEHOLDER = (
 """Text in the place of a value that only the user knows. FIXME and /path/to are NVIDIA's, "…" is that of hints."""
 
 
+LONGEST_PLACEHOLDER = 500
+"""Characters of a text that may stand for a value: a longer one is a value, such as a prompt or a document."""
+
+
 def find_placeholder(text: str) -> str:
     """Return the part of a text that is a placeholder (FIXME, /path/to, YOUR_…), or ""."""
-    match = re.search(_PLACEHOLDER, text)
+    match = re.search(_PLACEHOLDER, text) if len(text) <= LONGEST_PLACEHOLDER else None
     return match.group() if match else ""
 
 
@@ -342,6 +346,24 @@ class Renderer:
                 names[name] = None
         settings = [f"{name}=DIR" for name in names]
         return f"taoprof edit {self.name}" if "" in names else " ".join(["taoprof set", self.name, *settings])
+
+    def placeholder_origin(self, key: str) -> tuple[str, str]:
+        """Return the key in which the placeholder is written that the value of ``key`` has, and the text there.
+
+        ``key`` is that of a variable (``variables.NAME``) or of a mount's source (``mounts[0].source``).
+        """
+        mount = re.match(r"mounts\[(\d+)\]", key)
+        expressions, project = self._template["variables"], self._template["project_dir"]
+        text = self._template["mounts"][int(mount[1])][0] if mount else expressions[key.partition(".")[2]]
+        while True:
+            others = (other for kind, other in references(text) if kind == "variable")
+            name = next((other for other in others if find_placeholder(self._expander.variable(other))), None)
+            if name is None:
+                break
+            key, text = f"variables.{name}", expressions[name]
+        if project and find_placeholder(project) and text.startswith(project):
+            return "project_dir", project
+        return key, self._expander.text(text, path=True)
 
     def outside_project(self) -> list[tuple[str, str]]:
         """Return the sources, with links resolved, that a project's profile may not mount, each with the problem."""

@@ -6,7 +6,7 @@ import os
 import re
 import resource
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from taoprofiles.launcher.host import Location, ResolvedMount
 from taoprofiles.masking import is_secret
@@ -17,6 +17,9 @@ from taoprofiles.rules.finding import Finding, Locator, error, quoted, warning
 from taoprofiles.storage.paths import Context, is_inside
 from taoprofiles.system.engine import Engine, EngineError
 from taoprofiles.system.filesystem import WINDOWS_DISKS, PathInfo, answers
+
+if TYPE_CHECKING:
+    from taoprofiles.profiles.rendering import Renderer
 
 _USER = r"[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?"
 _LITERAL = r"(?:YOUR_?)?(?:UID|uid|USER(?:_?(?:ID|NAME))?)(?::.*)?"
@@ -172,17 +175,35 @@ def check_plain_secrets(env: Mapping[str, str], locate: Locator, profile: str) -
 def check_profile_variables(variables: Mapping[str, str], profile: str) -> Iterator[Finding]:
     """Check for variables of the profile that are placeholders, empty, or no number where the task needs one."""
     for name, value in variables.items():
-        left, hint = find_placeholder(value), f"taoprof set {profile} {name}=…"
-        if left and is_secret(name):  # a key may be such a word
-            yield warning("placeholder", f"variables.{name}", f"it still contains '{left}'", hint=hint)
-        elif left:
-            yield error("placeholder", f"variables.{name}", f"'{value}' still contains '{left}'", hint=hint)
+        hint = f"taoprof set {profile} {name}=…"
+        if find_placeholder(value) and not answers(os.path.exists, [value]).get(value):
+            yield _placeholder(f"variables.{name}", value, profile)
         if not value:
             why = f"an option with '${name}' has no value, and '${name}/x' is '/x'"
             yield warning("variable-value", f"variables.{name}", "it is empty", why, hint)
         elif name == "NUM_GPUS" and not value.isdecimal():
             why = "the task refuses it, such as in --gpus $NUM_GPUS"
             yield warning("variable-value", f"variables.{name}", f"'{value}' is not a number", why, hint)
+
+
+def _placeholder(key: str, value: str, profile: str) -> Finding:
+    left, hint = find_placeholder(value), f"taoprof set {profile} {key.removeprefix('variables.')}=…"
+    if is_secret(key):  # a key may be such a word
+        return warning("placeholder", key, f"it still contains '{left}'", hint=hint)
+    return error("placeholder", key, f"'{value}' still contains '{left}'", hint=hint)
+
+
+def name_origins(findings: Iterable[Finding], renderer: Renderer) -> Iterator[Finding]:
+    """Yield the findings of a profile; a placeholder is reported once, at the key in which it is written."""
+    reported = set()
+    for finding in findings:
+        if finding.id != "placeholder" or not finding.where.startswith(("variables.", "mounts[")):
+            yield finding
+            continue
+        key, value = renderer.placeholder_origin(finding.where)
+        if key not in reported:
+            yield finding if key == finding.where else _placeholder(key, value, renderer.name)
+        reported.add(key)
 
 
 def check_shell(variables: Mapping[str, str], environ: Mapping[str, str], secret: Collection[str]) -> Iterator[Finding]:

@@ -195,6 +195,10 @@ def _preflight_error(
         mkdir = f"taoprof {ways.get(doing, f'{doing} {name} --mkdir')}"
         hint = f"nothing was changed. To create {'it' if single else 'the folders'}: {mkdir}"
     else:
+        if any(finding.id == "placeholder" for finding in findings):
+            from taoprofiles.profiles.store import Store
+
+            findings = list(container.name_origins(findings, Store(context).renderer(name)))
         what = "1 error" if len(findings) == 1 else f"{len(findings)} errors"
         problems = []
         for finding in findings:

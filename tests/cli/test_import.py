@@ -257,6 +257,8 @@ json.dump(mapping, open(os.path.expanduser("~/.tao_mounts.json"), "w"))
         ("%env HOST_DATA_DIR=/srv/data # the data", "IPython keeps the comment in the value", "/srv/data"),
         ("%env HOST_DATA_DIR=/srv/data  #data", "IPython keeps the comment in the value", "/srv/data"),
         ("%env HOST_DATA_DIR=$HOME/tao", "nothing expands $HOME", "{home}/tao"),
+        ('%env HOST_DATA_DIR="/srv/data"', "the quotes are a part of the value", "/srv/data"),
+        ('import os\nos.environ["HOST_DATA_DIR"] = r"C:\\Users\\ana"', "a Windows path", "…"),
         ("%env HOST_DATA_DIR=~no-such-user/tao", "there is no user 'no-such-user'", "…"),
     ],
 )
@@ -283,6 +285,79 @@ def test_a_placeholder_is_no_value(home: Home, value: str) -> None:
         assert "is a placeholder" in done.stderr
     (home.root / "path/to/kitti").mkdir(parents=True)
     home.run("new", "p", "--project-dir", "$HOME/path/to/kitti", check=True)
+
+
+PLACEHOLDER = """\
+schema = 1
+layout = "custom"
+description = "TODO: more folders"
+mounts = [{source = "/path/to/kitti", destination = "/data"}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "key"),
+    [
+        ("set own HOST_DATA_DIR=/path/to/data", "variables.HOST_DATA_DIR: '/path/to'"),
+        ("set own KEY=YOUR_KEY", "variables.KEY: 'YOUR_'"),
+        ("set own X=${Y}/FIXME Y=/data", "variables.X: 'FIXME'"),
+        ("set own container.env.A=<token>", "container.env.A: '<token>'"),
+        ("set own slurm.account=YOUR_ACCOUNT", "slurm.account: 'YOUR_'"),
+        ("new p --image nvcr.io/YOUR_ORG/x:1", "image: 'YOUR_'"),
+        ("edit own", "mounts[0].source: '/path/to'"),
+        ("import m.json", "mounts[0].source: '/path/to'"),
+        ("import --name mapping", "mounts[0].source: '/path/to'"),
+        ("import p.toml", "mounts[0].source: '/path/to'"),
+        ("trust --yes --allow /path", "mounts[0].source: '/path/to'"),
+    ],
+)
+def test_no_command_stores_a_placeholder(home: Home, command: str, key: str) -> None:
+    home.profile("own", PLACEHOLDER.replace("/path/to/kitti", "/kitti"))
+    for path in ("p.toml", ".taoprof.toml"):
+        (home.root / path).write_text(PLACEHOLDER)
+    for path in ("m.json", ".tao_mounts.json"):
+        (home.root / path).write_text('{"Mounts": [{"source": "/path/to/kitti", "destination": "/data"}]}')
+    editor = "sed -i s,/kitti,/path/to/kitti,"
+    done = home.run(*command.split(), environ={"EDITOR": editor})
+    one_clear_error(done, 3)
+    assert f"  {key} is a placeholder\n" in done.stderr
+    assert names(home) == ["own"]
+    assert home.json("show", "own")["data"]["mounts"][0]["source"] == "/kitti"
+
+
+def test_what_a_profile_has_already_and_a_folder_that_exists_are_no_new_placeholder(home: Home) -> None:
+    home.profile("own", PLACEHOLDER)
+    (home.root / "TODO").mkdir()
+    home.run("set", "own", "A=1", f"DATA={home.root}/TODO", "on_end=echo TODO", check=True)
+    assert "variables.DATA" not in home.run("check", "own").stdout
+
+
+def test_a_placeholder_is_reported_once_where_it_is_written(home: Home) -> None:
+    folder = "schema = 1\nlayout = 'host'\nproject_dir = '/path/to/kitti'\n"
+    variables = """\
+schema = 1
+layout = "custom"
+mounts = [{source = "${DATA}", destination = "/data"}, {source = "${PROJECT}", destination = "/p"}]
+[variables]
+DATA = "${PROJECT}/data"
+PROJECT = "/path/to/kitti"
+"""
+    for name, text, key in (("a", folder, "project_dir"), ("b", variables, "variables.PROJECT")):
+        home.profile(name, text)
+        findings = [one for one in home.json("check", name)["data"]["findings"] if one["id"] == "placeholder"]
+        assert [(one["where"], one["hint"]) for one in findings] == [
+            (key, f"taoprof set {name} {key.removeprefix('variables.')}=…")
+        ]
+        for command in (["use", name], ["shell", name]):
+            error = home.json(*command)["error"]
+            assert error["problems"] == [f"{key}: '/path/to/kitti' still contains '/path/to'"]
+    cells(
+        home.root / "c.ipynb",
+        "%env PROJECT=/path/to/kitti\nimport os\nos.environ['DATA'] = os.environ['PROJECT'] + '/data'",
+        WRITES.format(source="/tmp", destination="/data"),
+    )
+    done = home.run("import", "c.ipynb")
+    assert "PROJECT, DATA are left out: cell 1, line 1: a placeholder, '/path/to/kitti'\n" in done.stderr
 
 
 @pytest.mark.parametrize("source", ["{home}/$USER/tao", "{home}/data # the data"])
@@ -531,6 +606,35 @@ def test_the_problems_of_a_new_profile_are_counted(home: Home) -> None:
     options["shm_size"] = "16G"
     (home.root / "m.json").write_text(json.dumps({**mapping, "Mounts": mapping["Mounts"][:1]}))
     assert "problem" not in home.run("import", "m.json", "--name", "sound", check=True).stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "'a.ipynb' is empty"),
+        (b"\0\1", "'a.ipynb' is not a notebook: it is not valid JSON"),
+        (b'{"a": 1}', "'a.ipynb' is not a notebook: it has no list of cells"),
+        (b'{"cells": [{"cell_ty', "'a.ipynb' is not a notebook: it is not valid JSON"),
+        (b'{"nbformat": 3, "worksheets": [{"cells": []}]}', "'a.ipynb' is a notebook of an old format (nbformat 3)"),
+    ],
+)
+def test_a_file_that_is_no_notebook_is_named_as_what_it_is(home: Home, content: bytes, message: str) -> None:
+    (home.root / "a.ipynb").write_bytes(content)
+    done = home.run("import", "a.ipynb")
+    one_clear_error(done, 3)
+    assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("metadata", "language"),
+    [({"kernelspec": {"language": "R"}}, "R"), ({"language_info": {"name": "julia"}}, "julia")],
+)
+def test_a_notebook_of_another_language_is_not_read_as_python(home: Home, metadata: object, language: str) -> None:
+    path = notebook(home.root / "a.ipynb")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "metadata": metadata}))
+    done = home.run("import", "a.ipynb")
+    one_clear_error(done, 3)
+    assert f"the notebook is in {language}, of which nothing is evaluated" in done.stderr
 
 
 @pytest.mark.parametrize(

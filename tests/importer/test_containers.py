@@ -219,3 +219,20 @@ def test_a_file_without_a_container_of_tao(home: Home, name: str, text: str) -> 
     done = call(home, "import", str(home.root / name))
     one_clear_error(done, 3)
     assert "starts no TAO image" in done.err
+
+
+def test_a_variable_of_the_shell_that_is_passed_on_is_taken_from_it_and_another_is_asked_for_by_its_name(
+    home: Home,
+) -> None:
+    run = 'docker run -e NGC_KEY=$NGC_KEY -e "HF_TOKEN=${HF_TOKEN}" -v /data:/data IMAGE dino train\n'
+    run = run.replace("IMAGE", "nvcr.io/nvidia/tao/tao-toolkit:5.5.0-pyt")
+    (home.root / "a.sh").write_text(run)
+    done = home.run("import", "a.sh", check=True)
+    assert "the container gets NGC_KEY from the environment: export NGC_KEY=…\n" in done.stderr
+    env = {"NGC_KEY": "${env:NGC_KEY}", "HF_TOKEN": "${env:HF_TOKEN}"}
+    assert tomllib.loads((home.profiles / "a.toml").read_text())["container"]["env"] == env
+    (home.root / "b.sh").write_text(run.replace("-v", '-e "A=$B" --shm-size $SHM -v'))
+    done = home.run("import", "b.sh")
+    assert "  B: $B is not set in the code (line 1)\n" in done.stderr
+    assert "hint: taoprof import b.sh --set B=… --set SHM=…\n" in done.stderr
+    home.run("import", "b.sh", "--set", "B=1", "--set", "SHM=8G", check=True)

@@ -248,7 +248,8 @@ def _import_code(
     with after_change(f"profile '{name}' was created", again=_next_step(args, name)):
         notes += [*_missing(context, name, summary, switch=not args.kernel), *_problems(context, name)]
     if source.is_notebook and not args.kernel:
-        notes.append(f"to replace the cells that set paths: %load_ext taoprofiles, then %taoprof use {name}")
+        kernel = kernels.display_name(name)  # %taoprof works only where the notebook's kernel can import it
+        notes.append(f"to use it in the notebook: taoprof kernel install {name}, then choose the kernel '{kernel}'")
     data = {"name": name, "path": Store(context).path(name), **summary, "notes": notes, "missing": missing}
     return Result(data, [f"'{where}' imported as profile '{name}'", *lines], messages=notes)
 

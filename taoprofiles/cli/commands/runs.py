@@ -130,7 +130,8 @@ def shell_command(context: Context, args: argparse.Namespace) -> Result:
     from taoprofiles.runs.preparation import RunOptions, prepare
     from taoprofiles.runs.run import PROFILE_VARIABLE
 
-    prompts.refuse_in_cell("a shell", f"%taoprof use {args.name}; or 'taoprof shell {args.name}' in a terminal")
+    kernel = f"taoprof kernel install {args.name}"
+    prompts.refuse_in_cell("a shell", f"'taoprof shell {args.name}' in a terminal; for the notebook: {kernel}")
     inside = context.environ.get(PROFILE_VARIABLE)
     if inside:
         raise UsageError(f"this shell already has profile '{inside}'", hint="'exit' leaves it")
