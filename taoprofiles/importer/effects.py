@@ -299,7 +299,7 @@ class _Code:
             self._lose_variables([None])
         elif text.startswith(("%cd", "cd ")):
             self._lose_folder()
-        elif ipython.sets_names(text):
+        elif ipython.sets_names(text) or ipython.restored_names(text):
             self._lose_namespace(f"'{text.split(maxsplit=1)[0]}' is not followed")
         elif ipython.may_write_mounts_file(self._ev, ipython.SHELL_MAGIC.sub("", text, count=1)):
             self._invalidate_mounts_file()

@@ -79,15 +79,26 @@ def _other_line(ev: Evaluator, text: str, name: str) -> Any:
     elif name == "capture":
         for output in re.findall(r"(?<![\w-])[A-Za-z_]\w*", text)[1:]:
             ev.bind(output, ev.state.unknown("the output of '%%capture'"))
+    elif restored := restored_names(text):
+        for output in restored:
+            ev.bind(output, ev.state.unknown("a variable of '%store'"))
     elif sets_names(text):
         ev.invalidate_namespace(f"'%{name}' is not followed")
     command = text.partition(" ")[0][:40]
     return ev.state.unknown(f"'{command}' is not run", source=command)
 
 
+def restored_names(text: str) -> list[str]:
+    """Return the names that ``%store -r NAME …`` binds; without names it binds all that were stored."""
+    match = re.fullmatch(r"%?store\s+-r((?:\s+[A-Za-z_]\w*)+)\s*", text)
+    return match[1].split() if match else []
+
+
 def sets_names(text: str) -> bool:
     """Check whether a line magic that is not followed may set names, variables or the folder."""
     name = text.partition(" ")[0].lstrip("%")
+    if re.fullmatch(r"%?store(?:\s+[A-Za-z_]\w*)*\s*", text) or restored_names(text):  # it stores, or lists
+        return False
     return text.startswith("%") and not name.endswith("?") and name not in _SETS_NOTHING | _MAY_SET
 
 

@@ -386,6 +386,9 @@ IDIOMS: dict[str, Idiom] = {
         fill={"FIXME": "/mine"},
         given={"LOCAL_PROJECT_DIR": "/mine"},
     ),
+    "variables restored by name": Idiom(
+        ["import os\n%env LOCAL_DATA_DIR=/d", "%store -r job_id model", "%store", mounts(DATA), write()]
+    ),
     "a placeholder that nobody needs": lines("%env KEY=FIXME\n%env LOCAL_DATA_DIR=/d", left_out={"KEY"}),
     "f-string": one('f"{root}/kitti/{n}/{root!s}"', 'root = "/data"; n = 7'),
     "format by name": one('"{root}/{0}/{{}}".format("kitti", root=root)', 'root = "/data"'),
