@@ -47,7 +47,8 @@ class Hold:
     - ``job``: the id of the job on the cluster, None until it is known, or that of an agent's job
     - ``task``: the id of the ``docker exec`` in which the launcher runs the task, None before that is known; "" if the
       container's own command is the task
-    - ``since``, ``until``: seconds since 1970; ``until`` is None without a time limit
+    - ``since``, ``until``: seconds since 1970; ``until`` is None without a time limit; a job on a cluster has one while
+      the cluster does not list it
     - ``released``: the owner released the hold while the work is still running
     - ``results``: the host folders that the work writes; ``gpus``: the devices that it uses, "all", or None
     - ``mounts``: pairs of source and destination

@@ -35,7 +35,10 @@ if TYPE_CHECKING:
     from taoprofiles.runs.run import Run
 
 SUBMIT_GRACE = 300.0
-"""Seconds in which a job may still appear whose submission was not confirmed."""
+"""Seconds after its submission in which a job may still appear."""
+
+MISSING_GRACE = 60.0
+"""Seconds for which Slurm must not list a job that it has listed, until the job counts as over."""
 
 RECONNECT = 2.0
 """Seconds after which a closed connection to a log is opened again."""
@@ -142,9 +145,13 @@ def _record(context: Context, hold: Hold, job: Job | None, log: bytes | None = N
     """
     changes: dict[str, Any] = {}
     if job is not None:
-        changes = {"job": job.id, "state": job.state}
+        changes = {"job": job.id, "state": job.state, "until": None}
         changes |= {"ended": time.time(), "status": job.status} if job.phase == "over" else {"phase": job.phase}
-    elif hold.job is not None or not _may_appear(hold):
+    elif hold.has_process_here():
+        return  # it is being submitted
+    elif (until := _counts_until(hold)) > time.time():
+        changes = {"until": until}
+    else:
         changes = {"ended": time.time(), "state": "unknown to the cluster"}
     if all(getattr(hold, key) == value for key, value in changes.items()):
         return
@@ -176,9 +183,15 @@ def keep_log(context: Context, hold: Hold, content: bytes | None = None) -> None
         log.mask(Store(context).secret_values(hold.profile))
 
 
-def _may_appear(hold: Hold) -> bool:
-    """Check whether a job that the cluster does not know may still be submitted."""
-    return hold.has_process_here() or time.time() - hold.since < SUBMIT_GRACE
+def _counts_until(hold: Hold) -> float:
+    """Return until when a job that the cluster does not list counts as active, in seconds since 1970.
+
+    squeue and sacct may list a new job later than sbatch returns, and a controller that takes over may list none for a
+    moment. Kubernetes lists a job as soon as it has accepted it.
+    """
+    if hold.cluster == "kubernetes" and hold.job is not None:
+        return 0.0
+    return hold.until or max(time.time() + MISSING_GRACE, hold.since + SUBMIT_GRACE)
 
 
 def _secret_values(run: Run, renderer: Renderer, container: Plan) -> dict[str, str]:

@@ -194,6 +194,17 @@ def test_what_kubernetes_refuses_leaves_nothing(kubectl_home: Home, api: ApiServ
     assert kubectl_home.holds() == []
 
 
+def test_a_job_whose_pod_does_not_exist_yet_is_pending(kubectl_home: Home, api: ApiServer) -> None:
+    run = submit(kubectl_home, "visual_changenet", "train")
+    pods = {key: api.objects.pop(key) for key in list(api.objects) if key[0] == "pods"}
+    assert [(hold["phase"], hold["state"]) for hold in kubectl_home.holds()] == [("pending", "Pending")]
+    done = call(kubectl_home, "wait", run["id"], "--timeout", "1s")
+    assert done.status == 124, done
+    api.objects |= pods
+    api.set_pod(run["job"], "Succeeded", exit_code=0)
+    assert call(kubectl_home, "wait", run["id"]).status == 0
+
+
 def test_a_job_that_others_delete_ends_with_an_unknown_status(kubectl_home: Home, api: ApiServer) -> None:
     run = submit(kubectl_home, "visual_changenet", "train")
     api.delete("vision", run["job"])

@@ -231,6 +231,32 @@ def test_a_job_that_never_appears_ends_with_an_unknown_status(
     assert (done.status, done.out) == (1, f"{run['id']}: exit status unknown (unknown to the cluster)\n")
 
 
+def test_a_job_that_slurm_does_not_list_is_not_over_at_once(
+    fake_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new one, and a running one while a controller takes over; without accounting, sacct knows neither."""
+    home = fake_home
+    monkeypatch.setattr(lookup, "CLUSTER_INTERVALS", (0.0, 0.0))
+    program(tmp_path, "sbatch", "echo 5")
+    assert call(home, "run", "dino_p", "--on", "slurm", "--image", IMAGE, "--", "true").status == 0
+    (run,) = home.holds()
+    assert (run["job"], run["phase"], run["until"] >= run["since"] + jobs.SUBMIT_GRACE) == ("5", "pending", True)
+    assert call(home, "wait", run["id"], "--timeout", "1s").status == 124
+    monkeypatch.setattr(jobs, "SUBMIT_GRACE", 0)
+    listed = f"echo 'taoprof-dino-p-{run['id']}|5|RUNNING|n1|None'"
+    for answer, is_listed in ((listed, True), ("exit 0", False), (listed, True), ("exit 0", False)):
+        program(tmp_path, "squeue", answer)
+        (run,) = home.holds()
+        assert (run["state"], run["until"] is None) == ("RUNNING", is_listed)
+    assert call(home, "stop", run["id"]).status == 0
+    record = HoldRecords(home.context).get(run["id"])
+    assert record is not None
+    record.until = record.since  # the minute is over
+    HoldRecords(home.context).write(record)
+    done = call(home, "wait", run["id"])
+    assert (done.status, done.out) == (1, f"{run['id']}: exit status unknown (unknown to the cluster)\n")
+
+
 def test_a_run_goes_on_while_slurm_cannot_be_asked(
     fake_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
