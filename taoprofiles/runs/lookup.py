@@ -320,10 +320,10 @@ def last_line(context: Context, run: Hold) -> str:
 
 
 def follow_log(context: Context, run: Hold, reader: LogReader) -> Iterator[bytes]:
-    """Yield what the run prints, until it is over."""
+    """Yield what the run prints, until it is over, and its process has printed what its notification or hook did."""
     find_end = EndWatch(context, run)
     while True:
-        is_over = find_end() is not None  # first, so that nothing is missed that was printed before
+        is_over = find_end() is not None and not run.has_process_here()  # first, or what is printed now may be missed
         if is_over:
             reader.set_over()
         end = time.monotonic() + CHECK_INTERVAL

@@ -16,6 +16,7 @@ import pytest
 
 from taoprofiles.holds import logs
 from taoprofiles.holds.logs import LogReader, RunLog
+from taoprofiles.runs import lookup
 from taoprofiles.storage import best_effort
 from tests.support.commands import Terminal, one_clear_error
 from tests.support.engine import until
@@ -139,6 +140,19 @@ def test_the_log_is_private_and_shows_no_secret(sandbox: Sandbox) -> None:
     envelope = sandbox.json("logs", run, "-n", "3")
     assert envelope["data"]["lines"][0] == "  encryption_key: ***"
     assert ended(sandbox) == {run: 3}
+
+
+def test_a_log_that_is_followed_has_what_the_end_of_the_run_printed(sandbox: Sandbox) -> None:
+    gate, path = sandbox.root / "gate", sandbox.profiles / "b.toml"
+    os.mkfifo(gate)
+    path.write_text(f"on_end = 'cat {gate}; exit 3'\n" + path.read_text())
+    run = detach(sandbox, "echo", "trained")
+    assert sandbox.run("wait", run).returncode == 0
+    ended_run = lookup.find_run(sandbox.context, run)
+    chunks = lookup.follow_log(sandbox.context, ended_run, lookup.open_log(sandbox.context, ended_run))
+    assert next(chunks) == b"trained\n"
+    gate.write_text("")
+    assert b"on_end: exit status 3" in b"".join(chunks)
 
 
 def test_a_long_log_loses_its_older_half_and_nothing_that_is_written_meanwhile(
