@@ -200,16 +200,26 @@ def _may_have_written(run: Hold) -> bool:
     return run.ended is None or bool(run.container) or run.status == 0 or parse_launcher_argv(run.command) is None
 
 
-def stop(context: Context, hold_id: str) -> Hold:
-    """Stop the container of a run, or its processes if it has none; then its hold ends by itself.
+STOP_TIMEOUT = 10.0
+"""Seconds that the processes of a run have to end after SIGTERM, until they get SIGKILL; that of ``docker stop``."""
 
-    Of a notebook, only what its cells started is stopped, not the kernel. Raises what ``find_stoppable`` does, and
-    TaoprofError if the engine refuses, ClusterError if a cluster does.
+KILL_TIMEOUT = 5.0
+"""Seconds in which a process ends after SIGKILL, unless the kernel waits for a device or a file server."""
+
+
+def stop(context: Context, hold_id: str) -> tuple[Hold, str]:
+    """Stop the container of a run and its processes; then its hold ends by itself. Return it, and what was done.
+
+    Of a notebook, only what its cells started is stopped, not the kernel. Only the processes of a run are waited for,
+    and killed after STOP_TIMEOUT: others were not started by taoprofiles, or somebody works in them. The run's own
+    process is no such process: it records the end. Raises what ``find_stoppable`` does, and TaoprofError if the engine
+    refuses or a process does not end, ClusterError if a cluster refuses.
     """
     hold = find_stoppable(context, active_holds(context), hold_id)
     if hold.cluster is not None:
         cluster.cancel(context, hold)
-        return hold
+        return hold, f"{hold.cluster} job {hold.job} cancelled"
+    done = f"container {hold.container[:6]} stopped" if hold.container else ""
     if hold.container:
         try:
             if not Engine(context.environ, address=hold.engine).stop(hold.container):
@@ -217,16 +227,46 @@ def stop(context: Context, hold_id: str) -> Hold:
         except EngineError as error:
             raise TaoprofError(f"container {hold.container[:6]} could not be stopped: {error}") from None
         if hold.kind == "found":
-            return hold  # its launcher ends with it
+            return hold, done  # its launcher ends with it
     pids = _processes(context, hold)
-    if not pids and not hold.container and hold.kind == "run" and processes.alive(hold.pid, hold.start):
+    # A command that stops its own run cannot wait for itself.
+    is_waiting = hold.kind == "run" and bool(pids) and context.environ.get(RUN_VARIABLE) != hold.id
+    if not pids and not hold.container and hold.kind == "run" and hold.has_process_here():
         pids = [hold.pid]  # its command has not been started yet; after a container, it has ended and is being recorded
+    # An interactive shell ignores SIGTERM, and exits on SIGHUP, as when its terminal closes.
+    number = signal.SIGHUP if hold.kind == "shell" else signal.SIGTERM
+    _send_signal(pids, number)
+    if not is_waiting:
+        return hold, done or f"sent {number.name} to its processes"
+    if _wait_or_kill(context, hold):
+        killed = f"killed, because it was still running {STOP_TIMEOUT:g} s after SIGTERM"
+        return hold, f"{done}, its processes {killed}" if done else killed
+    return hold, done or "stopped"
+
+
+def _wait_or_kill(context: Context, hold: Hold) -> bool:
+    """Wait until the processes of a run have ended; return whether they had to be killed. Raises TaoprofError."""
+    for seconds, is_killing in ((STOP_TIMEOUT, False), (KILL_TIMEOUT, True)):
+        end = time.monotonic() + seconds
+        while pids := _processes(context, hold):
+            if is_killing:
+                _send_signal(pids, signal.SIGKILL)
+            if time.monotonic() >= end:
+                break
+            wait_for_exit(pids, min(RETRY_INTERVAL, end - time.monotonic()))
+        else:
+            return is_killing
+    raise TaoprofError(
+        f"run {hold.id} is still running after SIGKILL: {', '.join(f'pid {pid}' for pid in pids)}",
+        hint="it may be waiting for a device or a file server; it ends when that answers",
+    )
+
+
+def _send_signal(pids: Iterable[int], number: signal.Signals) -> None:
     for pid in pids:
         with suppress(ProcessLookupError, PermissionError):  # it has just ended; the pid may be another user's by now
             if pid != os.getpid():
-                # An interactive shell ignores SIGTERM, and exits on SIGHUP, as when its terminal closes.
-                os.kill(pid, signal.SIGHUP if hold.kind == "shell" else signal.SIGTERM)
-    return hold
+                os.kill(pid, number)
 
 
 def find_stoppable(context: Context, active: ActiveHolds, hold_id: str) -> Hold:

@@ -159,7 +159,7 @@ def test_stop_asks_unless_it_is_what_was_started_last(home: Home) -> None:
             assert b"not stopped" in terminal.finish()[1]
         assert len(home.holds()) == 2
         with on_terminal(home, "stop", home.holds()[1]["id"]) as terminal:
-            assert b"sent SIGTERM to its processes" in terminal.finish()[1]
+            assert b": stopped" in terminal.finish()[1]
         until(lambda: len(home.holds()) == 1, "it has ended")
         with on_terminal(home, "stop", "-") as terminal:  # the newest that is active is not what was started last
             terminal.wait_for("This is not what you started last. Stop it? [y/N] ")

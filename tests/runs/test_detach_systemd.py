@@ -53,6 +53,20 @@ def test_a_run_outlives_its_login_and_can_be_followed_and_stopped_from_the_next(
     assert [ended["status"] for ended in owner.json("history")["data"]["runs"]] == [9]
 
 
+def test_a_run_that_ignores_sigterm_is_killed_and_its_end_recorded(owner: Owner) -> None:
+    owner.profiles("a")
+    program = "trap 'echo ignored' TERM; echo ready; while :; do sleep 0.05; done"
+    run = owner.taoprof("run", "a", "--detach", "--", "sh", "-c", program).stdout.strip()
+    owner.starts("taoprof", "logs", "-f", run).until_logged("ready")
+    done = owner.taoprof("stop", run)
+    assert done.stdout == f"run {run}: killed, because it was still running 10 s after SIGTERM\n"
+    assert owner.taoprof("wait", run, check=False).returncode == 137
+    assert owner.taoprof("logs", "-n", "1", run).stdout == "ignored\n"
+    unit = f"taoprof-run-{run}.scope"
+    until(lambda: owner.systemctl("is-active", unit, check=False) == "inactive\n", "the unit is gone")
+    assert owner.holds() == []
+
+
 def test_a_run_is_not_ended_with_the_session_that_started_it(owner: Owner) -> None:
     """As with KillUserProcesses=yes: everything in the control group of the login is killed."""
     owner.profiles("a")

@@ -165,10 +165,7 @@ def stop_command(context: Context, args: argparse.Namespace) -> Result:
             question = f"This started {format_age(age)} ago. Stop it?"
         if not prompts.confirm(question):
             raise Declined("not stopped")
-    hold = stop(context, hold.id)
-    signal = "SIGHUP" if hold.kind == "shell" else "SIGTERM"
-    action = f"container {hold.container[:6]} stopped" if hold.container else f"sent {signal} to its processes"
-    action = f"{hold.cluster} job {hold.job} cancelled" if hold.cluster else action
+    hold, action = stop(context, hold.id)
     return Result({"id": hold.id, "container": hold.container}, [f"{hold.kind} {hold.id}: {action}"])
 
 
