@@ -226,7 +226,7 @@ def test_a_job_that_never_appears_ends_with_an_unknown_status(
     monkeypatch.setattr(jobs, "SUBMIT_GRACE", 0)
     # Its process, this one, is still alive: as long as it is, the job may be submitted.
     assert len(fake_home.holds()) == 1
-    monkeypatch.setattr("taoprofiles.runs.cluster.processes.alive", lambda pid, start: False)
+    monkeypatch.setattr("taoprofiles.system.processes.alive", lambda pid, start: False)
     done = call(fake_home, "wait", run["id"])
     assert (done.status, done.out) == (1, f"{run['id']}: exit status unknown (unknown to the cluster)\n")
 
