@@ -351,11 +351,8 @@ PROJECT = "/path/to/kitti"
         for command in (["use", name], ["shell", name]):
             error = home.json(*command)["error"]
             assert error["problems"] == [f"{key}: '/path/to/kitti' still contains '/path/to'"]
-    cells(
-        home.root / "c.ipynb",
-        "%env PROJECT=/path/to/kitti\nimport os\nos.environ['DATA'] = os.environ['PROJECT'] + '/data'",
-        WRITES.format(source="/tmp", destination="/data"),
-    )
+    setting = "%env PROJECT=/path/to/kitti\nimport os\nos.environ['DATA'] = os.environ['PROJECT'] + '/data'"
+    notebook_of(home.root / "c.ipynb", [setting, WRITES.format(source="/tmp", destination="/data")])
     done = home.run("import", "c.ipynb")
     assert "PROJECT, DATA are left out: cell 1, line 1: a placeholder, '/path/to/kitti'\n" in done.stderr
 
