@@ -392,7 +392,11 @@ def script(home: Home, shell: str) -> Path:
 
 @pytest.mark.parametrize(
     ("shell", "options", "setup"),
-    [("bash", ("--norc", "--noprofile", "-i"), ""), ("zsh", ("-f", "-i"), "autoload -U compinit; compinit -u -D; ")],
+    [
+        ("bash", ("--norc", "--noprofile", "-i"), ""),
+        ("zsh", ("-f", "-i"), "autoload -U compinit; compinit -u -D; "),
+        ("zsh", ("-f", "-i"), ""),
+    ],
 )
 def test_completion_in_an_interactive_shell(home: Home, shell: str, options: tuple[str, ...], setup: str) -> None:
     sourced = script(home, shell)

@@ -33,6 +33,10 @@ def env_command(context: Context, args: argparse.Namespace) -> Result:
     return Result({"name": args.name, "variables": shown, "hidden": hidden}, raw=text, messages=messages)
 
 
+_COMPINIT = "(( ${+functions[compdef]} )) || { autoload -Uz compinit && compinit -i; }\n"
+"""Loads zsh's completion, which a new .zshrc has not: 'compdef' would be 'command not found' in each new shell."""
+
+
 def init_command(context: Context, args: argparse.Namespace) -> Result:
     from importlib import resources
 
@@ -51,7 +55,7 @@ def init_command(context: Context, args: argparse.Namespace) -> Result:
     }
     for placeholder, value in values.items():
         prompt = prompt.replace(placeholder, fish_word(value) if args.shell == "fish" else shell_word(value))
-    script = shellcode(["taoprof"], shell=args.shell) + prompt
+    script = (_COMPINIT if args.shell == "zsh" else "") + shellcode(["taoprof"], shell=args.shell) + prompt
     return Result({"shell": args.shell, "script": script}, raw=script)
 
 
