@@ -16,7 +16,6 @@ from typing import Any
 
 from taoprofiles.errors import TaoprofError
 from taoprofiles.holds.hold import Hold
-from taoprofiles.launcher.argv import parse_launcher_argv, simple_commands
 from taoprofiles.storage import best_effort, files
 from taoprofiles.storage.locks import Lock
 from taoprofiles.storage.paths import Context
@@ -46,13 +45,15 @@ def open_record(context: Context, hold: Hold, *, image: str | None, wanted: bool
     if wanted is False or (wanted is None and not os.path.isdir(folder(context))):
         return
     from taoprofiles.export.export import find_image  # only for a record
+    from taoprofiles.launcher.argv import parse_launcher_argv, simple_commands
     from taoprofiles.rules.direct import tasks
 
     if not image:
         with suppress(TaoprofError):
             image = find_image(context, hold.command)
     launch = next(filter(None, map(parse_launcher_argv, simple_commands(hold.command))), None)
-    task = [launch.task, *launch.options] if launch and launch.task else [*tasks(hold.command)[0], hold.command][0]
+    others, _ = tasks(hold.command)
+    task = [launch.task, *launch.options] if launch and launch.task else others[0] if others else hold.command
     words = [re.sub(r"[^A-Za-z0-9._-]", "-", os.path.basename(word)) for word in task[:2]]
     network = words[0].lstrip("._-") if words and words[0].strip("._-") else "command"
     action = words[1] if len(words) > 1 and words[1][:1].isalnum() else "run"
