@@ -55,7 +55,7 @@ class Entry(NamedTuple):
     """
 
     id: int
-    time: float
+    time: int | float
     action: str
     target: str
     profile: str | None
@@ -75,22 +75,7 @@ class Entry(NamedTuple):
 
 _first_fields = itemgetter(*Entry._fields[:9])
 """The fields that lines of older versions have too."""
-_TEXT = (str, type(None))
-_TYPES: tuple[Any, ...] = (
-    int,
-    (int, float),
-    str,
-    str,
-    _TEXT,
-    _TEXT,
-    _TEXT,
-    str,
-    _TEXT,
-    _TEXT,
-    (bool, type(None)),
-    bool,
-)
-"""The types of the fields of an entry."""
+_TYPES = tuple(Entry.__annotations__.values())
 
 
 class History:
