@@ -398,7 +398,7 @@ class _Search:
         engine = self._engine_of(hold)
         try:
             for event in engine.past_events(hold.container):
-                task.handle(event, is_docker_run=hold.task == "")
+                task.handle(event)
             if is_idle:
                 engine.kill(hold.container)
         except EngineError as error:

@@ -261,23 +261,22 @@ class ContainerTask:
 
     - ``id``: the container's; ``task``, ``command``: the id and the words of the launcher's own ``docker exec``, the
       first in the container
+    - ``is_docker_run``: the task is the container's own command, not a ``docker exec`` in it
     - ``status``: the exit status of the task, None while it is unknown; ``ended``: when it, or the container, ended
       (seconds since 1970 by the engine's clock)
     - ``is_over``: whether the container has ended
     """
 
-    def __init__(self, container_id: str, task: str | None = None) -> None:
-        self.id, self.task = container_id, task
+    def __init__(self, container_id: str, task: str | None) -> None:
+        """``task`` is that of the hold."""
+        self.id, self.task, self.is_docker_run = container_id, task or None, task == ""
         self.command: list[str] = []
         self.status: int | None = None
         self.ended: float | None = None
         self.is_over = False
 
-    def handle(self, event: dict[str, Any], *, is_docker_run: bool) -> bool:
-        """Take over what an event (``engine.parse_event``) says; return whether it is the start of the task.
-
-        ``is_docker_run``: the task is the container's own command, not a ``docker exec`` in it.
-        """
+    def handle(self, event: dict[str, Any]) -> bool:
+        """Take over what an event (``engine.parse_event``) says; return whether it is the start of the task."""
         action, status = event["Action"], event["ExitCode"]
         is_start = action == "exec_start" and self.task is None  # later ones are users who inspect the container
         if is_start:
@@ -287,6 +286,6 @@ class ContainerTask:
         if action in ("die", "destroy"):
             self.is_over = True
             self.ended = self.ended or event["Stamp"] / 1e9
-            if status is not None and is_docker_run:
+            if status is not None and self.is_docker_run:
                 self.status = status
         return is_start

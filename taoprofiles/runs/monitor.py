@@ -24,13 +24,13 @@ REPLAY = 1.0
 class Monitor(threading.Thread):
     """Follows the events until the process ends, and tells ``run`` about its containers, in this thread.
 
-    ``is_docker_run``: the task is the container's own command, not a ``docker exec`` in it.
+    ``task`` is that of the hold.
     """
 
-    def __init__(self, environ: Mapping[str, str], hold_id: str, run: Run, *, is_docker_run: bool = False) -> None:
+    def __init__(self, environ: Mapping[str, str], hold_id: str, run: Run, task: str | None = None) -> None:
         super().__init__(daemon=True, name="taoprof-monitor")
         self._engine = Engine(environ)
-        self._hold_id, self._run, self._is_docker_run = hold_id, run, is_docker_run
+        self._hold_id, self._run, self._task = hold_id, run, task
         self._since = time.time()
         self._handled: deque[tuple[object, ...]] = deque(maxlen=1000)
         self._known: dict[str, ContainerTask | None] = {}  # None: another's
@@ -99,7 +99,7 @@ class Monitor(threading.Thread):
             return
         was_over = container.is_over
         with self._changed:
-            is_task = container.handle(event, is_docker_run=self._is_docker_run)
+            is_task = container.handle(event)
             self._changed.notify_all()
         if is_task:
             self._run.task_started(container)
@@ -121,12 +121,12 @@ class Monitor(threading.Thread):
         self._unknown.discard(container_id)
         if facts is None:
             if has_label:  # it was removed before it could be inspected; its end is still to come
-                self._known[container_id] = ContainerTask(container_id)
+                self._known[container_id] = ContainerTask(container_id, self._task)
             return self._known.get(container_id)
         if not is_own:
             self._known.setdefault(container_id, None)
             return None
-        container = self._known[container_id] = ContainerTask(container_id)
+        container = self._known[container_id] = ContainerTask(container_id, self._task)
         self._run.container_started(facts)
         return container
 

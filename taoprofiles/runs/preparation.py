@@ -131,7 +131,8 @@ def prepare(
             waiting=turn.ahead if turn else (), allow_overlap=options.allow_overlap,
         )  # fmt: skip
         run.notes = [f"warning: {warning}" for warning in warnings]
-        hold.task = "" if options.image is not None or runs_in_ci(run.environ) else None
+        if options.image is None and plan.runner is None and not runs_in_ci(run.environ):
+            hold.task = None  # else the container's own command is the task
         # The record first: the switch must not happen without it. It does not block that: it needs the new mapping.
         with preflight.make_folders(folders), plan.recorded(run, targets, turn):
             plan.give_mapping(run)

@@ -16,7 +16,7 @@ from taoprofiles.holds.logs import RunLog, trim
 from taoprofiles.holds.records import ContainerTask, HoldRecords
 from taoprofiles.launcher import installed, simulation
 from taoprofiles.launcher.argv import parse_launcher_argv, unwrapped
-from taoprofiles.launcher.host import runs_in_ci, runs_without_docker
+from taoprofiles.launcher.host import runs_without_docker
 from taoprofiles.launcher.quoting import quote_argv
 from taoprofiles.rules.start import explain_not_found
 from taoprofiles.runs import notify
@@ -90,9 +90,8 @@ class Run:
     def watch(self, say: Callable[[str], None]) -> None:
         """Follow the engine's events about the containers of the run; ``say`` is called with warnings."""
         self._say = say
-        self._is_docker_run = self.argv is not None or runs_in_ci(self.environ)
         environ = without_run_tag(self.environ)  # for the client of an engine behind ssh
-        self.monitor = Monitor(environ, self.hold.id, self, is_docker_run=self._is_docker_run)
+        self.monitor = Monitor(environ, self.hold.id, self, self.hold.task)
         self.monitor.start()
 
     def start(
@@ -277,7 +276,7 @@ class Run:
         failed = next((container for container in containers if container.status != 0), None)
         if failed is not None and (failed.status is not None or failed in running):
             return failed.status or 1
-        if failed is not None and failed.is_over and failed.task is None and not self._is_docker_run:
+        if failed is not None and failed.is_over and failed.task is None and not failed.is_docker_run:
             message = f"the task did not start: container {failed.id[:6]} ended without it"
         elif failed is not None:
             message = unknown.format(problem or "the engine did not report it")

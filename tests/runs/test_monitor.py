@@ -133,7 +133,7 @@ STREAMS: dict[str, tuple[int | None, list[tuple[str, dict[str, Any]]]]] = {
 @pytest.mark.parametrize("name", STREAMS)
 def test_the_status_of_the_task(fake_engine: FakeEngine, watched: Watched, tagged: str, name: str) -> None:
     (status, events), now = STREAMS[name], time.time_ns()
-    watched.monitor._is_docker_run = name == "docker run"
+    watched.monitor._task = "" if name == "docker run" else None
     other = fake_engine.container(2, {"/x": "/y"})
     for action, about in events:
         container = other if action == "die of another" else tagged

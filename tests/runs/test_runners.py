@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from taoprofiles.launcher.argv import parse_runner
+from taoprofiles.runs.preparation import prepare
 from tests.support.commands import call, one_clear_error
 from tests.support.home import Home
 from tests.support.runner import RUNNER
@@ -78,6 +79,13 @@ def test_run_gives_it_what_the_profile_says(home: Home, runner: list[str]) -> No
     assert (done.returncode, "started no container" in done.stderr) == (1, True), "although the runner exits with 0"
     (record,) = home.json("history")["data"]["runs"]
     assert (record["status"], record["shared"], record["gpus"]) == (1, True, ["1"])
+
+
+def test_its_container_is_not_taken_for_an_idle_one(home: Home, runner: list[str]) -> None:
+    """No ``docker exec`` is in it: in a launcher's container, that would mean that its launcher was killed."""
+    run = prepare(home.context, "p", [*runner, "--", "dino", "train"])
+    assert run.hold.task == "", "the container's own command is the task"
+    run.discard()
 
 
 def test_the_function_of_a_shell_is_found(home: Home, runner: list[str]) -> None:
