@@ -420,8 +420,8 @@ class _Search:
             return True  # no process or container of this machine tells; runs/cluster.py asks the cluster
         if hold.host_id != self._here:
             return self._is_alive_elsewhere(hold)
-        may_have_container = hold.phase != QUEUED and self._may_have_container(hold)
-        return self._records.is_locked(hold) or hold.id in self._tagged or may_have_container
+        has_process = self._records.is_locked(hold) or hold.id in self._tagged
+        return has_process or (hold.phase != QUEUED and self._may_have_container(hold))
 
     def _is_manual_alive(self, hold: Hold) -> bool:
         if hold.until is not None and seconds_held(hold, self._here) >= hold.until - hold.since:

@@ -130,7 +130,7 @@ def test_stop_says_that_an_unreachable_engine_keeps_the_hold(sandbox: Sandbox) -
     (hold,) = sandbox.holds()
     assert "shut its kernel down" in sandbox.run("stop", hold["id"]).stderr
     program.end()
-    assert "stays until the engine can be queried" in sandbox.run("stop", hold["id"]).stderr
+    assert "its process has ended, and the engine cannot be queried" in sandbox.run("stop", hold["id"]).stderr
 
 
 def test_a_fork_that_ends_leaves_the_session_to_its_parent(sandbox: Sandbox) -> None:
