@@ -47,6 +47,7 @@ def confirm(question: str, *, default: bool = False) -> bool:
         print_stderr(f"{question} [{'Y/n' if default else 'y/N'}] ", end="")
         line = sys.stdin.readline()
         if not line:
+            print_stderr("")  # what follows is not part of the question
             return False
         answer = answers.get(line.strip().lower())
         if answer is not None:
@@ -97,6 +98,8 @@ def ask_value(context: Context, name: str, *, meaning: str = "", default: str = 
         value, problem = _clean(context, line, is_path=is_path)
         value = value or default
         if value and not problem:
+            if is_path and not os.path.isdir(value):
+                print_stderr(f"{context.short(value)} does not exist yet")
             return value
         print_stderr(problem or "enter a value, or press Ctrl-C to cancel")
     raise UsageError(f"no value given for {name}")
@@ -145,8 +148,10 @@ def _read_with_completion(prompt: str) -> str:
     import readline
 
     def complete(text: str, number: int) -> str | None:
-        paths = sorted(glob.glob(f"{glob.escape(os.path.expandvars(os.path.expanduser(text)))}*"))
-        return f"{paths[number]}{'/' * os.path.isdir(paths[number])}" if number < len(paths) else None
+        quote = text[:1] if text[:1] in ("'", '"') else ""
+        start = os.path.expandvars(os.path.expanduser(text.removeprefix(quote)))
+        paths = sorted(glob.glob(f"{glob.escape(start)}*"))
+        return f"{quote}{paths[number]}{'/' * os.path.isdir(paths[number])}" if number < len(paths) else None
 
     readline.set_completer(complete)
     readline.set_completer_delims("")

@@ -218,7 +218,7 @@ def resolve_path(context: Context, text: str) -> tuple[str, str]:
             if exists is None:
                 return path, no_answer(path)
             if exists or os.path.lexists(path):
-                return path, ""
+                return path, "" if path != "/" else "'/' is the whole file system, not a folder of a project"
     if left := find_placeholder(meant):
         return path, f"'{left}' is a placeholder"
     if "$" in meant:

@@ -65,7 +65,8 @@ def test_the_answer_decides(home: Home, first: str, second: str | None, status: 
     [('"~/data"', "data"), ("$HOME/data", "data"), ("${HOME}/da\t", "data"), ("~/da\t", "data"),
      ("data", "project/data"), ("", "project"), ("<dir>\n/dev/null\n~/data", "data"),
      (r"~/my\ data", "my data"), ("~/my data", "my data"), (r"~/back\slash", r"back\slash"),
-     ("FIXME\n$NOSUCH/x\n/dev/null/x", None), ("~nobody9/x\n~/data", "data"), ("~/todo", "todo")],
+     ('"~/da\t"', "data"), ("/\n~/data", "data"), ("FIXME\n$NOSUCH/x\n/dev/null/x", None),
+     ("~nobody9/x\n~/data", "data"), ("~/todo", "todo")],
 )  # fmt: skip
 def test_an_answer_is_read_as_a_shell_does_and_asked_again_if_it_cannot_be(
     home: Home, typed: str, wanted: str | None
@@ -100,14 +101,18 @@ def test_a_mistyped_variable_is_refused_before_anything_is_asked(home: Home) -> 
 def test_a_folder_is_asked_about_once(home: Home) -> None:
     for name in ("a", "b"):
         notebook(home.root / f"project/{name}.ipynb", "FIXME")
+    home.profile("known")  # for its notebook nothing is asked
+    notebook_of(home.root / "project/known.ipynb", ["%env HOST_DATA_DIR=FIXME", MOUNT])
     with Terminal([home.taoprof, "import", "project"], environ=home.environ, cwd=home.root) as terminal:
-        terminal.wait_for("[~/project]: ")
+        terminal.wait_for("project/a.ipynb needs one value from you")
+        terminal.wait_for("LOCAL_PROJECT_DIR, the project folder on this machine [~/project]: ")
         terminal.send("\n")
-        terminal.wait_for("b.ipynb  b ")
+        terminal.wait_for("b.ipynb      b ")
+        terminal.wait_for("known.ipynb  -        -       profile 'known' already exists")
         terminal.wait_for("Save 2 profiles? [Y/n] ")
         terminal.send("n\n")
         assert terminal.finish()[0] == 0
-    assert names(home) == []
+    assert names(home) == ["known"]
 
 
 @pytest.mark.parametrize(

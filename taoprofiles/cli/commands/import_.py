@@ -29,7 +29,7 @@ from taoprofiles.storage import files
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from taoprofiles.importer.result import ImportResult, Question
     from taoprofiles.storage.paths import Context
@@ -229,7 +229,8 @@ def _import_code(
     asked = False
     while result.mapping is not None and result.questions and _may_ask(args) and all(q.name for q in result.questions):
         asked = True
-        user_values |= _ask(context, args, result.questions, os.path.dirname(args.file))
+        questions = [(question, args.file) for question in result.questions]
+        user_values |= _ask(context, args, questions, os.path.dirname(args.file))
         result = source.evaluate(user_values)
     build.reject_unused_values(result, where)
     run_once = f"run it once, then: {_import_of_mapping(args)}"
@@ -258,14 +259,19 @@ def _may_ask(args: argparse.Namespace) -> bool:
     return not args.json and args.file != "-" and can_ask()
 
 
-def _ask(context: Context, args: argparse.Namespace, questions: list[Question], folder: str) -> dict[str, str]:
-    """Ask for the values that only the user knows. Raises UsageError if there is no answer."""
+def _ask(
+    context: Context, args: argparse.Namespace, questions: list[tuple[Question, str]], folder: str
+) -> dict[str, str]:
+    """Ask for the values that only the user knows, each with the file that needs it.
+
+    Raises UsageError if there is no answer.
+    """
     answers = {}
-    for question in questions:
+    for question, file in questions:
         text = f"'{printable(question.text[:60])}'" if question.text else ""
         reason = "" if is_placeholder(question.text) else question.reason
         details = ": ".join(filter(None, [text, reason]))
-        print_stderr(f"{args.file} needs one value from you ({question.location}: {details})")
+        print_stderr(f"{file} needs one value from you ({question.location}: {details})")
         notebook_folder = os.path.normpath(context.absolute(folder))  # where a notebook is, its project most often is
         is_project = question.name == "LOCAL_PROJECT_DIR" and notebook_folder != context.home
         default = question.suggestion or (notebook_folder if is_project else "")
@@ -300,14 +306,14 @@ def _import_folder(context: Context, args: argparse.Namespace, user_values: dict
     if args.name is not None:
         raise UsageError("--name is for one file; in a folder each profile is named after its file")
     candidates, notes = _candidates(context, args, user_values)
-    questions = {question.name: question for file in candidates if file.result for question in file.result.questions}
-    shared = [question for question in questions.values() if question.name and not question.name.startswith("/")]
-    asked = bool(shared) and _may_ask(args)
+    names = _names(args.file, [file.relative for file in candidates])
+    questions = _shared_questions(context, args, zip(candidates, names, strict=True))
+    asked = bool(questions) and _may_ask(args)
     if asked:
-        user_values |= _ask(context, args, shared, args.file)
+        user_values |= _ask(context, args, questions, args.file)
         for file in candidates:
             file.result = file.source.evaluate(user_values) if file.source is not None else None
-    for file, name in zip(candidates, _names(args.file, [file.relative for file in candidates]), strict=True):
+    for file, name in zip(candidates, names, strict=True):
         with _problem_of(file):
             _build(context, args, file, name)
     if asked and any(file.profile for file in candidates):
@@ -322,6 +328,19 @@ def _import_folder(context: Context, args: argparse.Namespace, user_values: dict
                 manage.write(context, "import", file.name, to_toml(file.profile).encode(), replace=args.force)
     notes += _problems(context, *(file.name for file in candidates if file.profile is not None))
     return _report(args.file, candidates, notes)
+
+
+def _shared_questions(
+    context: Context, args: argparse.Namespace, named: Iterable[tuple[_File, str]]
+) -> list[tuple[Question, str]]:
+    """Return the questions of all files, with their profiles' names, that can be saved, each with the first file."""
+    questions: dict[str, tuple[Question, str]] = {}
+    for file, name in named:
+        exists = not args.force and name and Store(context).text_or_none(name) is not None
+        for question in file.result.questions if file.result is not None and not exists else ():
+            if question.name and not question.name.startswith("/"):
+                questions.setdefault(question.name, (question, file.path))
+    return [*questions.values()]
 
 
 def _candidates(
@@ -377,12 +396,12 @@ def _build(context: Context, args: argparse.Namespace, file: _File, name: str) -
     if not name:
         raise UsageError("no profile name can be made of its path: import this file alone with --name")
     file.name = check_name(name)
+    if not args.force and Store(context).text_or_none(name) is not None:
+        raise manage.name_exists_error("import", name)
     file.needs = [question for question in file.result.questions if question.name]
     file.profile, file.notes = build.build(context, file.result, name=name, where=file.path)
     if name != plain_name(os.path.basename(file.path).rpartition(".")[0]):
         file.notes.append(_RENAMED)
-    if not args.force and Store(context).text_or_none(name) is not None:
-        raise manage.name_exists_error("import", name)
 
 
 def _table(candidates: list[_File], state: str) -> list[str]:
