@@ -130,7 +130,7 @@ class CheckTarget(NamedTuple):
         store = Store(context)
         return cls(
             None, path, content, file, {}, tuple(overwritten),
-            secret_environment=frozenset(store.secret_env(made_by)),
+            secret_environment=frozenset(store.secret_env(content, made_by)),
             secret_values=tuple(store.secret_values(made_by)),
         )  # fmt: skip
 

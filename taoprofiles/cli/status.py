@@ -148,7 +148,7 @@ def _guard_status(context: Context, holds: list[Hold]) -> dict[str, Any] | None:
 
 
 def _secrets(context: Context, now: Status) -> list[str]:
-    derived = Store(context).secret_env(now.name or now.last)
+    derived = Store(context).secret_env(now.content, now.name or now.last)
     try:
         return mapping.secrets(mapping.parse(now.content or b"{}", ""), derived=derived)
     except TaoprofError:

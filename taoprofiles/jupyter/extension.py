@@ -319,7 +319,7 @@ class Extension:
         except InvalidStateError as error:
             return display.overwritten_output(self.context, session, [error.message])
         # The file may now belong to a profile with secrets of its own, whatever their names are.
-        other_secrets = Store(self.context).secret_env(status.get_status(self.context).name)
+        other_secrets = Store(self.context).secret_env(written, status.get_status(self.context).name)
         changes = mapping.changes(written, session.rendered, secrets={*session.secrets[1], *other_secrets})
         return display.overwritten_output(self.context, session, change_lines(changes, reveal=False))
 

@@ -132,6 +132,15 @@ def sources(mapping: Mapping[str, Any] | bytes | None) -> list[str]:
         return []
 
 
+def env_names(mapping: Mapping[str, Any] | bytes | None) -> set[str]:
+    """Return the names of a mapping's container variables, or of those in a mounts file's content."""
+    try:
+        parsed = parse(mapping, "") if isinstance(mapping, bytes) else mapping or {}
+        return {_plain(name) for what, _, name, _ in _flat(parsed) if what == "env"}
+    except InvalidStateError:
+        return set()
+
+
 def mounted(mapping: Mapping[str, Any] | bytes | None) -> dict[str, str]:
     """Return the mounts of a mapping, or of a mounts file's content, as the launcher makes them.
 
@@ -243,7 +252,7 @@ def _expanded(mapping: dict[str, Any]) -> dict[_Item, str]:
     return flat
 
 
-def _flat(mapping: dict[str, Any]) -> dict[_Item, str]:
+def _flat(mapping: Mapping[str, Any]) -> dict[_Item, str]:
     """Return each item of a mapping with its value as JSON; equal for mappings that the launcher treats alike.
 
     Envs and DockerOptions may be missing or empty; Mounts must exist.

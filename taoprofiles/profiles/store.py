@@ -8,6 +8,7 @@ import json
 import os
 import re
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -193,14 +194,19 @@ class Store:
         template = self.template(name, source, may_write=may_write)
         return Renderer(template, self._context, name=name, path=self.path(name))
 
-    def secret_env(self, *names: str | None) -> set[str]:
-        """Return the container variables that are secret in any of these profiles; unreadable ones are skipped."""
+    def secret_env(self, mapping: Mapping[str, Any] | bytes | None, *names: str | None) -> set[str]:
+        """Return the container variables that are secret in any of these profiles.
+
+        If one cannot be read any more, all of ``mapping`` are, which may be from it.
+        """
         secrets: set[str] = set()
         for name in dict.fromkeys(names):
             try:
                 secrets |= self.renderer(name).secrets()[1] if name is not None else set()
             except TaoprofError:
-                continue
+                from taoprofiles.mounts.mapping import env_names  # not for 'list'
+
+                secrets |= env_names(mapping)
         return secrets
 
     def secret_values(self, name: str | None) -> list[str]:

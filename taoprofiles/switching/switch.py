@@ -369,7 +369,7 @@ class _Transaction:
         if self.content != content:
             current = _parsed(self.content)
             if current.get("Envs"):  # secrets of the previous profile are in its mapping
-                result.secrets |= self._store.secret_env(self.previous)
+                result.secrets |= self._store.secret_env(current, self.previous)
             result.changes = mapping.changes(current, result.wanted, secrets=result.secrets)
         if result.changed:
             result.unchecked = self.require_free(content, name, may_write=may_write, release=release)

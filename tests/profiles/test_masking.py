@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -157,6 +158,10 @@ def test_no_command_shows_it_unless_asked(home: Home, name: str) -> None:
     check_hidden(home, ALL, secret, NGC_KEY=secret)
     assert secret in call(home, "show", "a", "--reveal", environ={"NGC_KEY": secret}).out
     call(home, "use", "a", environ={"NGC_KEY": secret})
+    for damage in (lambda path: path.write_text("["), Path.unlink):  # what is secret in the mapping is not known now
+        damage(home.profiles / "a.toml")
+        check_hidden(home, "status; check; diff b; use b --dry-run", secret, NGC_KEY=secret)
+    home.profile("a", text)
     written = {"A_URL": f"http://ana:{secret}@x@proxy:3128"}
     if name == "a copy of a secret":  # without the secret beside it, nothing tells that it is one
         written["OTHER"] = f"with {secret}"

@@ -174,7 +174,7 @@ def _drift(context: Context, now: Status, name: str | None) -> list[mapping.Diff
     try:
         expected = mapping.parse(now.wanted, "") if now.wanted is not None else store.renderer(name).mapping()
         actual = mapping.parse(now.content, context.mapping_file)
-        return mapping.changes(actual, expected, secrets=store.secret_env(name))
+        return mapping.changes(actual, expected, secrets=store.secret_env(actual, name))
     except TaoprofError:
         return []
 
@@ -281,7 +281,7 @@ def diff_command(context: Context, args: argparse.Namespace) -> Result:
         if now.content is None:
             raise InvalidStateError(f"there is no mapping file ('{context.mapping_file}')")
         a, first = mapping.parse(now.content, context.mapping_file), context.short(context.mapping_file)
-    changes = mapping.changes(a, store.renderer(b).mapping(), secrets=store.secret_env(args.a, b, written_by))
+    changes = mapping.changes(a, store.renderer(b).mapping(), secrets=store.secret_env(a, args.a, b, written_by))
     data = {
         "a": None if args.b is None else args.a,
         "b": b,
