@@ -80,7 +80,8 @@ _CONFLICTS: tuple[tuple[str, tuple[int, ...], str, tuple[int, ...], str, list[st
     ("docker", (7, 1), "requests", (2, 32), _LATE, ["requests<2.32", "urllib3<2"]),
     ("docker", (6, 1), "urllib3", (2,), _LATE, ["urllib3<2"]),
 )
-"""A package before a version that does not work with another from a version on: why, and the packages that do work."""
+"""A package, its first version that works with another package from a version on, why no earlier one does, and what to
+install."""
 
 
 def _check_packages(launcher: Launcher) -> list[Finding]:

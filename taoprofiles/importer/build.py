@@ -115,7 +115,7 @@ def is_notebook(content: bytes) -> bool:
 
 
 def may_write(result: ImportResult) -> list[str]:
-    """Return the lines that are not followed and may write the mounts file, of code that is not known to write it."""
+    """Return the lines that may write the mounts file, for code in which no write of it was followed."""
     if not result.may_write:
         return []
     lines = [*result.notes, *_not_followed(result.not_followed), *result.calls[:_SHOWN]]

@@ -184,7 +184,7 @@ class _Code:
         """Names, by id(), of which an attribute is read."""
 
     def bind(self, name: str, value: Any) -> None:
-        """Bind a name. What the code sets through a module of that name is not known after the module is replaced."""
+        """Bind a name. If it was a module's, what the code sets through it later on, as os.environ, is not known."""
         before = self._ev.lookup(name)
         if isinstance(value, Library) and before == value:
             return  # such as a second 'import os'

@@ -1,4 +1,4 @@
-"""The launcher's command line: its program names, and the task and options that an argument vector contains.
+"""Command lines: the launcher's, with its program names, task and options; a shell script's commands; the runners'.
 
 Sources: the entry_points.txt of nvidia-tao 0.1.24 to 6.26.3 and of nvidia-tlt 0.1.21, and ``launch_command`` in the
 local_instance.py of nvidia-tao 6.26.3.

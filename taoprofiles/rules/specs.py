@@ -290,7 +290,11 @@ def _is_read(keys: Sequence[str], action: str) -> bool:
 def is_spec(key: str, value: str) -> bool:
     """Check whether the value of an option or a spec's key is the path of a spec file."""
     is_spec_key = key in (*SPEC_OPTIONS, "-d") or any(word in key.lower() for word in ("spec", "config"))
-    return is_spec_key and value.rpartition(".")[2].lower() in FORMS
+    return is_spec_key and _form(value) is not None
+
+
+def _form(path: str) -> str | None:
+    return FORMS.get(path.rpartition(".")[2].lower())
 
 
 def check_specs(
@@ -317,7 +321,7 @@ def find_results(path: str, resolver: PathResolver, action: str) -> list[str]:
 
     That of the action's own section has priority over that of the whole file, as in TAO's tasks.
     """
-    form = FORMS.get(path.rpartition(".")[2].lower())
+    form = _form(path)
     host = resolver.resolve(path).host if path.startswith("/") and form is not None else ""
     try:
         text = (files.read(host, SIZE_LIMIT) or b"").decode("utf-8-sig") if host else ""
@@ -343,7 +347,7 @@ class _SpecChecker:
         """Return the findings about the spec file at a container or host path; [] if there is none."""
         resolution = self._resolver.resolve(path) if path.startswith("/") else None
         host = resolution.host if resolution is not None and resolution.kind not in ("link-out", "image") else ""
-        form = FORMS.get(path.rpartition(".")[2].lower())
+        form = _form(path)
         is_new = host and host not in self._checked and len(self._checked) < FILES_LIMIT
         if not is_new or form is None or not os.path.exists(host):
             return []
@@ -391,7 +395,7 @@ class _SpecChecker:
     def _check_gpus(self, findings: _Findings, values: Sequence[SpecValue]) -> None:
         lists: dict[tuple[str, ...], list[SpecValue]] = {}
         for value in values if self._gpus is not None else ():
-            if is_gpu_key(value.key) and _is_read(value.keys, self._action):
+            if _last(value.key) in _IDS + _COUNTS and _is_read(value.keys, self._action):
                 lists.setdefault(value.keys, []).append(value)
         for keys, numbers in lists.items():
             wrong = wrong_gpus(keys[-1], [value.value for value in numbers], self._gpus or 0)
@@ -475,11 +479,6 @@ class WrongGpus(NamedTuple):
     what: str
     why: str
     right: list[str]
-
-
-def is_gpu_key(key: str) -> bool:
-    """Check whether an option or a spec's key names GPUs or their number."""
-    return _last(key) in _IDS + _COUNTS
 
 
 def wrong_gpus(key: str, values: Sequence[str], gpus: int) -> WrongGpus | None:
