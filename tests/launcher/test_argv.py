@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from taoprofiles.errors import UsageError
 from taoprofiles.launcher.argv import (
     PROGRAMS,
     LauncherCommand,
+    add_volumes,
     container_words,
     parse_launcher_argv,
     script_of,
@@ -189,3 +192,9 @@ def test_any_script_can_be_read(script: str) -> None:
 
 def test_a_long_script_with_open_quotes_takes_no_time() -> None:
     assert len(simple_commands(["sh", "-c", "a 'b\n" + 'c "d\n' * 10_001 + "e"])) > 100
+
+
+def test_volumes_are_mounts(tmp_path: Path) -> None:
+    words = ["tao", "model", "dino", "--volume", f"{tmp_path}:/d:ro", "x", "--volume", "none", "--volume"]
+    assert add_volumes(words, {"/a": "/b"}) == {"/a": "/b", str(tmp_path): "/d"}
+    assert add_volumes(words, {str(tmp_path): "/b"}) == {str(tmp_path): "/d"}

@@ -12,7 +12,6 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from taoprofiles.errors import UsageError
-from taoprofiles.launcher.argv import add_volumes
 from taoprofiles.launcher.quoting import expand_variables, quote_argv, quote_word, split_like_bash
 from tests.support.generated_profiles import moderate
 
@@ -107,12 +106,6 @@ def test_known_words(word: str, made: list[str] | None, folder: Path) -> None:
 def test_a_glob_that_matches(folder: Path) -> None:
     assert split_like_bash("a*", ENVIRON, lambda _: ["a", "ab"]) == ["a", "ab"]
     assert split_like_bash('"a*"', ENVIRON, lambda _: ["a", "ab"]) == ["a*"]
-
-
-def test_volumes_are_mounts(tmp_path: Path) -> None:
-    words = ["tao", "model", "dino", "--volume", f"{tmp_path}:/d:ro", "x", "--volume", "none", "--volume"]
-    assert add_volumes(words, {"/a": "/b"}) == {"/a": "/b", str(tmp_path): "/d"}
-    assert add_volumes(words, {str(tmp_path): "/b"}) == {str(tmp_path): "/d"}
 
 
 def version_not_needed() -> str:
