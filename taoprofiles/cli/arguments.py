@@ -163,7 +163,7 @@ def add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
-def parse_duration(text: str) -> float:
+def _parse_duration(text: str) -> float:
     """Parse a duration: a number of seconds, or a number with s, m, h or d. Return seconds."""
     factor = {"s": 1, "m": 60, "h": 3600, "d": 86400}.get(text[-1:], 0)
     try:
@@ -196,7 +196,7 @@ def again(args: argparse.Namespace, *options: str) -> str:
     return " ".join(["taoprof", shlex.join(mask_command(args.words)).replace(MASK, "…"), *options])
 
 
-def parse_path(text: str) -> str:
+def _parse_path(text: str) -> str:
     """Return a path as it is given. An empty one would be the current folder, and is a variable that is not set."""
     if not text:
         raise argparse.ArgumentTypeError("'' is not a path; is a variable empty or not set?")
@@ -216,7 +216,7 @@ def _flag(name: str, help: str) -> CommandArgument:
 
 
 def _path(name: str, metavar: str, help: str, **settings: Any) -> CommandArgument:
-    return name, {"metavar": metavar, "help": help, "type": parse_path, **settings}, _complete_path
+    return name, {"metavar": metavar, "help": help, "type": _parse_path, **settings}, _complete_path
 
 
 def _profile(help: str = "name of the profile", *, metavar: str = "NAME", optional: bool = False) -> CommandArgument:
@@ -292,7 +292,7 @@ def _wait(condition: str) -> CommandArgument:
     return _argument(
         "--wait",
         f"wait until {condition}, for at most TIME (90 = seconds, 30m, 8h); without TIME, indefinitely",
-        nargs="?", const=float("inf"), type=parse_duration, metavar="TIME",
+        nargs="?", const=float("inf"), type=_parse_duration, metavar="TIME",
     )  # fmt: skip
 
 
@@ -362,7 +362,7 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
         _argument(
             "--timeout",
             "give up after TIME (90 = seconds, 30m, 8h), with exit status 124",
-            type=parse_duration,
+            type=_parse_duration,
             metavar="TIME",
             default=float("inf"),
         ),
@@ -380,7 +380,7 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
             "--for",
             "release after TIME: 90 (seconds), 30m, 8h, 2d (default: until 'taoprof release')",
             dest="seconds",
-            type=parse_duration,
+            type=_parse_duration,
             metavar="TIME",
         ),
         _argument("--pid", "release when process PID ends", type=int, metavar="PID"),

@@ -17,7 +17,7 @@ _COLLECTOR_THRESHOLD = 50_000
 def main() -> None:
     """Run the command line and exit with its status: 0 done … 7 busy, 128+n for a signal."""
     gc.set_threshold(_COLLECTOR_THRESHOLD)
-    open_streams()
+    _open_streams()
     status = run(sys.argv[1:])
     try:
         sys.stderr.flush()
@@ -68,7 +68,7 @@ def _answer_prompt(argv: list[str]) -> bool:
     return line is not None
 
 
-def open_streams() -> None:
+def _open_streams() -> None:
     """Open the standard streams that the caller has closed (``>&-``), and make them accept any character.
 
     Otherwise the next file that is opened would take the place of a stream, and messages would be written into it.

@@ -35,7 +35,7 @@ INSTALL = "python3 -m venv ~/tao-launcher && ~/tao-launcher/bin/pip install nvid
 FIRST = 'export PATH="$HOME/tao-launcher/bin:$PATH"'
 
 
-def check_launchers(launchers: Launchers) -> list[Finding]:
+def _check_launchers(launchers: Launchers) -> list[Finding]:
     """Check the launcher that a shell would start, and the others that it hides."""
     if launchers.found:
         first, *others = launchers.found
@@ -101,11 +101,11 @@ def _check_packages(launcher: Launcher) -> list[Finding]:
     if not texts:
         return []
     what, why = "; ".join(texts), "; ".join(dict.fromkeys(reasons))
-    hint = install_command(launcher, list(dict.fromkeys(requirements)))
+    hint = _install_command(launcher, list(dict.fromkeys(requirements)))
     return [error("launcher-import", launcher.path, what, why, hint)]
 
 
-def install_command(launcher: Launcher, wanted: list[str]) -> str:
+def _install_command(launcher: Launcher, wanted: list[str]) -> str:
     """Return the command that installs ``wanted`` beside a launcher, with the tool that manages its environment."""
     words = shlex.join(wanted)
     if launcher.pip == "pipx":
@@ -159,7 +159,7 @@ def probe_machine(context: Context) -> Machine:
         gpus = pool.submit(probe_gpus, environ)
         login = pool.submit(home_probe.probe_login, environ)
         state = pool.submit(own_state.probe_state, context)
-        clusters = pool.submit(probe_clusters, context)
+        clusters = pool.submit(_probe_clusters, context)
     docker = engines.result()
     folders = [("home", context.home), ("state", context.state)]
     if docker.first.root and docker.first.address.startswith("unix://") and os.path.isdir(docker.first.root):
@@ -179,10 +179,10 @@ def evaluate(machine: Machine, environ: Mapping[str, str]) -> list[Finding]:
     uid = machine.home.uid
     findings = [
         *machine_rules.check_home(machine.home, version),
-        *check_launchers(machine.launchers),
+        *_check_launchers(machine.launchers),
         *check_docker(machine.docker, machine.gpus, _file_system(machine, "images")),
         *machine_rules.check_login(machine.login, version, environ, uid),
-        *check_clusters(machine.clusters),
+        *_check_clusters(machine.clusters),
         *own_state.check_state(machine.state, uid, machine.version, _file_system(machine, "state")),
     ]
     if not machine.state.needs_launcher and not machine.launchers.found:
@@ -227,7 +227,7 @@ class ClusterState(NamedTuple):
     problem: str = ""
 
 
-def probe_clusters(context: Context) -> tuple[ClusterState, ...]:
+def _probe_clusters(context: Context) -> tuple[ClusterState, ...]:
     """Ask each cluster of a profile, and those whose programs are on PATH, at the same time and for a bounded time."""
     wanted = _find_settings(context)
     for kind, programs in PROGRAMS.items():
@@ -272,7 +272,7 @@ def _missing_programs(context: Context, programs: Sequence[str]) -> tuple[str, .
     return tuple(name for name in programs if not shutil.which(name, path=context.environ.get("PATH", "")))
 
 
-def check_clusters(clusters: Sequence[ClusterState]) -> Iterator[Finding]:
+def _check_clusters(clusters: Sequence[ClusterState]) -> Iterator[Finding]:
     """Check the clusters that profiles have settings for: that they can be used from here."""
     for cluster in clusters:
         is_slurm = cluster.kind == "slurm"

@@ -147,7 +147,7 @@ def build(
         message = f"'{where}' writes no mounts file (~/.tao_mounts.json) in code that import can evaluate"
         raise InvalidStateError(message, problems=may_write(result), hint=run_once)
     if result.questions:
-        raise unanswered_error(result, where, command, run_once)
+        raise _unanswered_error(result, where, command, run_once)
     profile, notes = _ProfileBuilder(with_secrets(context, result), result, name=name, where=where).profile()
     notes += [f"the container gets {name} from the environment: export {name}=…" for name in _missing(context, result)]
     return profile, [*result.notes, *_not_followed(result.top_level_not_followed), *notes]
@@ -173,7 +173,7 @@ def _not_followed(statements: list[str]) -> list[str]:
     return [f"not evaluated, so what they set is unknown: {shown}{more}"] if shown else []
 
 
-def unanswered_error(result: ImportResult, where: str, command: str, run_once: str) -> UsageError | InvalidStateError:
+def _unanswered_error(result: ImportResult, where: str, command: str, run_once: str) -> UsageError | InvalidStateError:
     """Return the error that names the values that the user has to give."""
     problems = [
         f"{question.name or 'the mapping'}: {question.reason}"

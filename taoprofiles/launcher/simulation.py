@@ -131,7 +131,7 @@ _ALL_GPUS = {"Driver": "", "Count": -1, "DeviceIDs": [], "Capabilities": [["gpu"
 _UNITS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
-def parse_size(text: str) -> int:
+def _parse_size(text: str) -> int:
     """Return a size such as ``16G``, ``1.5 g`` or ``64MB`` in bytes, also the unit if there is none; 0 for no text.
 
     Raises RefusedError; and OverflowError or ValueError for infinity and the like.
@@ -158,7 +158,7 @@ def parse_size(text: str) -> int:
 def size_in_bytes(size: object) -> int | None:
     """Return a size, given as text or number, in bytes; None for anything else."""
     try:
-        return parse_size(size) if isinstance(size, str) else int(size) if isinstance(size, int) else None
+        return _parse_size(size) if isinstance(size, str) else int(size) if isinstance(size, int) else None
     except (RefusedError, ValueError, OverflowError):
         return None
 
@@ -185,7 +185,7 @@ def _binding(host: Any) -> dict[str, Any]:
     return {"HostIp": address, "HostPort": "" if host is None else str(host)}
 
 
-def create_request(
+def _create_request(
     image: str,
     volumes: dict[str, str],
     environment: list[str],
@@ -202,7 +202,7 @@ def create_request(
         networking = {network: None} if network else None
     size = options.get("shm_size")
     with log.step("DockerOptions", key="shm_size"):
-        host["ShmSize"] = parse_size(size) if isinstance(size, str) else size
+        host["ShmSize"] = _parse_size(size) if isinstance(size, str) else size
     host["Privileged"] = options.get("privileged") or None
     if volumes:
         host["Binds"] = [f"{source}:{destination}:rw" for source, destination in volumes.items()]
@@ -316,7 +316,7 @@ class _Start(Prediction):
             dropped = [Location("DockerOptions", key=key) for key in options if key not in _CI_OPTIONS]
             for location in [*dropped, *(location for location, _ in given)]:
                 self.change("ci-dropped", location)
-        body = create_request(image, volumes, environment, options, entrypoint=self.behaviour.entrypoint, log=self)
+        body = _create_request(image, volumes, environment, options, entrypoint=self.behaviour.entrypoint, log=self)
         config = body["HostConfig"]
         self.call = Call(
             image,

@@ -29,7 +29,7 @@ HOST_STATE_FOLDERS = ("/run/", "/tmp/", "/var/")  # noqa: S108 - of the containe
 _GLOB = re.compile(r"[*?\[$]")
 
 
-class IndexedMounts(dict[str, str]):
+class _IndexedMounts(dict[str, str]):
     """Mounts with the sources of each destination: of thousands, none is compared with every part of a path."""
 
     def __init__(self, mounts: Mapping[str, str]) -> None:
@@ -39,8 +39,8 @@ class IndexedMounts(dict[str, str]):
             self.sources.setdefault(destination.rstrip("/") or "/", []).append(source)
 
 
-def _indexed(mounts: Mapping[str, str]) -> IndexedMounts:
-    return mounts if isinstance(mounts, IndexedMounts) else IndexedMounts(mounts)
+def _indexed(mounts: Mapping[str, str]) -> _IndexedMounts:
+    return mounts if isinstance(mounts, _IndexedMounts) else _IndexedMounts(mounts)
 
 
 def _with_parents(path: str) -> Iterator[str]:
@@ -176,14 +176,14 @@ class PathResolver:
             return Resolution("covered", path, "", whole)
         exists = fixed != "/" and self.files.exists(fixed)
         # '/conv.*' is a regex of layers or a glob of the root folder: nothing is certain.
-        if fixed == "/" or (is_in_image(whole) and not (exists and whole.startswith(HOST_STATE_FOLDERS))):
+        if fixed == "/" or (_is_in_image(whole) and not (exists and whole.startswith(HOST_STATE_FOLDERS))):
             return Resolution("image", path, whole)
         return Resolution("host-only" if exists else "unmapped", path, whole, whole)
 
     def _resolve_mounted(self, path: str, whole: str, fixed: str) -> Resolution:
         target, host = follow_links(fixed, self.mounts, self.files.link)
         if not host:
-            may_exist = is_in_image(target) and not self.files.exists(target)
+            may_exist = _is_in_image(target) and not self.files.exists(target)
             return Resolution("image" if may_exist else "link-out", path, target, host_paths([fixed], self.mounts)[0])
         if not self.files.exists(host):
             return Resolution("missing", path, whole, host)
@@ -195,12 +195,12 @@ class PathResolver:
             link = os.path.join(host, name)
             if self.files.link(link) is not None:
                 target, behind = follow_links(os.path.join(folder, name), self.mounts, self.files.link)
-                if not behind and not is_in_image(target):
+                if not behind and not _is_in_image(target):
                     return Resolution("entry-out", path, target, link)
         return None
 
 
-def is_in_image(path: str) -> bool:
+def _is_in_image(path: str) -> bool:
     """Check whether ``path`` is in a folder of every image, or of TAO's own images below /workspace."""
     if re.match(r"/workspace/(tao-(?!experiments)|examples/)", path):
         return True
