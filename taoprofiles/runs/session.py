@@ -190,9 +190,10 @@ class Session(Run):
 
     def forget_unstarted(self) -> None:
         """Free the results folders of trainings whose launchers have ended without a container."""
-        if self._starting and not self.has_work():
-            self._starting.clear()
-            self._update_record()
+        with suppress(TaoprofError):  # what cannot be looked at may be running: the next cell looks again
+            if self._starting and not self.has_work():
+                self._starting.clear()
+                self._update_record()
 
     def task_started(self, container: ContainerTask) -> None:
         """Record the command of a task and its results folders, which no other run may write meanwhile."""

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from taoprofiles.errors import TaoprofError
+from taoprofiles.runs.session import Session
 from taoprofiles.storage.paths import Context
 from tests.support.engine import until
 from tests.support.sandbox import FakeEngine, Sandbox, kill, mounts_of, rendered
@@ -466,3 +468,16 @@ def test_a_training_that_has_no_container_yet_has_its_results_folder(notebook: N
     assert notebook.program.receive()[0]
     sandbox.run(*words, check=True)
     notebook.program.end()
+
+
+def test_a_failed_look_at_the_processes_frees_no_results_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While no more files can be opened, a training may be about to start its container; the cell does not fail."""
+    session = Session.__new__(Session)
+    session._starting = ["/results"]
+
+    def fail() -> bool:
+        raise TaoprofError("cannot list '/proc': too many open files")
+
+    monkeypatch.setattr(session, "has_work", fail)
+    session.forget_unstarted()
+    assert session._starting == ["/results"]
