@@ -154,8 +154,7 @@ class HeldError(TaoprofError):
     ) -> None:
         super().__init__(message, problems=problems, hint=hint)
         self.holds = list(holds)
-        self.holders: list[dict[str, Any]] = [hold.as_dict() for hold in holds]
-        self.more = {"holders": self.holders}
+        self.more = {"holders": [hold.as_dict() for hold in holds]}
 
 
 def shorten_command(words: list[str]) -> str:

@@ -68,12 +68,10 @@ class Monitor(threading.Thread):
             failures += 1
             self.stopped.wait(0.5 if failures < 20 else 5)  # a notebook may be open for days, without an engine
 
-    def wait_for_exit(self, seconds: float, *, expect_one: bool = False, ids: Collection[str] | None = None) -> None:
+    def wait_until_over(self, seconds: float, *, expect_one: bool = False, ids: Collection[str] | None = None) -> None:
         """Wait, ``seconds`` at most, until every container has exited; with ``expect_one``, also for the first one.
 
-        With ``ids``, only these containers count.
-
-        If the engine does not answer, this does not wait for a first one.
+        With ``ids``, only these containers count. If the engine does not answer, no first one is waited for.
         """
 
         def is_over() -> bool:

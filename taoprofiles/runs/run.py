@@ -156,7 +156,7 @@ class Run:
         # A docker command that is killed ends before the engine reports its container.
         # A launcher that was killed may have asked for one a moment before.
         expect_one = status not in NO_CONTAINER if self.argv else self._is_launcher and status in (0, KILLED)
-        self.monitor.wait_for_exit(EXIT_TIMEOUT, expect_one=expect_one)
+        self.monitor.wait_until_over(EXIT_TIMEOUT, expect_one=expect_one)
         containers = self.monitor.containers
         running = [container for container in containers if not container.is_over and self.is_running(container.id)]
         if self.argv is None:

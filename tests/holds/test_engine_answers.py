@@ -298,7 +298,7 @@ def test_answers_of_the_wrong_shape(sandbox: Sandbox, fake_engine: FakeEngine) -
         try:
             use(sandbox)
         except HeldError as error:
-            assert [holder["container"] for holder in error.holders] == [container], wrong
+            assert [holder["container"] for holder in error.more["holders"]] == [container], wrong
 
 
 @pytest.mark.usefixtures("short_timeout")

@@ -192,7 +192,8 @@ class Sandbox(Home):
         with pytest.raises(HeldError) as caught:
             switch.switch_profile(self.context, name)
         assert self.mapping_file.read_bytes() == before
-        return caught.value.holders
+        holders: list[dict[str, Any]] = caught.value.more["holders"]
+        return holders
 
     def wait(self, process: subprocess.Popen[str], seconds: float = 20) -> int:
         return process.wait(seconds)
