@@ -219,7 +219,7 @@ def copied(home: Home, to: Path) -> Home:
 
 def effect(home: Home) -> dict[str, object]:
     """What a command is about: the mapping, profiles, holds, jobs, and the files that it writes for other programs."""
-    found: dict[str, object] = {"mapping": home.mapping_file.read_bytes() if home.mapping_file.exists() else None}
+    found: dict[str, object] = {"mapping": home.content()}
     found["link"] = os.readlink(home.mapping_file) if home.mapping_file.is_symlink() else None
     for path in sorted(path for pattern in WRITTEN for path in home.root.glob(pattern)):
         is_left = path.name.startswith("logo-") and not path.with_name("kernel.json").exists()

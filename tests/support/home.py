@@ -137,6 +137,10 @@ class Home:
     def mapping(self) -> dict:
         return json.loads(self.mapping_file.read_bytes())
 
+    def content(self) -> bytes | None:
+        """The mapping file's, None if there is none."""
+        return self.mapping_file.read_bytes() if self.mapping_file.exists() else None
+
     def tree(self) -> dict[str, tuple]:
         """Everything in the home, for "nothing was changed"; the lock aside, and the folders made to hold it."""
         found = {}

@@ -66,11 +66,7 @@ def make_scene(folder: Path, state: str) -> Scene:
     if state == "read-only":
         home.mapping_file.chmod(0o400)
     call(injection.copied(home, folder / "warm"), "use", "b")  # everything is loaded
-    return Scene(home, state, content(home), new)
-
-
-def content(home: Home) -> bytes | None:
-    return home.mapping_file.read_bytes() if home.mapping_file.exists() else None
+    return Scene(home, state, home.content(), new)
 
 
 def check_error(status: int, out: str, err: str) -> None:
@@ -86,7 +82,7 @@ def check_error(status: int, out: str, err: str) -> None:
 
 def check_home(scene: Scene, home: Home) -> None:
     """Check what must hold after anything: the right profile is named, and all goes on as usual with the next one."""
-    found = content(home)
+    found = home.content()
     assert found in (scene.old, scene.new), f"neither the old nor the new mapping: {found!r}"
     assert home.mapping_file.is_symlink() == (scene.state == "symlink")
     if found is not None:
@@ -124,10 +120,10 @@ def test_each_call_fails_or_is_hit_by_a_signal(tmp_path: Path, state: str) -> No
             if not way.endswith("SIGINT") and not injection.was_hit(ended, point, home):
                 missed += 1
             elif ended.status == 0:
-                assert content(home) == scene.new, "the switch said that it was done"
+                assert home.content() == scene.new, "the switch said that it was done"
             elif way.startswith("error="):
                 check_error(ended.status, ended.out, ended.err)
-                assert content(home) == scene.old, f"not as it was, after: {ended.err}"
+                assert home.content() == scene.old, f"not as it was, after: {ended.err}"
             check_home(scene, home)
         except AssertionError as fault:
             faults.append(f"{way} {point.line[:170]}\n    → {str(fault)[:400]}")
@@ -150,7 +146,7 @@ def test_file_system_without_locks(tmp_path: Path, injected: str) -> None:
     else:
         check_error(ended.status, ended.out, ended.err)
         assert "another taoprof command" not in ended.err
-        assert content(home) == scene.old
+        assert home.content() == scene.old
     check_home(scene, home)
 
 
@@ -165,7 +161,7 @@ def test_everything_fails_from_then_on(tmp_path: Path, name: str) -> None:
     assert injection.was_hit(ended, first, home)
     if ended.status != 0:
         check_error(ended.status, ended.out, ended.err)
-        assert content(home) == scene.old
+        assert home.content() == scene.old
     check_home(scene, home)
 
 
@@ -204,13 +200,13 @@ def test_full_disk(tmp_path: Path, free: int) -> None:
     assert done.stdout.endswith("b\n"), (done.stdout, done.stderr)
     if done.returncode == 0:
         assert free > 0, "a disk with nothing free makes the switch fail"
-        assert content(after) == scene.new
+        assert after.content() == scene.new
         return
     assert done.returncode == 1, done.stderr
     first, hint = done.stderr.splitlines()
     assert first.startswith("taoprof: error: cannot ") and "no space left on device" in first
     assert hint == "hint: free some space, then run the command again; nothing was changed"
-    assert content(after) == scene.old
+    assert after.content() == scene.old
     assert not list(after.root.rglob(".taoprof-*"))
     assert (after.state / "history.jsonl").read_bytes() == (
         tmp_path / "home-before/.local/state/taoprofiles/history.jsonl"

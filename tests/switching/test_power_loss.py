@@ -97,10 +97,10 @@ def test_power_loss(home: Home, case: str, model: str) -> None:
         path.unlink(missing_ok=True)
     shutil.rmtree(home.state / "objects")
     prepare(home)
-    old = content(home)
+    old = home.content()
     disk = power_loss.Disk(home.root)
     disk.run(home, *words, script=script)
-    new = content(home)
+    new = home.content()
     faults, count = [], 0
     for tree in disk.crashes(model):
         count += 1
@@ -121,7 +121,7 @@ def test_power_loss(home: Home, case: str, model: str) -> None:
 
 def wait_for_loops(home: Home, case: str, contents: tuple[bytes | None, bytes | None]) -> None:
     """Check that a home can be used on, and that the content that is not in its mapping file is stored."""
-    before = content(home)
+    before = home.content()
     assert before in contents, f"neither the old nor the new mapping: {before!r}"
     names = sorted(path.stem for path in home.profiles.glob("*.toml") if path.stem != "d")
     assert names in (["a", "b", "c"], ["b", "c", "x"]), names
@@ -139,9 +139,5 @@ def wait_for_loops(home: Home, case: str, contents: tuple[bytes | None, bytes | 
     assert b"/projects/c" in home.mapping_file.read_bytes()
     done = call(home, "undo")
     assert done.status == 0, done
-    assert content(home) == before
+    assert home.content() == before
     assert list(home.root.glob(".taoprof-*")) == []
-
-
-def content(home: Home) -> bytes | None:
-    return home.mapping_file.read_bytes() if home.mapping_file.exists() else None
