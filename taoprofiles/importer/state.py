@@ -23,7 +23,7 @@ from taoprofiles.importer.values import (
     type_name,
 )
 from taoprofiles.masking import is_secret
-from taoprofiles.profiles.rendering import LONGEST_PLACEHOLDER, find_placeholder
+from taoprofiles.profiles.rendering import LONGEST_PLACEHOLDER, find_placeholder, is_windows_path
 from taoprofiles.storage.paths import MAPPING_FILE, expand_user
 from taoprofiles.system.filesystem import answers, try_real_path
 
@@ -339,7 +339,7 @@ def doubt(text: str) -> str:
     unexpanded, comment = _UNEXPANDED.search(literal), _COMMENT.search(literal)
     if comment and not is_placeholder(text):
         return "IPython keeps the comment in the value"
-    if literal[:1].isalpha() and literal[1:3] in (":\\", ":/"):
+    if is_windows_path(literal):
         return "a Windows path"
     if literal[:1] in ("'", '"') and literal[:1] == literal[-1:]:
         return "the quotes are a part of the value"

@@ -13,7 +13,7 @@ from taoprofiles.launcher.quoting import expand_variables
 from taoprofiles.masking import is_copied, is_secret
 from taoprofiles.mounts.mapping import parse as parse_mapping
 from taoprofiles.profiles.model import ACTIONS, Profile, from_data
-from taoprofiles.profiles.rendering import escape_dollars, find_placeholder
+from taoprofiles.profiles.rendering import escape_dollars, find_placeholder, is_windows_path
 from taoprofiles.storage.files import to_taoprof_error
 from taoprofiles.system.filesystem import answers, no_answer, real_paths, try_real_path
 
@@ -85,7 +85,9 @@ def _mounts(mapping: Mapping[str, Any], express: Expression, problems: list[str]
         if not (isinstance(source, str) and isinstance(destination, str)):
             problems.append(f"Mounts[{number}]: needs a source and a destination")
             continue
-        if not source.startswith(("/", "~/")) and source != "~":
+        if is_windows_path(source):
+            problems.append(f"Mounts[{number}].source: '{source}' is a Windows path")
+        elif not source.startswith(("/", "~/")) and source != "~":
             problems.append(f"Mounts[{number}].source: '{source}' depends on the folder in which tao is started")
         mounts.append({"source": express(source, True), "destination": express(destination, False)})
     return mounts

@@ -64,6 +64,11 @@ def find_placeholder(text: str) -> str:
     return match.group() if match else ""
 
 
+def is_windows_path(text: str) -> bool:
+    """Check whether a text is a path with a drive letter, which no program on Linux understands."""
+    return text[:1].isalpha() and text[1:3] in (":\\", ":/")
+
+
 def is_path_variable(name: str) -> bool:
     """Check whether the value of a variable is a path, by its name."""
     return name.upper().endswith(("DIR", "PATH", "FOLDER", "ROOT"))

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from taoprofiles.launcher.host import Host, Location, ResolvedMount, missing_source
 from taoprofiles.launcher.versions import find_hidden
-from taoprofiles.profiles.rendering import find_placeholder
+from taoprofiles.profiles.rendering import find_placeholder, is_windows_path
 from taoprofiles.rules.finding import INFO, Finding, Locator, error, quoted, warning
 from taoprofiles.system.filesystem import PathInfo, creation_problem, is_wsl, nearest_existing
 
@@ -70,7 +70,7 @@ def _check_source(
     written = str(mount.entry["source"])
     stops = stops or f"the launcher stops: ValueError: {missing_source(mount.source)}"
     where = locate(mount.location._replace(key="source"))
-    if written[:1].isalpha() and written[1:3] in (":\\", ":/"):
+    if is_windows_path(written):
         hint = "write the Linux path of the folder, such as /data"
         if is_wsl():
             linux_path = f"/mnt/{written[0].lower()}/" + written[3:].replace("\\", "/")

@@ -408,6 +408,13 @@ def test_a_mapping_that_is_not_known_is_named_with_its_line(home: Home, sources:
         ("profile", "[docker]\n", 3, "layout: missing"),
         (".env", "A=b\n", 2, "is not a notebook, a Python script, a mounts file or a profile"),
         ("spec.yaml", "a: b\n", 2, "is not a notebook"),
+        ("m.json", "\ufeff{}", 3, "save it as UTF-8 without a byte order mark"),
+        (
+            "m.json",
+            '{"Mounts": [{"source": "C:/ana", "destination": "/data"}]}',
+            3,
+            "Mounts[0].source: 'C:/ana' is a Windows path",
+        ),
         ("notes.txt", "hello", 2, "is not a notebook"),
         ("p.toml", "a: b\n", 3, "profile 'p' is not valid"),
         ("two.json", '{"Mounts": []}\n{"Mounts": []}', 3, "hint: the mapping ends before this"),

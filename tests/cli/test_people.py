@@ -585,6 +585,12 @@ def test_created_folders_are_on_lines_of_their_own(home: Home) -> None:
     assert "taoprof: 1 folder does not exist: ~/elsewhere. To create it: mkdir -p ~/elsewhere" in single
 
 
+def test_the_hint_to_create_folders_has_the_options_that_were_given(home: Home) -> None:
+    home.profile("new", 'schema = 1\nlayout = "custom"\nmounts = [{source = "~/none", destination = "/data"}]\n')
+    done = home.run("use", "--wait", "2h", "new", "--reveal")
+    assert "To create it: taoprof use --wait 2h new --reveal --mkdir\n" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("command", "creates"),
     [

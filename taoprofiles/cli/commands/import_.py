@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import sys
@@ -120,7 +121,7 @@ def _import_document(context: Context, args: argparse.Namespace, name: str, cont
     """Import a mounts file or a profile, and return messages about it."""
     messages: list[str] = []
     is_profile = _is_profile(content)
-    if content.lstrip()[:1] in (b"{", b"[") and not is_profile:
+    if content.removeprefix(codecs.BOM_UTF8).lstrip()[:1] in (b"{", b"[") and not is_profile:
         profile, messages = convert.from_mounts_file(context, content, name=name, where=args.file)
         content = to_toml(profile).encode()
     elif not args.file.endswith(".toml") and not is_profile:

@@ -8,6 +8,7 @@ from itertools import islice, starmap
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles import current_cache
+from taoprofiles.cli.arguments import again
 from taoprofiles.cli.output import (
     Declined,
     Result,
@@ -45,6 +46,8 @@ def use_command(context: Context, args: argparse.Namespace) -> Result:
     try:
         switched = _switch(context, args, name)
     except TaoprofError as error:
+        if args.name is not None:  # the hint to create folders has all options that were given
+            error.hint = error.hint.replace(f"taoprof use {name} --mkdir", again(args, "--mkdir"))
         if messages:
             error.hint = f"profile '{name}' was created; " + error.hint.removeprefix("nothing was changed. ")
         raise
