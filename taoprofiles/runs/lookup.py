@@ -219,16 +219,18 @@ def stop(context: Context, hold_id: str) -> tuple[Hold, str]:
     if hold.cluster is not None:
         cluster.cancel(context, hold)
         return hold, f"{hold.cluster} job {hold.job} cancelled"
-    done = f"container {hold.container[:6]} stopped" if hold.container else ""
+    done = ""
     if hold.container:
         try:
-            if not Engine(context.environ, address=hold.engine).stop(hold.container):
-                raise NotFoundError(f"container {hold.container[:6]} does not exist any more")
+            if Engine(context.environ, address=hold.engine).stop(hold.container):
+                done = f"container {hold.container[:6]} stopped"
         except EngineError as error:
             raise TaoprofError(f"container {hold.container[:6]} could not be stopped: {error}") from None
-        if hold.kind == "found":
+        if hold.kind == "found" and done:
             return hold, done  # its launcher ends with it
     pids = _processes(context, hold)
+    if hold.container and not (done or pids):  # a script goes on after a container, perhaps with the next one
+        raise NotFoundError(f"container {hold.container[:6]} does not exist any more")
     # A command that stops its own run cannot wait for itself.
     is_waiting = hold.kind == "run" and bool(pids) and context.environ.get(RUN_VARIABLE) != hold.id
     if not pids and not hold.container and hold.kind == "run" and hold.has_process_here():

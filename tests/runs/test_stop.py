@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from taoprofiles.holds.records import HoldRecords
 from taoprofiles.runs import lookup
 from tests.support.commands import CommandResult, call, one_clear_error
 from tests.support.engine import until
-from tests.support.sandbox import Sandbox, gone
+from tests.support.sandbox import FakeEngine, Sandbox, gone
 
 STUBBORN = "import os, signal as s; s.signal(s.SIGTERM, s.SIG_IGN); s.signal(s.SIGHUP, s.SIG_IGN); "
 """The beginning of a Python program that ignores SIGTERM."""
@@ -72,6 +73,18 @@ def test_what_a_command_leaves_behind_is_killed_too(sandbox: Sandbox, hook: Path
     assert process.wait(20) == 143
     assert sandbox.run("wait", run).returncode == 143
     assert sandbox.holds() == []
+
+
+def test_a_script_whose_container_has_ended_is_stopped(sandbox: Sandbox, fake_engine: FakeEngine) -> None:
+    """It may start the next one. The record has the last one until then."""
+    run, pid, process = start(sandbox, program="import os, signal as s; ")
+    record = HoldRecords(sandbox.context).get(run)
+    assert record is not None
+    record.container, record.phase = "ab" * 32, "bound"
+    HoldRecords(sandbox.context).write(record)
+    done = stop(sandbox, run)
+    assert (done.status, done.out, gone(pid)) == (0, f"run {run}: stopped\n", True), done
+    process.wait(20)
 
 
 def test_a_process_that_survives_sigkill_is_an_error(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
