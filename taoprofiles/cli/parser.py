@@ -83,7 +83,8 @@ ALIASES = {
     "cat": "show", "view": "show", "cp": "new NEW --from", "copy": "new NEW --from", "switch": "use", "activate": "use",
     "ps": "status", "top": "status", "holds": "status", "kill": "stop", "cancel": "stop", "unlock": "release",
     "lock": "hold", "config": "set", "create": "new", "save": "import --name", "export": "show --toml",
-    "exec": "run", "log": "logs",
+    "exec": "run", "start": "run", "submit": "run", "log": "logs", "tail": "logs -f", "attach": "logs -f",
+    "add": "new", "info": "show", "restore": "undo", "revert": "undo",
     "why": "history PATH", "completion": "init", "version": "--version", "-V": "--version", "-v": "--version",
 }  # fmt: skip
 """Words of other tools, and of earlier versions, with the command that does it here."""
