@@ -308,7 +308,7 @@ class _Builder:
         if run.ipc:
             note("--ipc is not imported; a profile has docker.shm_size")
         if run.unknown:
-            note(f"not imported: {', '.join(dict.fromkeys(run.unknown))}")
+            note(f"not imported: {', '.join(map(self._shown, dict.fromkeys(run.unknown)))}")
         envs = [pair for pair in (self._variable(name, value) for name, value in run.env) if pair is not None]
         options: dict[str, Any] = {
             "user": self._traced(run.user), "shm_size": self._traced(run.shm_size), "ulimits": run.ulimits,
@@ -362,7 +362,7 @@ class _Builder:
         return concat(text)
 
     def _shown(self, text: str) -> str:
-        return "…" if _MARK in text else text
+        return re.sub(rf"{_MARK}\d+{_MARK}", "…", text)
 
 
 def merge(notes: list[str], containers: Sequence[Container]) -> Container:

@@ -236,3 +236,6 @@ def test_a_variable_of_the_shell_that_is_passed_on_is_taken_from_it_and_another_
     assert "  B: $B is not set in the code (line 1)\n" in done.stderr
     assert "hint: taoprof import b.sh --set B=… --set SHM=…\n" in done.stderr
     home.run("import", "b.sh", "--set", "B=1", "--set", "SHM=8G", check=True)
+    (home.root / "c.sh").write_text(run.replace("-v", "--gpus $N -v $CACHE:/cache -v"))
+    done = home.run("import", "c.sh", "--set", f"/cache={home.root}", check=True)
+    assert "not imported: --gpus …\n" in done.stderr
