@@ -27,9 +27,7 @@ def check(mounts: Sequence[ResolvedMount], locate: Locator, host: Host) -> Itera
         yield from _check_destination(mount, locate)
     yield from _check_same_source(mounts, locate)
     yield from _check_same_destination({mount.source: mount for mount in mounts}.values(), locate)
-    existing = by_destination([mount for mount in mounts if mount.location not in missing])
-    for mount in mounts:
-        yield from _check_nested(mount, existing, locate)
+    yield from _check_nested(mounts, missing, locate)
 
 
 def check_direct(
@@ -58,9 +56,7 @@ def check_direct(
             hint = "mount a parent folder once, or give one of the two its own folder"
             yield warning("src-duplicate", locate(mount.location._replace(key="source")), what, why, hint)
     yield from _check_same_destination(mounts, locate)
-    existing = by_destination([mount for mount in mounts if mount.location not in missing])
-    for mount in mounts:
-        yield from _check_nested(mount, existing, locate)
+    yield from _check_nested(mounts, missing, locate)
 
 
 def _check_source(
@@ -203,24 +199,26 @@ def find_outer(inner: ResolvedMount, mounts: Mapping[str, ResolvedMount]) -> Res
     return None if inner.destination == "/" else mounts.get("/")
 
 
-def _check_nested(inner: ResolvedMount, mounts: Mapping[str, ResolvedMount], locate: Locator) -> Iterator[Finding]:
-    """Check a mount inside another: what it hides, or which folder Docker would create on the host for it.
+def _check_nested(mounts: Sequence[ResolvedMount], missing: Collection[Location], locate: Locator) -> Iterator[Finding]:
+    """Check each mount inside another: what it hides, or which folder Docker would create on the host for it.
 
-    ``mounts`` are those whose source exists, by destination.
+    ``missing`` are the mounts whose source does not exist.
     """
-    at, outer = inner.destination, find_outer(inner, mounts)
-    if outer is None:
-        return
-    point = os.path.join(outer.source, os.path.relpath(at, outer.destination))
-    where = locate(inner.location._replace(key="destination"))
-    if os.path.realpath(point) == os.path.realpath(inner.source):
-        return
-    if not os.path.lexists(point):
-        what = f"'{at}' is inside the mount at '{outer.destination}', and '{point}' does not exist"
-        why = "Docker creates it on this host as root: then you cannot write there"
-        yield warning("dst-makes-folder", where, what, why, f"mkdir -p {quoted(point)}", fix=("mkdir", point))
-    elif os.path.isdir(point) and _has_entries(point):
-        yield Finding("dst-shadow", where, f"'{at}' hides the content of '{point}' in the container", severity=INFO)
+    existing = by_destination([mount for mount in mounts if mount.location not in missing])
+    for inner in mounts:
+        at, outer = inner.destination, find_outer(inner, existing)
+        if outer is None:
+            continue
+        point = os.path.join(outer.source, os.path.relpath(at, outer.destination))
+        where = locate(inner.location._replace(key="destination"))
+        if os.path.realpath(point) == os.path.realpath(inner.source):
+            continue
+        if not os.path.lexists(point):
+            what = f"'{at}' is inside the mount at '{outer.destination}', and '{point}' does not exist"
+            why = "Docker creates it on this host as root: then you cannot write there"
+            yield warning("dst-makes-folder", where, what, why, f"mkdir -p {quoted(point)}", fix=("mkdir", point))
+        elif os.path.isdir(point) and _has_entries(point):
+            yield Finding("dst-shadow", where, f"'{at}' hides the content of '{point}' in the container", severity=INFO)
 
 
 def _has_entries(folder: str) -> bool:
