@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import tomllib
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from taoprofiles.launcher.argv import MAIN_PROGRAMS
 from taoprofiles.profiles import layouts
 from taoprofiles.profiles.convert import from_mounts_file, path_expression
 from taoprofiles.profiles.layouts import USER_ENV
-from taoprofiles.profiles.model import TABLES, Docker, Profile, as_bytes, from_data, to_toml
+from taoprofiles.profiles.model import TABLES, Docker, Profile, as_bytes, from_data, load, to_toml
 from taoprofiles.profiles.rendering import find_placeholder
 from taoprofiles.profiles.store import Base, Store, check_name
 from taoprofiles.storage import files
@@ -284,8 +283,12 @@ def _check_placeholders(context: Context, name: str, before: bytes | None, text:
 
     Every value comes in by this function: from a command, an answer, an editor, or an imported or trusted file.
     """
-    known = [] if before is None else _find_placeholders(context, before)
-    if problems := [problem for problem in _find_placeholders(context, text) if problem not in known]:
+
+    def unnumbered(problem: str) -> str:
+        return re.sub(r"\[\d+\]", "", problem)  # a mount before it may have been removed
+
+    known = set() if before is None else set(map(unnumbered, _find_placeholders(context, before)))
+    if problems := [problem for problem in _find_placeholders(context, text) if unnumbered(problem) not in known]:
         done = "created" if before is None else "changed"
         hint = "write the real value; a value of your environment is ${env:NAME}"
         raise InvalidProfileError(f"profile '{name}' not {done}: values are missing", problems=problems, hint=hint)
@@ -305,10 +308,7 @@ def _find_placeholders(context: Context, text: bytes) -> list[str]:
         if left and not answers(os.path.exists, [path := context.expand_user(str(value))]).get(path):
             yield f"{key}: '{left}' is a placeholder"
 
-    try:
-        values = tomllib.loads(text.decode())
-    except ValueError:  # of a profile that was not valid before
-        return []
+    values, _ = load(text)  # nothing of a profile that was not valid before
     return [*find("", {key: values[key] for key in values if key not in _NO_VALUES})]
 
 

@@ -214,7 +214,7 @@ def parse(content: bytes, *, name: str, path: str, base: Base | None = None) -> 
 
     Raises InvalidProfileError with every problem, without values: they may be secret.
     """
-    data, problems = _load(content)
+    data, problems = load(content)
     if not problems and data.get("extends") != (base.name if base else None):
         problems = ['extends: write it as extends = "NAME", on a line of its own before the first [table]']
     if base is not None and not problems:
@@ -257,7 +257,7 @@ def _load_base(base: Base, name: str) -> tuple[dict[str, Any], list[str]]:
         return {}, ["extends: a profile cannot extend itself"]
     if base.text is None:
         return {}, [f"extends: there is no profile '{base.name}'"]
-    data, problems = _load(base.text)
+    data, problems = load(base.text)
     if not problems and "extends" in data:
         return {}, [f"extends: '{base.name}' extends another profile itself; only one level is possible"]
     try:
@@ -269,8 +269,8 @@ def _load_base(base: Base, name: str) -> tuple[dict[str, Any], list[str]]:
     return inherited, [f"extends: '{base.name}' is not valid: {problem}" for problem in problems]
 
 
-def _load(content: bytes) -> tuple[dict[str, Any], list[str]]:
-    """Return the data of a TOML file, and what is wrong with it."""
+def load(content: bytes) -> tuple[dict[str, Any], list[str]]:
+    """Return the data of a profile's file, and what is wrong with it; then the data is {}."""
     if len(content) > SIZE_LIMIT:
         return {}, [f"the file has {len(content)} bytes; at most {SIZE_LIMIT} are read"]
     try:
@@ -348,7 +348,7 @@ def origins(template: Template, texts: Sequence[tuple[str, bytes]]) -> dict[str,
 
     ``texts`` are the names and texts of the profile and of the one that it extends, if any.
     """
-    loaded = [(name, _load(text)[0]) for name, text in texts]
+    loaded = [(name, load(text)[0]) for name, text in texts]
     paths: list[tuple[str, ...]] = [(key,) for key in ("layout", "project_dir", "mounts") if template[key]]
     paths += [("variables", name) for name in template["variables"]]
     paths += [("container", "env", name) for name in template["env"]]

@@ -242,8 +242,17 @@ def stop(context: Context, hold_id: str) -> tuple[Hold, str]:
         return hold, done or f"sent {number.name} to its processes"
     if _wait_or_kill(context, hold):
         killed = f"killed, because it was still running {STOP_TIMEOUT:g} s after SIGTERM"
-        return hold, f"{done}, its processes {killed}" if done else killed
-    return hold, done or "stopped"
+        done = f"{done}, its processes {killed}" if done else killed
+    return hold, ", ".join(filter(None, (done, _stop_next_container(context, hold)))) or "stopped"
+
+
+def _stop_next_container(context: Context, hold: Hold) -> str:
+    """Stop a container of a run that was being started, or was not the only one; return what was done, "" if none."""
+    left = active_holds(context).find(hold.id)
+    if left is not None and left.container not in (None, hold.container):
+        with suppress(NotFoundError):  # it has just ended
+            return stop(context, hold.id)[1]
+    return ""
 
 
 def _wait_or_kill(context: Context, hold: Hold) -> bool:

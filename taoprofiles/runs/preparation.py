@@ -16,7 +16,7 @@ from taoprofiles.holds.liveness import find_active_holds
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.holds.waiting import Request, wait_until_free
 from taoprofiles.launcher.argv import launcher_words, parse_runner, unwrapped
-from taoprofiles.launcher.host import runs_in_ci
+from taoprofiles.launcher.host import runs_in_ci, runs_without_docker
 from taoprofiles.masking import mask_command
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store
@@ -257,8 +257,10 @@ class _Plan:
 
     def _require_engine(self) -> None:
         """Raise CommandError for a container that this user may not start: a detached run would only log that."""
-        options, endpoint = self.options, find_endpoint(self.context.environ)
-        starts = self.kind == "run" and (options.image is not None or launcher_words(self.command) is not None)
+        environ = {**self.context.environ, **self.renderer.variables()}  # the command's
+        options, endpoint = self.options, find_endpoint(environ)
+        is_launcher = launcher_words(self.command) is not None and not runs_without_docker(environ)
+        starts = self.kind == "run" and (options.image is not None or is_launcher)
         if starts and options.on is None and options.check and endpoint.is_denied:
             message = f"cannot start '{self.name}': permission denied: this user may not use the engine"
             raise CommandError(f"{message} at {endpoint.address}", NOT_EXECUTABLE, "taoprof doctor")

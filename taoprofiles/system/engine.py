@@ -179,7 +179,7 @@ class Engine:
 
     def stop(self, container: str, seconds: int = 10) -> bool:
         """Stop a container: SIGTERM, and SIGKILL after ``seconds``. False if it does not exist."""
-        slow_engine = Engine(self._environ, self._timeout + seconds + 5)
+        slow_engine = Engine(self._environ, self._timeout + seconds + 5, address=self.address)
         return slow_engine._ask("POST", f"/containers/{container}/stop?t={seconds}") is not None
 
     def kill(self, container: str) -> None:

@@ -233,10 +233,11 @@ def container_starts() -> dict[str, int] | None:
     has_engine = False
     for pid in pids():
         has_engine = has_engine or (_read(f"/proc/{pid}/comm") == b"dockerd\n" and _owner(pid) == 0)
-        match = re.search(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])", _read(f"/proc/{pid}/cgroup"))
-        if match is not None and (start := start_time(pid)) is not None:
-            container = match[0].decode()
-            starts[container] = min(start, starts.get(container, start))
+        # A process of a container in a container is in the groups of both.
+        containers = set(re.findall(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])", _read(f"/proc/{pid}/cgroup")))
+        if containers and (start := start_time(pid)) is not None:
+            for container in map(bytes.decode, containers):
+                starts[container] = min(start, starts.get(container, start))
     return starts if has_engine else None
 
 

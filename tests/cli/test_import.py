@@ -335,6 +335,19 @@ def test_what_a_profile_has_already_and_a_folder_that_exists_are_no_new_placehol
     (home.root / "TODO").mkdir()
     home.run("set", "own", "A=1", f"DATA={home.root}/TODO", "on_end=echo TODO", check=True)
     assert "variables.DATA" not in home.run("check", "own").stdout
+    home.profile("two", PLACEHOLDER.replace("[{", '[{source = "/first", destination = "/first"}, {'))
+    editor = """sed -i 's,{source = "/first"[^}]*}\\, ,,'"""
+    assert home.run("edit", "two", environ={"EDITOR": editor}, check=True).stdout == "profile 'two' changed\n"
+
+
+@pytest.mark.parametrize("broken", ["x = " + "[" * 3000 + "]" * 3000, ".".join("a" * 3000) + " = 1", 'x = "ä'])
+def test_a_profile_that_cannot_be_parsed_is_replaced(home: Home, broken: str) -> None:
+    path = home.profile("own", broken)
+    (home.root / "good.toml").write_text('schema = 1\nlayout = "custom"\n')
+    for words in (("edit", "own"), ("import", "good.toml", "--name", "own", "--force")):
+        path.write_text(broken)
+        home.run(*words, environ={"EDITOR": f"cp {home.root}/good.toml"}, check=True)
+        assert path.read_text() == 'schema = 1\nlayout = "custom"\n'
 
 
 def test_a_placeholder_is_reported_once_where_it_is_written(home: Home) -> None:

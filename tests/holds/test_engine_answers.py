@@ -438,6 +438,9 @@ def test_a_container_with_a_run_tag_belongs_to_its_run(sandbox: Sandbox, fake_en
     assert use(sandbox).changed, "it does not need the shared file"
     sandbox.run("stop", hold_id, check=True)
     assert [path for path in fake_engine.asked if "/stop" in path] == [f"/containers/{container}/stop?t=10"]
+    with FakeEngine(sandbox.folder) as other:  # DOCKER_HOST was set for the run, and is not in this shell
+        assert sandbox.run("stop", hold_id, environ=other.environ).stdout.endswith(f"{container[:6]} stopped\n")
+        assert not any("/stop" in path for path in other.asked)
     breaks(fake_engine, "status 500", f"/containers/{container}/stop")
     one_clear_error(sandbox.run("stop", hold_id), 1)
     fake_engine.containers.clear()

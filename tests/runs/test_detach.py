@@ -124,6 +124,9 @@ def test_a_container_that_the_user_may_not_start_is_refused_at_once(theirs: Home
             assert f"this user may not use the engine at unix://{address}" in done.err and done.out == ""
         assert json.loads(as_them(theirs, "history", "--json").out)["data"]["runs"] == []
         assert as_them(theirs, "run", "a", "--", "true", environ=environ).status == 0
+        without = {"TAO_DOCKER_DISABLE": "1"}  # the launcher starts the task itself
+        done = as_them(theirs, "run", "a", "--", "tao", "model", "unet", "train", environ={**environ, **without})
+        assert "may not use" not in done.err and "'tao'" in done.err
 
 
 def test_the_log_is_private_and_shows_no_secret(sandbox: Sandbox) -> None:

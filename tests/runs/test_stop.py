@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from taoprofiles.holds.records import HoldRecords
 from taoprofiles.runs import lookup
 from tests.support.commands import CommandResult, call, one_clear_error
 from tests.support.engine import until
-from tests.support.sandbox import FakeEngine, Sandbox, gone
+from tests.support.sandbox import FakeEngine, Sandbox, gone, mounts_of
 
 STUBBORN = "import os, signal as s; s.signal(s.SIGTERM, s.SIG_IGN); s.signal(s.SIGHUP, s.SIG_IGN); "
 """The beginning of a Python program that ignores SIGTERM."""
@@ -84,6 +85,30 @@ def test_a_script_whose_container_has_ended_is_stopped(sandbox: Sandbox, fake_en
     HoldRecords(sandbox.context).write(record)
     done = stop(sandbox, run)
     assert (done.status, done.out, gone(pid)) == (0, f"run {run}: stopped\n", True), done
+    process.wait(20)
+
+
+def test_a_container_that_was_being_started_is_stopped_too(
+    sandbox: Sandbox, fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The docker command of a container that has not started yet does not end on SIGTERM."""
+    run, _, process = start(sandbox)
+    send, records = lookup._send_signal, HoldRecords(sandbox.context)
+
+    def start_and_send(pids: list[int], number: signal.Signals) -> None:
+        if not fake_engine.containers:
+            container = fake_engine.container(1, mounts_of(sandbox, "b"), env=[f"TAOPROF_RUN={run}"])
+            fake_engine.event("start", container)
+            until(lambda: (record := records.get(run)) and record.container, "the run has noted its container")
+        send(pids, number)
+
+    monkeypatch.setattr(lookup, "_send_signal", start_and_send)
+    done = stop(sandbox, run)
+    (container,) = fake_engine.containers
+    assert done.out.endswith(
+        f"killed, because it was still running 0.3 s after SIGTERM, container {container[:6]} stopped\n"
+    )
+    assert f"/containers/{container}/stop?t=10" in fake_engine.asked
     process.wait(20)
 
 

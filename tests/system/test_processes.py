@@ -132,3 +132,16 @@ def test_host_id() -> None:
 @pytest.mark.parametrize("noted", ["", "x", "a - b 5", "a b c", "a b c d e"])
 def test_a_place_that_tells_too_little_is_not_before_a_reboot(noted: str) -> None:
     assert not processes.rebooted(noted, "a - c 5")
+
+
+def test_the_containers_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With control groups of version 1, a container in a container has both in its path."""
+    outer, inner = ID, ID[::-1]
+    groups = {1: "/system.slice/docker.service", 5: f"/docker/{outer}", 6: f"/docker/{outer}/docker/{inner}"}
+    texts = {f"/proc/{pid}/cgroup": f"4:pids:{path}\n1:cpu:{path}\n" for pid, path in groups.items()}
+    texts |= {f"/proc/{pid}/comm": "dockerd\n" if pid == 1 else "sh\n" for pid in groups}
+    monkeypatch.setattr(processes, "pids", lambda: groups)
+    monkeypatch.setattr(processes, "_read", lambda path: texts[path].encode())
+    monkeypatch.setattr(processes, "_owner", lambda pid: 0)
+    monkeypatch.setattr(processes, "start_time", lambda pid: pid)
+    assert processes.container_starts() == {outer: 5, inner: 6}
