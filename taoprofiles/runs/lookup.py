@@ -256,8 +256,13 @@ def _stop_next_container(context: Context, hold: Hold) -> str:
 
 
 def _wait_or_kill(context: Context, hold: Hold) -> bool:
-    """Wait until the processes of a run have ended; return whether they had to be killed. Raises TaoprofError."""
+    """Wait until the processes of a run have ended; return whether they had to be killed. Raises TaoprofError.
+
+    Runs that it has started are stopped before: killing their taoprof would leave their commands and containers.
+    """
     for seconds, is_killing in ((STOP_TIMEOUT, False), (KILL_TIMEOUT, True)):
+        if is_killing:
+            _stop_inner_runs(context, hold)
         end = time.monotonic() + seconds
         while pids := _processes(context, hold):
             if is_killing:
@@ -271,6 +276,15 @@ def _wait_or_kill(context: Context, hold: Hold) -> bool:
         f"run {hold.id} is still running after SIGKILL: {', '.join(f'pid {pid}' for pid in pids)}",
         hint="it may be waiting for a device or a file server; it ends when that answers",
     )
+
+
+def _stop_inner_runs(context: Context, hold: Hold) -> None:
+    pids = _processes(context, hold)
+    for run in HoldRecords(context).all({}):
+        if run.id != hold.id and run.pid in pids and run.has_process_here():
+            with suppress(NotFoundError):  # it has just ended
+                stop(context, run.id)
+            wait_for_exit([run.pid], KILL_TIMEOUT)  # it records the end
 
 
 def _send_signal(pids: Iterable[int], number: signal.Signals) -> None:

@@ -76,6 +76,20 @@ def test_what_a_command_leaves_behind_is_killed_too(sandbox: Sandbox, hook: Path
     assert sandbox.holds() == []
 
 
+def test_a_run_that_the_command_has_started_is_killed_too(sandbox: Sandbox, hook: Path) -> None:
+    """Its own taoprof records its end, as for every run."""
+    inner, ready = sandbox.root / "inner.py", sandbox.root / "ready"
+    inner.write_text(f"{STUBBORN}open('{ready}', 'w').close(); s.pause()")
+    words = [str(sandbox.taoprof), "run", "b", "--", sys.executable, str(inner)]
+    run, _, process = start(sandbox, program=f"import os, signal as s, subprocess; subprocess.Popen({words}); ")
+    until(ready.exists, "the other run's command runs")
+    (other,) = {hold["id"] for hold in sandbox.holds()} - {run}
+    assert stop(sandbox, run).out == f"run {run}: killed, because it was still running 0.3 s after SIGTERM\n"
+    process.wait(20)
+    assert sandbox.holds() == []
+    assert sandbox.run("wait", other).stdout == f"{other}: exit status 137\n"
+
+
 def test_a_script_whose_container_has_ended_is_stopped(sandbox: Sandbox, fake_engine: FakeEngine) -> None:
     """It may start the next one. The record has the last one until then."""
     run, pid, process = start(sandbox, program="import os, signal as s; ")
