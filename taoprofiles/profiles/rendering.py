@@ -340,14 +340,21 @@ class Renderer:
         return mapping
 
     def command_to_set(self, sources: Collection[str]) -> str:
-        """Return the command that gives mount sources other folders: it sets the variables from which they derive."""
+        """Return the command that gives mount sources other folders: it sets the variables from which they derive.
+
+        The rest of the profile need not be valid.
+        """
         names: dict[str, None] = {}
-        for (expression, *_), mount in zip(self._template["mounts"], self.mapping()["Mounts"], strict=True):
+        for expression, *_ in self._template["mounts"]:
+            try:
+                source = self._expander.text(expression, path=True)
+            except ExpressionError:  # it refers to what is not set
+                source = ""
             name, text = "", expression
             while text.startswith("${") and not text.startswith("${env:"):
                 _, name = next(references(text))
                 text = self._template["variables"].get(name, "")
-            if mount["source"] in sources:
+            if source in sources:
                 names[name] = None
         settings = [f"{name}=DIR" for name in names]
         return f"taoprof edit {self.name}" if "" in names else " ".join(["taoprof set", self.name, *settings])

@@ -212,9 +212,9 @@ def test_a_name_in_lower_case_that_the_task_sets_itself(word: str) -> None:
 
 def test_a_command_that_is_not_the_launchers_is_named_as_not_checked(home: Home) -> None:
     profile(home, "p")
-    done = call(home, "check", "p", "--", "python", "train.py", "-e", "/nowhere/x.yaml")
+    done = call(home, "check", "p", "--", "sh", "train.sh", "-e", "/nowhere/x.yaml")
     assert (
-        "'python' is no launcher, no 'docker run' and no task of TAO: this command is not checked, only the mounts are "
+        "'sh' is no launcher, no 'docker run' and no task of TAO: this command is not checked, only the mounts are "
         "[command-not-checked]" in done.out
     )
     assert "no problems" not in done.out

@@ -224,11 +224,12 @@ def test_a_file_without_a_container_of_tao(home: Home, name: str, text: str) -> 
 def test_a_variable_of_the_shell_that_is_passed_on_is_taken_from_it_and_another_is_asked_for_by_its_name(
     home: Home,
 ) -> None:
-    run = 'docker run -e NGC_KEY=$NGC_KEY -e "HF_TOKEN=${HF_TOKEN}" -v /data:/data IMAGE dino train\n'
+    run = 'docker run -e NGC_KEY=$NGC_KEY -e "HF_TOKEN=${HF_TOKEN}" -v /dev/null/x:/data IMAGE dino train\n'
     run = run.replace("IMAGE", "nvcr.io/nvidia/tao/tao-toolkit:5.5.0-pyt")
     (home.root / "a.sh").write_text(run)
     done = home.run("import", "a.sh", check=True)
     assert "the container gets NGC_KEY from the environment: export NGC_KEY=…\n" in done.stderr
+    assert "/dev/null/x does not exist, and '/dev/null' is not a folder. To use a folder" in done.stderr
     env = {"NGC_KEY": "${env:NGC_KEY}", "HF_TOKEN": "${env:HF_TOKEN}"}
     assert tomllib.loads((home.profiles / "a.toml").read_text())["container"]["env"] == env
     (home.root / "b.sh").write_text(run.replace("-v", '-e "A=$B" --shm-size $SHM -v'))

@@ -116,7 +116,7 @@ def test_a_container_that_the_user_may_not_start_is_refused_at_once(theirs: Home
     address = theirs.root.parent / "engine"
     with socket.socket(socket.AF_UNIX) as engine:
         engine.bind(str(address))
-        address.chmod(0o600)
+        address.chmod(0)
         environ = {**theirs.environ, "DOCKER_HOST": f"unix://{address}"}
         for words in (("--image", "i:1", "--", "unet", "train"), ("--", "tao", "model", "unet", "train")):
             done = as_them(theirs, "run", "a", *options, *words, environ=environ)

@@ -224,6 +224,7 @@ def test_a_job_that_never_appears_ends_with_an_unknown_status(
     call(fake_home, "run", "dino_p", "--on", "slurm", "--image", IMAGE, "--", "true")
     (run,) = fake_home.holds()
     monkeypatch.setattr(jobs, "SUBMIT_GRACE", 0)
+    monkeypatch.setattr(jobs, "MISSING_GRACE", 0)
     # Its process, this one, is still alive: as long as it is, the job may be submitted.
     assert len(fake_home.holds()) == 1
     monkeypatch.setattr("taoprofiles.system.processes.alive", lambda pid, start: False)
