@@ -1,7 +1,7 @@
 """``taoprofd``: the guard as a process. It waits for events, has the guard check, and reports to systemd and the log.
 
 Wake-ups while nothing happens: the tick (TICK, or half of systemd's watchdog time), the engine's thread with the same
-interval, and the retry of an engine that does not answer.
+interval, and the retries: of an engine that does not answer, and of a status that the service manager did not receive.
 """
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ SEARCH_INTERVAL = 0.25
 
 RETRY = 0.1
 """Seconds until a check is repeated that did not get the lock."""
+
+STATUS_RETRY = 1.0
+"""Seconds until a status is sent again that the service manager did not receive: its queue may be full."""
 
 START_TIMEOUT = 5.0
 """Seconds for the engine before READY=1 is sent anyway."""
@@ -118,12 +121,12 @@ class Daemon:
         self._pidfds: dict[tuple[int, int], int] = {}
         self._ended: set[tuple[int, int]] = set()
         self._stop_requested = self._is_recovered = False
-        self._problem = self._status = ""
+        self._problem = self._status = self._sent_status = ""
         watchdog = self._notifier.watchdog
         self._tick = TICK if watchdog is None else min(TICK, watchdog / 2)
         # When what is due, in seconds of the monotonic clock.
         self._next_tick = self._last_search = 0.0
-        self._next_check = self._next_search = NEVER
+        self._next_check = self._next_search = self._next_report = NEVER
         self._backoff = RETRY
 
     def run(self) -> None:
@@ -187,7 +190,16 @@ class Daemon:
             self._problem = problem
             delay = self._backoff = min(self._backoff * 2, self._tick)
         self._next_check = min(self._next_check, time.monotonic() + delay)
-        self._notifier.notify(WATCHDOG="1")
+        self._report()
+
+    def _report(self) -> None:
+        """Tell the service manager that the guard works, and the status if that has changed."""
+        status = {} if self._status == self._sent_status else {"STATUS": self._status}
+        self._next_report = NEVER
+        if self._notifier.notify(WATCHDOG="1", **status):
+            self._sent_status = self._status
+        elif status:
+            self._next_report = time.monotonic() + STATUS_RETRY
 
     def _is_due(self, events: set[str]) -> bool:
         now = time.monotonic()
@@ -206,7 +218,7 @@ class Daemon:
     def _wait(self) -> set[str]:
         """Wait for an event, for the end of a process with a hold, or until something is due."""
         now = time.monotonic()
-        due = min(self._next_tick, self._next_check, self._next_search)
+        due = min(self._next_tick, self._next_check, self._next_search, self._next_report)
         if self._watcher.degraded:
             due = min(due, now + POLL_INTERVAL)
         poller = select.poll()
@@ -230,9 +242,7 @@ class Daemon:
             self._problem, self._backoff = "", RETRY
         finally:
             self._next_check = min(self._next_check, self._guard.next_check())
-            line = printable("; ".join(part for part in (self._guard.line, problem) if part))
-            if line != self._status and self._notifier.notify(STATUS=line):
-                self._status = line
+            self._status = printable("; ".join(part for part in (self._guard.line, problem) if part))
 
     def _has_new_launcher(self, events: set[str]) -> bool:
         """Search for a launcher that has started, now or soon after a file was opened that launchers open.

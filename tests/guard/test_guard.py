@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
 
@@ -16,6 +17,7 @@ from taoprofiles.guard.guard import Guard, Options
 from taoprofiles.holds import manage
 from taoprofiles.storage.journal import History
 from taoprofiles.storage.paths import Context
+from taoprofiles.switching.switch import NEVER
 from tests.support.commands import call
 from tests.support.engine import until
 from tests.support.guard_process import FOREIGN, GuardProcess, held, is_sealed, replaced
@@ -81,6 +83,34 @@ def test_the_end_of_work_during_a_check_causes_one_more_check(
     finally:
         signal.set_wakeup_fd(-1)
         daemon._guard.end()
+
+
+def test_a_status_that_a_busy_manager_did_not_receive_is_sent_again(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its queue has few entries, and many events fill it: the status would be wrong until the next tick."""
+    monkeypatch.setattr(logging.getLogger("taoprofiles.guard"), "handlers", [])
+    address = sandbox.root.parent / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as manager:
+        manager.bind(str(address))
+        daemon = Daemon(Context({**sandbox.environ, "NOTIFY_SOCKET": str(address)}), Options())
+        monkeypatch.setattr(daemon._watcher, "arm", lambda: None)
+        check, checks = Guard.check, []
+        monkeypatch.setattr(Guard, "check", lambda *words: checks.append(check(*words)))
+        try:
+            while daemon._notifier.notify(WATCHDOG="1"):
+                pass
+            daemon._step({"changed"})
+            with pytest.raises(BlockingIOError):
+                while message := manager.recv(100):
+                    assert message == b"WATCHDOG=1"
+            daemon._step(daemon._wait())
+            assert manager.recv(100).endswith(b"STATUS=watching 'a': not in use")
+            assert len(checks) == 1, "no tick was needed"
+            assert daemon._next_report == NEVER
+        finally:
+            signal.set_wakeup_fd(-1)
+            daemon._guard.end()
 
 
 @pytest.mark.parametrize("who", ["plain", "run --shared"])
