@@ -79,8 +79,10 @@ class Context:
     def user(self) -> str:
         """The user's name in records. A container, or a job of a service, may have no variable with it."""
         name = self.environ.get("USER") or self.environ.get("LOGNAME")
+        if name:  # without the password database, which may be on a slow server
+            return name
         account = find_account(self.uid)
-        return name or (account[0] if account else f"uid {self.uid}")
+        return account[0] if account else f"uid {self.uid}"
 
     def expand_user(self, path: str) -> str:
         """Return ``path`` with a leading ``~`` or ``~user`` expanded."""
