@@ -84,7 +84,7 @@ def confirm_release(hold: Hold, *, yes: bool) -> None:
         raise Declined("not released")
 
 
-def ask_value(context: Context, name: str, *, meaning: str = "", default: str = "") -> str:
+def ask_value(context: Context, name: str, *, meaning: str, default: str) -> str:
     """Ask for the value of a variable, up to three times; Tab completes paths. Raises UsageError without an answer.
 
     ``default`` is the answer of an empty line. Of a path, ``~``, variables and quotes are expanded, as a shell does.

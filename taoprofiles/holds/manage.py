@@ -115,10 +115,10 @@ def record_release(context: Context, hold: Hold) -> None:
         HoldRecords(context).write(hold)
 
 
-def held_error(name: str, holders: Sequence[Hold], *, hint: str = "") -> HeldError:
+def held_error(name: str, holders: Sequence[Hold], *, hint: str) -> HeldError:
     """Return the error for a switch to the profile ``name`` that ``holders`` block.
 
-    With ``hint``, which replaces the default hint, ``name`` is any description of the mapping, shown unquoted.
+    With a ``hint``, which replaces the usual one, ``name`` is any description of the mapping, shown unquoted.
     """
     target = name if hint else f"'{name}'"
     profiles = dict.fromkeys(f"'{hold.profile}'" if hold.profile else "the mapping file" for hold in holders)

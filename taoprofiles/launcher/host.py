@@ -87,7 +87,7 @@ def skips_login(environ: Mapping[str, str], behaviour: "Behaviour") -> bool:
     return "OVERRIDE_REGISTRY" in environ and behaviour.override_skips_login
 
 
-def find_mounts_path(host: Host, behaviour: "Behaviour | None" = None) -> str:
+def find_mounts_path(host: Host, behaviour: "Behaviour | None") -> str:
     """Return the path of the one mounts file that a launcher reads, whether it exists or not.
 
     ``behaviour`` None means a launcher of 5.0.0 or later.

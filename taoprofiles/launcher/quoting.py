@@ -52,7 +52,7 @@ def expand_variables(text: str, variables: Mapping[str, str], *, unset: str | No
     return VARIABLE.sub(lambda match: variables.get(match[1] or match[2], match[0] if unset is None else unset), text)
 
 
-def quote_word(word: str, *, unquoted: bool = False) -> str:
+def quote_word(word: str, *, unquoted: bool) -> str:
     """Return ``word`` quoted so that the launcher's shell reproduces it.
 
     ``unquoted``: the launcher passes its words to /bin/sh without single quotes around them.

@@ -31,7 +31,7 @@ def check(mounts: Sequence[ResolvedMount], locate: Locator, host: Host) -> Itera
 
 
 def check_direct(
-    mounts: Sequence[ResolvedMount], locate: Locator, host: Host, created: Collection[Location] = ()
+    mounts: Sequence[ResolvedMount], locate: Locator, host: Host, created: Collection[Location]
 ) -> Iterator[Finding]:
     """Check the mounts of a container that is started without the launcher; its paths are used as they are written.
 

@@ -301,9 +301,9 @@ def check_specs(
     paths: Sequence[str],
     resolver: PathResolver,
     *,
-    action: str = "",
-    given: Collection[str] = (),
-    gpus: int | None = None,
+    action: str,
+    given: Collection[str],
+    gpus: int | None,
 ) -> list[Finding]:
     """Return the findings about spec files, and about the spec files that these name.
 

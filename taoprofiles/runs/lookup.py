@@ -175,7 +175,7 @@ def wait_for_end(context: Context, run: Hold, *, end: float = float("inf")) -> H
     return ended
 
 
-def runs_writing(context: Context, path: str, limit: int | None = None) -> list[Hold]:
+def runs_writing(context: Context, path: str, limit: int | None) -> list[Hold]:
     """Return the ``limit`` newest runs that wrote to ``path``: those with a results folder around or inside it.
 
     A launcher that failed without a container wrote nothing. Raises NotFoundError if there is no such path, nor a run

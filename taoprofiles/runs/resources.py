@@ -130,8 +130,8 @@ def reserve(
     gpus: list[Gpu],
     *,
     retry: str,
-    waiting: Sequence[Request] = (),
-    allow_overlap: bool = False,
+    waiting: Sequence[Request],
+    allow_overlap: bool,
 ) -> list[str]:
     """Set the GPUs of ``hold`` for the option ``--gpus``, and return warnings about them.
 

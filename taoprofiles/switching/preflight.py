@@ -102,7 +102,7 @@ def check_direct_run(
     gpus: str | None,
     mkdir: bool,
     check: bool,
-    on_cluster: bool = False,
+    on_cluster: bool,
 ) -> tuple[list[str], list[str]]:
     """Do what ``check_mapping`` does for a run without the launcher: everything that ``taoprof check`` looks at.
 

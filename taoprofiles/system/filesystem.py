@@ -28,6 +28,9 @@ ANSWER_TIMEOUT = 5.0
 _NEXT_TIMEOUT = 0.05
 """The same while another path has not answered: the next ones are probably on the same server."""
 
+_ENTRIES_LIMIT = 5000
+"""Entries of a folder that are examined for their owners."""
+
 _waiting: set[str] = set()
 """The paths of which a thread awaits an answer at this moment."""
 
@@ -169,10 +172,10 @@ def file_system(path: str, table: list[tuple[str, str]]) -> str:
     return file_system_type
 
 
-def find_foreign_files(folder: str, uid: int, *, limit: int = 5000) -> tuple[int, str, bool]:
+def find_foreign_files(folder: str, uid: int) -> tuple[int, str, bool]:
     """Count files of other users than ``uid`` in a folder; return (count, the first, whether all were examined).
 
-    At most ``limit`` entries are examined. Links are not followed, and folders that cannot be read are left out.
+    At most _ENTRIES_LIMIT entries are examined. Links are not followed, and folders that cannot be read are left out.
     """
     count, first, examined = 0, "", 0
     waiting = [folder]
@@ -181,7 +184,7 @@ def find_foreign_files(folder: str, uid: int, *, limit: int = 5000) -> tuple[int
             with os.scandir(waiting.pop()) as entries:
                 for entry in entries:
                     examined += 1
-                    if examined > limit:
+                    if examined > _ENTRIES_LIMIT:
                         return count, first, False
                     status = entry.stat(follow_symlinks=False)
                     if status.st_uid != uid:

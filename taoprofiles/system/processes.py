@@ -80,12 +80,12 @@ def command_line(pid: int) -> str:
     return shorten(" ".join(mask_command(words)), 100)
 
 
-def find_writer(path: str, *, seconds: float = 0.01) -> str | None:
-    """Return the pid and command of a process that has ``path`` open for writing, None if none is found in time.
+def find_writer(path: str) -> str | None:
+    """Return the pid and command of a process that has ``path`` open for writing, None if none is found in 10 ms.
 
     Only this user's own processes can be examined (/proc/PID/fd), by root all of them. The newest come first.
     """
-    end = time.monotonic() + seconds
+    end = time.monotonic() + 0.01
     try:
         real = os.path.realpath(path)
     except OSError:
