@@ -111,12 +111,17 @@ class HoldRecords:
             job_records.update(self._context, hold)
 
     def update(self, hold: Hold, **changes: Any) -> None:
-        """Set fields of a hold and of its record, which is read again: somebody may have released or deleted it."""
+        """Set fields of a hold and of its record, which is read again: somebody may have released or deleted it.
+
+        With ``ended``, the record becomes an entry in the journal of runs. Needs the lock. Raises TaoprofError.
+        """
         recorded = self.get(hold.id)
         for target in (hold, recorded):
             for name, value in changes.items() if target is not None else ():
                 setattr(target, name, value)
-        if recorded is not None:
+        if recorded is not None and recorded.ended is not None:
+            self.end(recorded)
+        elif recorded is not None:
             self.write(recorded)
 
     def end(self, hold: Hold, *, attended: bool = False) -> subprocess.Popen[bytes] | None:

@@ -38,7 +38,7 @@ SUBMIT_GRACE = 300.0
 """Seconds after its submission in which a job may still appear."""
 
 MISSING_GRACE = 60.0
-"""Seconds for which Slurm must not list a job that it has listed, until the job counts as over."""
+"""Seconds until a job counts as over that Slurm has listed and does not list any more."""
 
 RECONNECT = 2.0
 """Seconds after which a closed connection to a log is opened again."""
@@ -159,15 +159,7 @@ def _record(context: Context, hold: Hold, job: Job | None, log: bytes | None = N
         with suppress(ClusterError):  # it is read when somebody asks for the log
             keep_log(context, hold, log)
     with suppress(TaoprofError), Lock(context.lock):
-        records = HoldRecords(context)
-        recorded = records.get(hold.id)  # read again: somebody may have released it
-        for target in (hold, recorded):
-            for key, value in changes.items() if target is not None else ():
-                setattr(target, key, value)
-        if recorded is not None and recorded.ended is not None:
-            records.end(recorded)
-        elif recorded is not None:
-            records.write(recorded)
+        HoldRecords(context).update(hold, **changes)
 
 
 def keep_log(context: Context, hold: Hold, content: bytes | None = None) -> None:

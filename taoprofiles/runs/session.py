@@ -271,11 +271,11 @@ class Session(Run):
     def _write_record(self) -> None:
         """Write to the record what is running now. Needs the lock. Raises TaoprofError."""
         running = list(self._tasks.values())
-        last = running[-1] if running else Hold()
         results = self._starting + [folder for task in running for folder in task.results]
+        newest = running[-1] if running else None
         HoldRecords(self.context).update(
-            self.hold, results=results, command=last.command, container=last.container,
-            phase="bound" if running else "pending",
+            self.hold, results=results, command=newest.command if newest else [],
+            container=newest.container if newest else None, phase="bound" if newest else "pending",
         )  # fmt: skip
 
 
