@@ -243,7 +243,7 @@ def check(
     )  # fmt: skip
     image = image or (target.renderer.image(command) if target.renderer else None)
     if name is not None and command and image is None and words is None:  # what 'run' starts on this machine
-        target = target._replace(findings=(*target.findings, *_find_missing_program(context, target, name, command)))
+        target = target._replace(findings=(*target.findings, *_check_program_exists(context, target, name, command)))
     is_direct = bool(command and words is None and (image or gpus or direct.tasks(command)[0]))
     is_direct |= bool(image and not command and launcher is None and installed_launcher is None)
     if is_direct and target.content is not None:
@@ -252,7 +252,7 @@ def check(
         )
     findings, dropped_in_ci = list(target.findings), []
     words, others = _launchers(command)
-    findings += _find_unknown(command, others, findings, is_launcher=words is not None)
+    findings += _check_known(command, others, findings, is_launcher=words is not None)
     if not command or words is not None:
         findings += _ignored_keys(target)
     prediction, secrets = None, target.secret_environment
@@ -291,17 +291,20 @@ def _launchers(command: list[str]) -> tuple[list[str] | None, list[str]]:
     return words, others or ([] if words else command[:1])
 
 
-def _find_missing_program(context: Context, target: CheckTarget, name: str, command: list[str]) -> Iterator[Finding]:
+def _check_program_exists(context: Context, target: CheckTarget, name: str, command: list[str]) -> Iterator[Finding]:
     """Yield the finding for a command that ``run`` refuses, because its program does not exist."""
     missing = find_missing_program(command, {**context.environ, **target.variables}.get("PATH"), name)
     if missing:
         yield error("command-not-found", "command", missing[0], hint=missing[1])
 
 
-def _find_unknown(
+def _check_known(
     command: list[str], others: list[str], known: list[Finding], *, is_launcher: bool
 ) -> Iterator[Finding]:
-    """Yield the finding for a command with the programs ``others``, of which nothing is known."""
+    """Yield the finding for a command with the programs ``others``, of which nothing is known.
+
+    Not if one of the findings ``known`` is that the program does not exist.
+    """
     is_missing = any(finding.id == "command-not-found" for finding in known)
     if others and not is_missing and not direct.tasks(command)[0]:
         rest = "this command is not checked" + ("" if is_launcher else ", only the mounts are")

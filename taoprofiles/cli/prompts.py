@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from taoprofiles.cli.output import Declined, print_progress, print_stderr
 from taoprofiles.errors import UsageError
 from taoprofiles.masking import printable
-from taoprofiles.profiles.rendering import is_path_variable
+from taoprofiles.profiles.rendering import find_placeholder, is_path_variable
 from taoprofiles.storage.paths import Context
 
 if TYPE_CHECKING:
@@ -108,7 +108,6 @@ def ask_value(context: Context, name: str, *, meaning: str, default: str) -> str
 def _clean(context: Context, line: str, *, is_path: bool) -> tuple[str, str]:
     """Return a typed value as it is meant, and why it cannot be used, "" if it can."""
     from taoprofiles.profiles.convert import existing_part, resolve_path, without_quotes
-    from taoprofiles.profiles.rendering import find_placeholder
     from taoprofiles.system.filesystem import creation_problem
 
     text, problem = without_quotes(line.strip()), ""

@@ -273,7 +273,7 @@ class ContainerTask:
     """
 
     def __init__(self, container_id: str, task: str | None) -> None:
-        """``task`` is that of the hold."""
+        """Start with nothing known but ``Hold.task``."""
         self.id, self.task, self.is_docker_run = container_id, task or None, task == ""
         self.command: list[str] = []
         self.status: int | None = None

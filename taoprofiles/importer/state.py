@@ -23,6 +23,7 @@ from taoprofiles.importer.values import (
     type_name,
 )
 from taoprofiles.masking import is_secret
+from taoprofiles.profiles.convert import without_quotes
 from taoprofiles.profiles.rendering import LONGEST_PLACEHOLDER, find_placeholder, is_windows_path
 from taoprofiles.storage.paths import MAPPING_FILE, expand_user
 from taoprofiles.system.filesystem import answers, try_real_path
@@ -341,7 +342,7 @@ def doubt(text: str) -> str:
         return "IPython keeps the comment in the value"
     if is_windows_path(literal):
         return "a Windows path"
-    if literal[:1] in ("'", '"') and literal[:1] == literal[-1:]:
+    if without_quotes(literal) != literal:
         return "the quotes are a part of the value"
     user = literal.partition("/")[0]
     if user.startswith("~") and expand_user(user, "/") == user:
@@ -350,11 +351,11 @@ def doubt(text: str) -> str:
 
 
 def suggestion(text: str, environ: Mapping[str, str]) -> str:
-    """Return the path that a text with a comment or with $NAME means, "" if that is not known."""
+    """Return the path that a text with a comment, quotes or $NAME means, "" if that is not known."""
     path = _COMMENT.sub("", text)
     known = {name: environ[name] for name in ("HOME", "USER", "LOGNAME") if name in environ}
     path = _UNEXPANDED.sub(lambda match: known.get(match[0].strip("${}"), match[0]), path)
-    path = path[1:-1] if path[:1] in ("'", '"') and path[:1] == path[-1:] else path
+    path = without_quotes(path)
     return "" if doubt(str(path)) or path == text else path
 
 

@@ -295,7 +295,7 @@ def _check_placeholders(context: Context, name: str, before: bytes | None, text:
 
 
 def _find_placeholders(context: Context, text: bytes) -> list[str]:
-    """Return the problems of the values that only stand for one, such as /path/to/data; a path that exists is a value.
+    """Return the problems of placeholders in the place of values, such as /path/to/data. A path that exists is none.
 
     Comments and commands may have such words.
     """
@@ -304,9 +304,10 @@ def _find_placeholders(context: Context, text: bytes) -> list[str]:
         items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
         for inner, item in items:
             yield from find(f"{key}[{inner}]" if isinstance(inner, int) else f"{key}.{inner}".lstrip("."), item)
-        left = find_placeholder(re.sub(r"\$\{[^{}]*\}", "\0", value)) if isinstance(value, str) else ""
-        if left and not answers(os.path.exists, [path := context.expand_user(str(value))]).get(path):
-            yield f"{key}: '{left}' is a placeholder"
+        if isinstance(value, str) and (left := find_placeholder(re.sub(r"\$\{[^{}]*\}", "\0", value))):
+            path = context.expand_user(value)
+            if not answers(os.path.exists, [path]).get(path):
+                yield f"{key}: '{left}' is a placeholder"
 
     values, _ = load(text)  # nothing of a profile that was not valid before
     return [*find("", {key: values[key] for key in values if key not in _NO_VALUES})]

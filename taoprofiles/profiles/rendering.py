@@ -360,9 +360,10 @@ class Renderer:
         return f"taoprof edit {self.name}" if "" in names else " ".join(["taoprof set", self.name, *settings])
 
     def placeholder_origin(self, key: str) -> tuple[str, str]:
-        """Return the key in which the placeholder is written that the value of ``key`` has, and the text there.
+        """Return the key where the placeholder in the value of ``key`` is written, and its own value.
 
-        ``key`` is that of a variable (``variables.NAME``) or of a mount's source (``mounts[0].source``).
+        Other values have it because they refer to that key. ``key`` is a variable's (``variables.NAME``) or that of a
+        mount's source (``mounts[0].source``).
         """
         mount = re.match(r"mounts\[(\d+)\]", key)
         expressions, project = self._template["variables"], self._template["project_dir"]

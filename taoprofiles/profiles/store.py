@@ -197,7 +197,7 @@ class Store:
     def secret_env(self, mapping: Mapping[str, Any] | bytes | None, *names: str | None) -> set[str]:
         """Return the container variables that are secret in any of these profiles.
 
-        If one cannot be read any more, all of ``mapping`` are, which may be from it.
+        If one cannot be read, all variables of ``mapping`` are: it may have been rendered from that profile.
         """
         secrets: set[str] = set()
         for name in dict.fromkeys(names):

@@ -24,7 +24,7 @@ REPLAY = 1.0
 class Monitor(threading.Thread):
     """Follows the events until the process ends, and tells ``run`` about its containers, in this thread.
 
-    ``task`` is that of the hold.
+    ``task`` is ``Hold.task``.
     """
 
     def __init__(self, environ: Mapping[str, str], hold_id: str, run: Run, task: str | None = None) -> None:

@@ -87,7 +87,7 @@ class Endpoint:
 
     @property
     def is_denied(self) -> bool:
-        """Return whether there is a socket that this user may not use."""
+        """Check whether there is a socket that this user may not use."""
         scheme, _, path = self.address.partition("://")
         return scheme == "unix" and os.path.exists(path) and not os.access(path, os.W_OK)
 
