@@ -350,6 +350,14 @@ def test_a_profile_that_cannot_be_parsed_is_replaced(home: Home, broken: str) ->
         assert path.read_text() == 'schema = 1\nlayout = "custom"\n'
 
 
+def test_a_secret_that_is_a_placeholder_is_not_shown(home: Home) -> None:
+    """It may be the key itself."""
+    home.profile("own", 'schema = 1\nlayout = "custom"\n[variables]\nKEY = "YOUR_KEY"\n')
+    done = home.run("check", "own")
+    assert "warning: variables.KEY: it still contains 'YOUR_' [placeholder]\n" in done.stdout
+    assert "YOUR_KEY" not in done.stdout + done.stderr
+
+
 def test_a_placeholder_is_reported_once_where_it_is_written(home: Home) -> None:
     folder = "schema = 1\nlayout = 'host'\nproject_dir = '/path/to/kitti'\n"
     variables = """\
@@ -362,8 +370,8 @@ PROJECT = "/path/to/kitti"
 """
     for name, text, key in (("a", folder, "project_dir"), ("b", variables, "variables.PROJECT")):
         home.profile(name, text)
-        findings = [one for one in home.json("check", name)["data"]["findings"] if one["id"] == "placeholder"]
-        assert [(one["where"], one["hint"]) for one in findings] == [
+        findings = home.json("check", name)["data"]["findings"]
+        assert [(finding["where"], finding["hint"]) for finding in findings if finding["id"] == "placeholder"] == [
             (key, f"taoprof set {name} {key.removeprefix('variables.')}=…")
         ]
         for command in (["use", name], ["shell", name]):

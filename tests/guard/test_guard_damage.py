@@ -14,6 +14,7 @@ from taoprofiles.switching.seal import Seal
 from tests.support.engine import until
 from tests.support.guard_process import GuardProcess, held, is_sealed, replaced
 from tests.support.home import ALL
+from tests.support.injection import fail_open
 from tests.support.sandbox import Sandbox, kill
 
 
@@ -107,15 +108,12 @@ def test_a_seal_that_cannot_be_removed_now_is_removed_later(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, code: int, what: str
 ) -> None:
     """Its record stays: without it the file would be read-only for ever."""
-    seal, real = Seal(sandbox.context), os.open
-    assert seal.apply("a test", sandbox.mapping_file.stat().st_size)
+    assert Seal(sandbox.context).apply("a test", sandbox.mapping_file.stat().st_size)
 
-    def refuses(path: str, flags: int, *mode: int, **options: int) -> int:
-        if flags & os.O_PATH if what == "the file" else str(path) == sandbox.context.seal:
-            raise OSError(code, os.strerror(code), path)
-        return real(path, flags, *mode, **options)
+    def is_hit(path: str, flags: int) -> bool:
+        return bool(flags & os.O_PATH) if what == "the file" else path == sandbox.context.seal
 
-    monkeypatch.setattr(os, "open", refuses)
+    fail_open(monkeypatch, code, is_hit)
     with pytest.raises(TaoprofError):
         Seal(sandbox.context).remove()
     monkeypatch.undo()

@@ -26,6 +26,7 @@ from taoprofiles.system import processes
 from tests.support.commands import Terminal, call, one_clear_error
 from tests.support.engine import until
 from tests.support.home import ALL, Home, require
+from tests.support.injection import fail_open
 from tests.support.sandbox import FakeEngine, Sandbox, gone, kill, mounts_of, rendered
 
 
@@ -441,17 +442,14 @@ def test_work_that_cannot_be_looked_at_has_not_ended(
 ) -> None:
     """While the system cannot open any more files, a process looks as one that has ended, and as no launcher."""
     home.profiles_named("a", "b")
-    real = os.open
 
-    def refuses(path: str, flags: int, *mode: int, **options: int) -> int:
-        if str(path) == what or (str(path).startswith("/proc/") and str(path).endswith(f"/{what}")):
-            raise OSError(code, os.strerror(code), path)
-        return real(path, flags, *mode, **options)
+    def is_hit(path: str, _: int) -> bool:
+        return path == what or (path.startswith("/proc/") and path.endswith(f"/{what}"))
 
     with subprocess.Popen(["sleep", "60"]) as process:
         try:
             home.run("hold", "--reason", "test", "--pid", str(process.pid), check=True)
-            monkeypatch.setattr(os, "open", refuses)
+            fail_open(monkeypatch, code, is_hit)
             done = call(home, "use", "b")
             assert done.status == 1 and os.strerror(code).lower() in done.err.lower(), done
             monkeypatch.undo()

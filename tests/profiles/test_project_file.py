@@ -12,6 +12,7 @@ import pytest
 
 from tests.support import commands
 from tests.support.home import Home
+from tests.support.injection import fail_open
 
 UNTRUSTED = 9
 HEAD = 'layout = "custom"\n'
@@ -177,14 +178,7 @@ def test_trusted_it_is_the_profile_of_its_folder(home: Home, project: Path) -> N
 def test_a_trusted_file_is_not_left_out_of_the_list(home: Home, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(project, GOOD)
     assert call(home, "trust", "--yes").status == 0
-    real = os.open
-
-    def refuse(path: str, flags: int, *mode: int, **options: int) -> int:
-        if str(path) == str(home.profiles / "kitti.toml"):
-            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
-        return real(path, flags, *mode, **options)
-
-    monkeypatch.setattr(os, "open", refuse)
+    fail_open(monkeypatch, errno.EIO, lambda path, _: path == str(home.profiles / "kitti.toml"))
     done = call(home, "trust", "--list")
     assert done.status == 1 and "kitti.toml" in done.err, done
 

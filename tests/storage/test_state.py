@@ -27,6 +27,8 @@ from taoprofiles.switching import switch
 from taoprofiles.switching.status import get_status
 from tests.support.commands import call
 from tests.support.home import Home, require
+from tests.support.injection import fail_open
+from tests.support.notebooks import notebook
 
 FOREIGN = b'{"Mounts": []}'
 
@@ -451,14 +453,7 @@ def test_another_users_link_gets_none_of_our_files_into_the_history(used: Home) 
 def test_what_a_killed_switch_left_is_not_deleted_unread(used: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     path = used.root / ".taoprof-old"
     path.write_bytes(FOREIGN)
-    really = os.open
-
-    def fail(name: str, *arguments: Any, **options: Any) -> int:
-        if name == str(path):
-            raise OSError(errno.EIO, os.strerror(errno.EIO), name)
-        return really(name, *arguments, **options)
-
-    monkeypatch.setattr(os, "open", fail)
+    fail_open(monkeypatch, errno.EIO, lambda name, _: name == str(path))
     with pytest.raises(TaoprofError, match="cannot read"):
         switch.switch_profile(used.context, "c")
     assert path.read_bytes() == FOREIGN
@@ -559,10 +554,8 @@ def test_what_cannot_be_looked_at_is_not_overwritten(
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text("{}\n")
-    notebook = {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": []}
-    source = f"with open('{used.mapping_file}', 'w') as file: file.write('{FOREIGN.decode()}')"
-    notebook["cells"] = [{"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": 1, "source": source}]
-    (used.root / "x.ipynb").write_text(json.dumps(notebook))
+    cell = f"with open('{used.mapping_file}', 'w') as file: file.write('{FOREIGN.decode()}')"
+    (used.root / "x.ipynb").write_bytes(notebook([cell]))
     before = target.read_bytes()
     left = [str(target)]
 
@@ -609,16 +602,10 @@ def test_a_purge_names_what_it_could_not_delete(used: Home, monkeypatch: pytest.
 def test_a_replaced_link_waits_until_the_file_behind_it_can_be_read(
     used: Home, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    content, link, real = b'{"Mounts": [], "mine": 1}', used.root / ".taoprof-old-1", os.open
+    content, link = b'{"Mounts": [], "mine": 1}', used.root / ".taoprof-old-1"
     (used.root / "other.json").write_bytes(content)
     link.symlink_to("other.json")
-
-    def refuse(path: str, flags: int, *mode: int, **options: int) -> int:
-        if str(path) == str(link):
-            raise OSError(code, os.strerror(code), path)
-        return real(path, flags, *mode, **options)
-
-    monkeypatch.setattr(os, "open", refuse)
+    fail_open(monkeypatch, code, lambda path, _: path == str(link))
     with Lock(used.context.lock), pytest.raises(TaoprofError):
         switch.recover(used.context)
     monkeypatch.undo()

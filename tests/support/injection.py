@@ -18,10 +18,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from taoprofiles.system import processes
 from tests.support.home import Home, require, run_in_fork
+
+if TYPE_CHECKING:
+    import pytest
 
 STEP = int(os.environ.get("TAOPROF_TEST_FAULT_STEP", "15"))
 """Of all injections every so many are tried, always others: TAOPROF_TEST_FAULT_STEP=1 tries all."""
@@ -175,3 +178,15 @@ def copied(home: Home, to: Path) -> Home:
     os.utime(lock, (time.time() - 60, time.time() - 120))  # nobody has just waited for it, and reading leaves it so
     copy.environ |= {name: value for name, value in home.environ.items() if name not in copy.environ or name == "PATH"}
     return copy
+
+
+def fail_open(monkeypatch: pytest.MonkeyPatch, code: int, is_hit: Callable[[str, int], bool]) -> None:
+    """Make ``os.open`` fail with an error number for the paths and flags that ``is_hit`` selects, in this process."""
+    real = os.open
+
+    def fail(path: str, flags: int, *mode: int, **options: int) -> int:
+        if is_hit(str(path), flags):
+            raise OSError(code, os.strerror(code), path)
+        return real(path, flags, *mode, **options)
+
+    monkeypatch.setattr(os, "open", fail)
