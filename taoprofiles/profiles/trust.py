@@ -74,7 +74,7 @@ def environment(profile: Profile, name: str) -> list[str]:
 
 
 def to_text(context: Context, profile: Profile, folder: str) -> tuple[str, list[str]]:
-    """Return a profile as the text of a project file in ``folder``, and what was left out, as secret or personal."""
+    """Return a profile as the text of a project file in ``folder``, and the keys left out that it may not have."""
     data = _with_paths(profile, lambda path: _relative(context, path, folder))
     data.pop("project", None)
     omitted = _not_allowed(data)

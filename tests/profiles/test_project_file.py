@@ -346,7 +346,7 @@ def test_new_writes_one_that_others_can_trust_and_leaves_out_secrets(home: Home,
     home.profile("old", GOOD.replace('"."', f'"{project}"') + 'KEY = "tlt_encode"\nOTHER = "x"\n' + options)
     done = call(home, "new", "kitti", "--from", "old", "--project")
     assert done.status == 0, done
-    assert "left out as personal: docker.privileged, KEY, OTHER" in done.err
+    assert "left out, not allowed in a project file: docker.privileged, KEY, OTHER" in done.err
     text = (project / ".taoprof.toml").read_text()
     assert 'project_dir = "."' in text
     assert "tlt_encode" not in text

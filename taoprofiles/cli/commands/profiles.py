@@ -114,7 +114,8 @@ def _write_project_file(context: Context, args: argparse.Namespace) -> list[str]
     path, omitted = trust.write(context, profile, folder, name=name)
     messages = [f"project file written: {context.short(path)}"]
     if omitted:
-        messages.append(f"left out as personal: {', '.join(omitted)}. For your own: taoprof new MINE --extends {name}")
+        what = f"left out, not allowed in a project file: {', '.join(omitted)}"
+        messages.append(f"{what}. For your own: taoprof new MINE --extends {name}")
     return messages
 
 
