@@ -180,29 +180,29 @@ def test_a_hold_record_with_an_address_that_is_none(sandbox: Sandbox, address: s
     assert hold_id in done.out, "what cannot be asked about counts as alive"
 
 
-def test_an_engine_without_permission(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Played, since root may ask every one."""
+@pytest.fixture
+def denied_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that this user may not ask; simulated, since root may ask each one."""
 
     def connect(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("taoprofiles.system.engine.Engine._connect", connect)
+
+
+@pytest.mark.usefixtures("denied_engine")
+def test_an_engine_without_permission(sandbox: Sandbox) -> None:
     (warning,) = switch.switch_profile(sandbox.context, "b").unchecked
     assert ": permission denied" in warning
 
 
 @pytest.fixture
-def killed_run(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> str:
+def killed_run(sandbox: Sandbox, denied_engine: None, monkeypatch: pytest.MonkeyPatch) -> str:
     """A run whose process is gone, and an engine that this user may not ask."""
     tao, run = sandbox.in_run("b")
     os.killpg(run.pid, signal.SIGKILL)
     run.wait(20)
     until(lambda: gone(tao.pid()), "the launcher is gone")
-
-    def connect(*_: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr("taoprofiles.system.engine.Engine._connect", connect)
     monkeypatch.setattr("taoprofiles.system.processes.container_starts", lambda: None)
     (record,) = HoldRecords(sandbox.context).all()
     return record.id
