@@ -134,7 +134,7 @@ def use_output(context: Context, session: Session) -> Output:
 
 def show_output(context: Context, name: str) -> Output:
     """Return what ``%taoprof show`` shows. Raises NotFoundError, InvalidProfileError."""
-    Store(context).text(name)  # of one that does not exist the hint is not to create it
+    Store(context).text(name)  # raises for a missing profile, without the hint to create it
     return _add_summary(context, name, Output(f"profile '{name}'"))
 
 

@@ -133,7 +133,7 @@ def prepare(
         run.notes = [f"warning: {warning}" for warning in warnings]
         if options.image is None and plan.runner is None and not runs_in_ci(run.environ):
             hold.task = None  # else the container's own command is the task
-        # The record first: the switch must not happen without it. It does not block that: it needs the new mapping.
+        # The record first: no switch may happen without it. The run itself blocks none, since it needs the new mapping.
         with preflight.make_folders(folders), plan.recorded(run, targets, turn):
             plan.give_mapping(run)
             if kind == "run":  # last: an agent takes a record that exists for a launch

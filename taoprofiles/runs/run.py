@@ -327,7 +327,7 @@ class Run:
 
     def task_started(self, container: ContainerTask) -> None:
         """Record which ``docker exec`` is the task, for whoever finds the run without this process and the launcher."""
-        # "" is the container's own command.
+        # A task "" is the container's own command: there is no docker exec to record.
         if self.hold.task is None and self.hold.container == container.id:
             with suppress(TaoprofError), Lock(self.context.lock):
                 HoldRecords(self.context).update(self.hold, task=container.task or None)

@@ -138,7 +138,7 @@ class Home:
         return json.loads(self.mapping_file.read_bytes())
 
     def content(self) -> bytes | None:
-        """The mapping file's, None if there is none."""
+        """Return the content of the mapping file, None if there is none."""
         return self.mapping_file.read_bytes() if self.mapping_file.exists() else None
 
     def tree(self) -> dict[str, tuple]:

@@ -166,11 +166,11 @@ class Sandbox(Home):
         return tao, run
 
     def holds(self) -> list[dict[str, Any]]:
-        """Tell what is alive, as ``taoprof status`` does."""
+        """Return the active holds, as ``taoprof status`` does."""
         return [hold.as_dict() for hold in manage.active_holds(self.context).holds]
 
     def would_be_refused(self, name: str) -> bool:
-        """Whether a switch would be refused now."""
+        """Check whether a switch would be refused now."""
         try:
             switch.switch_profile(self.context, name, dry_run=True)
         except HeldError:

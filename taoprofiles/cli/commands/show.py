@@ -267,8 +267,8 @@ def _show_toml(context: Context, store: Store, name: str, source: Source, *, rev
 def diff_command(context: Context, args: argparse.Namespace) -> Result:
     store = Store(context)
     if args.b is not None:
-        for name in (args.a, args.b):  # one that does not exist is reported first
-            store.text(name)
+        for name in (args.a, args.b):
+            store.text(name)  # raises for a missing profile, without the hint to create it
         a, b, written_by = store.renderer(args.a).mapping(), args.b, None
         first = f"'{args.a}'"
     else:
