@@ -238,17 +238,17 @@ def _probe_clusters(context: Context) -> tuple[ClusterState, ...]:
 
     def ask(key: tuple[str, str | None, str | None]) -> ClusterState:
         kind, cluster, namespace = key
-        place, environ, problem = "/".join(filter(None, (cluster, namespace))), context.environ, ""
+        target, environ, problem = "/".join(filter(None, (cluster, namespace))), context.environ, ""
         missing = _missing_programs(context, PROGRAMS[kind])
         if not missing:
             try:
                 if kind == "kubernetes":
-                    place = find_namespace(environ, cluster, namespace)
-                client = Slurm(environ) if kind == "slurm" else Kubernetes(environ, place)
+                    target = find_namespace(environ, cluster, namespace)
+                client = Slurm(environ) if kind == "slurm" else Kubernetes(environ, target)
                 client.find({_NO_JOB: time.time()})
             except ClusterError as error:
                 problem = mask_text("; ".join([error.message, *error.problems[-1:]]))
-        return ClusterState(kind, place, tuple(wanted[key]), missing, problem)
+        return ClusterState(kind, target, tuple(wanted[key]), missing, problem)
 
     with ThreadPoolExecutor(len(wanted)) as pool:
         return tuple(pool.map(ask, list(wanted)))

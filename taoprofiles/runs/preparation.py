@@ -15,7 +15,7 @@ from taoprofiles.holds.hold import RUN_VARIABLE, Hold, new_hold
 from taoprofiles.holds.liveness import find_active_holds
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.holds.waiting import Request, wait_until_free
-from taoprofiles.launcher.argv import launcher_words, parse_runner, unwrapped
+from taoprofiles.launcher.argv import launcher_words, parse_launcher_argv, parse_runner, unwrapped
 from taoprofiles.launcher.host import runs_in_ci, runs_without_docker
 from taoprofiles.masking import mask_command
 from taoprofiles.mounts import mapping
@@ -259,7 +259,7 @@ class _Plan:
         """Raise CommandError for a container that this user may not start: a detached run would only log that."""
         environ = {**self.context.environ, **self.renderer.variables()}  # the command's
         options, endpoint = self.options, find_endpoint(environ)
-        is_launcher = launcher_words(self.command) is not None and not runs_without_docker(environ)
+        is_launcher = parse_launcher_argv(self.command) is not None and not runs_without_docker(environ)
         starts = self.kind == "run" and (options.image is not None or is_launcher)
         if starts and options.on is None and options.check and endpoint.is_denied:
             message = f"cannot start '{self.name}': permission denied: this user may not use the engine"

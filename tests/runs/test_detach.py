@@ -125,8 +125,9 @@ def test_a_container_that_the_user_may_not_start_is_refused_at_once(theirs: Home
         assert json.loads(as_them(theirs, "history", "--json").out)["data"]["runs"] == []
         assert as_them(theirs, "run", "a", "--", "true", environ=environ).status == 0
         without = {"TAO_DOCKER_DISABLE": "1"}  # the launcher starts the task itself
-        done = as_them(theirs, "run", "a", "--", "tao", "model", "unet", "train", environ={**environ, **without})
-        assert "may not use" not in done.err and "'tao'" in done.err
+        for command, more in (("tao model unet train", without), ("tao info", {}), ("tao --help", {})):
+            done = as_them(theirs, "run", "a", "--", *command.split(), environ={**environ, **more})
+            assert "may not use" not in done.err and "'tao'" in done.err, command
 
 
 def test_the_log_is_private_and_shows_no_secret(sandbox: Sandbox) -> None:
