@@ -193,7 +193,9 @@ def again(args: argparse.Namespace, *options: str) -> str:
 
     from taoprofiles.masking import MASK, mask_command
 
-    return " ".join(["taoprof", shlex.join(mask_command(args.words)).replace(MASK, "…"), *options])
+    words = [word.replace(MASK, "…") for word in mask_command(args.words)]
+    end = words.index("--") if "--" in words else len(words)  # after it, an option would be none
+    return " ".join(filter(None, ["taoprof", shlex.join(words[:end]), *options, shlex.join(words[end:])]))
 
 
 def _parse_path(text: str) -> str:

@@ -219,6 +219,8 @@ def test_folders_outside_are_named_one_by_one(home: Home, project: Path) -> None
     assert "hint: if you want to mount them: taoprof trust --yes --allow '~/shared'\n" in done.err
     again = f"hint: if you trust this: taoprof trust --name q --allow {shared} --yes\n"
     assert again in call(home, "trust", "--name", "q", "--allow", str(shared)).err
+    words = ["trust", "--allow", str(shared), "--", str(project)]
+    assert call(home, *words).err.endswith(f"trust --allow {shared} --yes -- {project}\n")
     assert call(home, "trust", "--yes", "--allow", str(shared)).status == 0
     assert call(home, "use").status == 0
     path.write_text(HEAD + MOUNT.format("~/shared") + "# a comment\n")
