@@ -334,7 +334,9 @@ def test_what_a_profile_has_already_and_a_folder_that_exists_are_no_new_placehol
     home.profile("own", PLACEHOLDER)
     (home.root / "TODO").mkdir()
     home.run("set", "own", "A=1", f"DATA={home.root}/TODO", "on_end=echo TODO", check=True)
+    home.run("set", "own", "NEW=/data/bring_your_own/new", "container.env.D=/train-your-own", check=True)
     assert "variables.DATA" not in home.run("check", "own").stdout
+    assert "variables.NEW" not in home.run("check", "own").stdout
     home.profile("two", PLACEHOLDER.replace("[{", '[{source = "/first", destination = "/first"}, {'))
     editor = """sed -i 's,{source = "/first"[^}]*}\\, ,,'"""
     assert home.run("edit", "two", environ={"EDITOR": editor}, check=True).stdout == "profile 'two' changed\n"
