@@ -428,8 +428,8 @@ def _first_profile(context: Context, report: StatusReport) -> list[tuple[str, st
         from shlex import quote
 
         file = notebooks[0] if len(notebooks) == 1 else "."
-        what = "create a profile from this notebook, which is not executed"
-        commands.append((f"taoprof import {quote(file)}", what if file != "." else "the same for all notebooks here"))
+        which = "from each notebook here, none of which is" if file == "." else "from this notebook, which is not"
+        commands.append((f"taoprof import {quote(file)}", f"create a profile {which} executed"))
     if not commands:
         commands.append(("taoprof import NOTEBOOK", "create a profile from a notebook, which is not executed"))
     return [*commands, ("taoprof new NETWORK", "create a profile for the project in this folder")]
