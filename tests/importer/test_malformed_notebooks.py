@@ -15,7 +15,7 @@ import pytest
 
 from tests.importer.malformed_notebooks import SECONDS, SPECIAL
 from tests.importer.notebooks import write
-from tests.support.commands import call, one_clear_error
+from tests.support.commands import call, can_be_shown, one_clear_error
 from tests.support.home import ALL, Home
 from tests.support.notebooks import notebook
 
@@ -81,7 +81,7 @@ def test_import_reports_one_clear_error(home: Home, name: str) -> None:
     done = call(home, "import", str(file))
     if done.status:
         one_clear_error(done, done.status)
-    assert all(line.isprintable() for line in [*done.out.splitlines(), *done.err.splitlines()])
+    assert all(can_be_shown(line) for line in [*done.out.splitlines(), *done.err.splitlines()])
     assert call(home, "import", str(file), "--force", "--json").envelope["ok"] is (done.status == 0)
 
 
@@ -98,4 +98,4 @@ def test_what_is_printed_of_a_notebook_is_printable(home: Home) -> None:
     )  # fmt: skip
     for words in (["import", str(file)], ["import", str(file), "--set", "A=/a"]):
         done = call(home, *words)
-        assert all(line.isprintable() for line in [*done.out.splitlines(), *done.err.splitlines()]), done
+        assert all(can_be_shown(line) for line in [*done.out.splitlines(), *done.err.splitlines()]), done

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from taoprofiles.profiles.rendering import SIZE_LIMIT
-from tests.support.commands import CommandResult, call, one_clear_error
+from tests.support.commands import CommandResult, call, can_be_shown, one_clear_error
 from tests.support.home import Home, require
 from tests.support.other_user import UNKNOWN, as_them, give
 
@@ -40,7 +40,7 @@ def clean(answer: CommandResult | subprocess.CompletedProcess[str]) -> None:
         answer = CommandResult(answer.returncode, answer.stdout, answer.stderr)
     assert "Traceback" not in answer.err, answer.err
     for stream in (answer.out, answer.err):
-        bad = [line for line in stream.split("\n") if not line.isprintable()]
+        bad = [line for line in stream.split("\n") if not can_be_shown(line)]
         assert bad == []
 
 
