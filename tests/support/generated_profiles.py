@@ -25,9 +25,9 @@ AROUND = fixed_context({"NGC_KEY": "from the environment", "DATA": "/mnt/data"})
 
 
 def moderate(examples: int) -> settings:
-    """Return settings for so many examples in CI, the same each time, and elsewhere for a quarter of them, always others.
+    """Return settings for so many examples in CI, and a quarter of them elsewhere; no deadline, no database.
 
-    A failure in CI is then one of the change. No deadline, no database.
+    In CI they are the same each time, so that a failure is one of the change.
     """
     slow = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
     slow.append(HealthCheck.function_scoped_fixture)
