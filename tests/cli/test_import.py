@@ -330,6 +330,14 @@ def test_no_command_stores_a_placeholder(home: Home, command: str, key: str) -> 
     assert home.json("show", "own")["data"]["mounts"][0]["source"] == "/kitti"
 
 
+def test_an_editor_that_does_not_exist(home: Home) -> None:
+    home.profile("own")
+    done = home.run("edit", "own", environ={"EDITOR": "nano-not-here"})
+    one_clear_error(done, 1)
+    assert "cannot start the editor 'nano-not-here': " in done.stderr
+    assert "hint: to use another editor: EDITOR=nano taoprof edit own\n" in done.stderr
+
+
 def test_what_a_profile_has_already_and_a_folder_that_exists_are_no_new_placeholder(home: Home) -> None:
     home.profile("own", PLACEHOLDER)
     (home.root / "TODO").mkdir()

@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from taoprofiles.cli.commands.runs import LONG_AGO
 from taoprofiles.cli.parser import COMMANDS
+from taoprofiles.holds.records import HoldRecords
 from taoprofiles.profiles import store
 from tests.support.commands import Terminal, call, one_clear_error
 from tests.support.engine import until
@@ -165,6 +167,15 @@ def test_stop_asks_unless_it_is_what_was_started_last(home: Home) -> None:
             terminal.wait_for("This is not what you started last. Stop it? [y/N] ")
             terminal.send("n\n")
             terminal.finish()
+        records = HoldRecords(home.context)
+        (hold,) = records.all()
+        hold.since -= 2 * LONG_AGO
+        records.write(hold)
+        with on_terminal(home, "stop", first) as terminal:
+            terminal.wait_for("This started 2 h ")
+            terminal.wait_for(" ago. Stop it? [y/N] ")
+            terminal.send("n\n")
+            terminal.finish()
         home.run("stop", first, "--yes", check=True)
         assert [run.wait(20) for run in runs] != [0, 0]
     finally:
@@ -240,7 +251,7 @@ QUOTED = "tao model detectnet_v2 train -e '$SPECS_DIR/a b.txt' -k key --gpus 1"
         (["new"], "hint: such as: taoprof new segformer; see 'taoprof new --help'"),
         (["init"], "hint: such as: eval \"$(taoprof init bash)\"; see 'taoprof init --help'"),
         (["new", "my net"], "hint: such as 'my-net'"),
-        (["new", "测试"], "starting with a letter or digit"),
+        (["new", "测试"], "use 1 to 64 ASCII letters (a-z, A-Z)"),
         (["use", "/home/ana/profiles/dino.toml"], "hint: such as 'dino'"),
         (["import"], "hint: taoprof import NOTEBOOK.ipynb; for the mapping file as it is: taoprof import --name NAME"),
         (["set", "dino", "NUM_GPUS", "2"], "hint: taoprof set dino NUM_GPUS=2; to remove it: --unset NUM_GPUS"),
@@ -304,6 +315,12 @@ def test_a_table_fits_the_terminal(home: Home) -> None:
         assert len(lines) == 6
         assert max(len(line) + sum(character in "数据" for character in line) for line in lines) <= columns
         assert "…" in lines[-1]
+    home.run("use", "city", check=True)
+    home.run("hold", "--reason", long, check=True)
+    with Terminal([home.taoprof, "status"], environ=home.environ, cwd=home.root, columns=80) as terminal:
+        (row,) = (line for line in terminal.finish()[1].decode().splitlines() if " manual " in line)
+    assert len(row) <= 80
+    assert row.endswith("…")
     home.run("run", "wide", "--force", "--", "sh", "-c", "exit 7; # a long command that has no room")
     with Terminal([home.taoprof, "history"], environ=home.environ, cwd=home.root, columns=80) as terminal:
         assert "run, exit 7" in terminal.finish()[1].decode(), "what is cut is the command"

@@ -104,6 +104,8 @@ def test_messages_name_the_notebooks_own_commands(home: Home) -> None:
         assert "/new (missing) → /d" in "".join(shown.html), "what the drawing says to those who cannot see it"
         assert "no (missing)" in shown.text
         assert "!taoprof new nosuch" in kernel.execute("%taoprof use nosuch").output
+        usage = kernel.run("print(get_ipython().find_line_magic('taoprof').__doc__)").text  # what '%taoprof?' shows
+        assert all(f"%taoprof {command}" in usage for command in ("use", "show", "status")), usage
         kernel.run("%taoprof use alpha")
         for command, output in (
             ("use", "no profile given"),

@@ -453,6 +453,7 @@ def test_another_users_link_gets_none_of_our_files_into_the_history(used: Home) 
 def test_what_a_killed_switch_left_is_not_deleted_unread(used: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     path = used.root / ".taoprof-old"
     path.write_bytes(FOREIGN)
+    History(used.context).store_content(FOREIGN)  # by a command that was killed before it wrote the entry
     fail_open(monkeypatch, errno.EIO, lambda name, _: name == str(path))
     with pytest.raises(TaoprofError, match="cannot read"):
         switch.switch_profile(used.context, "c")
