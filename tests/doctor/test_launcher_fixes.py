@@ -42,7 +42,8 @@ class Environment(NamedTuple):
     @property
     def environ(self) -> dict[str, str]:
         # python3 is the one that runs the tests: a hint that makes an environment again asks for it by that name.
-        path = f"{self.folder}/bin:{Path(sys._base_executable).parent}:{self.home.environ['PATH']}"  # type: ignore[attr-defined]
+        # Of the rest, nothing but the system's programs: a launcher that is on PATH would be one of several.
+        path = f"{self.folder}/bin:{Path(sys._base_executable).parent}:{os.defpath}"  # type: ignore[attr-defined]
         return {**self.home.environ, "PATH": path}
 
     def output(self, word: str) -> str:
