@@ -251,7 +251,7 @@ QUOTED = "tao model detectnet_v2 train -e '$SPECS_DIR/a b.txt' -k key --gpus 1"
         (["new"], "hint: such as: taoprof new segformer; see 'taoprof new --help'"),
         (["init"], "hint: such as: eval \"$(taoprof init bash)\"; see 'taoprof init --help'"),
         (["new", "my net"], "hint: such as 'my-net'"),
-        (["new", "测试"], "use 1 to 64 ASCII letters (a-z, A-Z)"),
+        (["new", "测试"], "ASCII letters (a-z, A-Z), digits, '.', '_' and '-', starting with a letter or digit"),
         (["use", "/home/ana/profiles/dino.toml"], "hint: such as 'dino'"),
         (["import"], "hint: taoprof import NOTEBOOK.ipynb; for the mapping file as it is: taoprof import --name NAME"),
         (["set", "dino", "NUM_GPUS", "2"], "hint: taoprof set dino NUM_GPUS=2; to remove it: --unset NUM_GPUS"),
