@@ -193,7 +193,7 @@ class Daemon:
         self._report()
 
     def _report(self) -> None:
-        """Tell the service manager that the guard works, and the status if that has changed."""
+        """Send the service manager a sign of life, with the status if it has changed."""
         status = {} if self._status == self._sent_status else {"STATUS": self._status}
         self._next_report = NEVER
         if self._notifier.notify(WATCHDOG="1", **status):

@@ -48,8 +48,8 @@ TOTAL_LIMIT = 1 << 20
 _PART = r"\$(?:\$|\{([^{}$]*)\})|[^$]+|\$"
 
 _PLACEHOLDER = (
-    r"(?i)(?<![a-z])(?:FIX_?ME|CHANGE_?ME|REPLACE_?ME|(?-i:TODO))(?![a-z])|(?<![a-z])YOUR[_-](?!OWN(?![a-z]))|(?:\A|/)path/to(?=/|\Z)|"
-    r"/absolute/path(?=/|\Z)|(?:\A|/)(?:…|\.\.\.)(?=/|\Z)|\A<[^<>]+>\Z|<[a-z_ -]+>"
+    r"(?i)(?<![a-z])(?:FIX_?ME|CHANGE_?ME|REPLACE_?ME|(?-i:TODO))(?![a-z])|(?<![a-z])YOUR[_-](?!OWN(?![a-z]))|"
+    r"(?:\A|/)path/to(?=/|\Z)|/absolute/path(?=/|\Z)|(?:\A|/)(?:…|\.\.\.)(?=/|\Z)|\A<[^<>]+>\Z|<[a-z_ -]+>"
 )
 """Text in the place of a value that only the user knows. FIXME and /path/to are NVIDIA's, "…" is that of hints."""
 

@@ -125,23 +125,22 @@ def folder_exists(path: str) -> bool:
 
     Raises TaoprofError if that cannot be known: a disk's error is no answer, as it is for ``os.path.isdir``.
     """
-    try:
-        return stat.S_ISDIR(os.stat(path).st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError as error:
-        raise to_taoprof_error(path, "look at", error) from error
+    status = _status_if_exists(path, follow_symlinks=True)
+    return status is not None and stat.S_ISDIR(status.st_mode)
 
 
 def exists(path: str) -> bool:
     """Check whether there is a file, folder or symlink ``path``; raises as ``folder_exists`` does."""
+    return _status_if_exists(path, follow_symlinks=False) is not None
+
+
+def _status_if_exists(path: str, *, follow_symlinks: bool) -> os.stat_result | None:
     try:
-        os.lstat(path)
+        return os.stat(path, follow_symlinks=follow_symlinks)
     except (FileNotFoundError, NotADirectoryError):
-        return False
+        return None
     except OSError as error:
         raise to_taoprof_error(path, "look at", error) from error
-    return True
 
 
 def names_in(folder: str) -> list[str]:

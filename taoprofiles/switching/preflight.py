@@ -195,9 +195,9 @@ def _preflight_error(
         mkdir = f"taoprof {ways.get(doing, f'{doing} {name} --mkdir')}"
         hint = f"nothing was changed. To create {'it' if single else 'the folders'}: {mkdir}"
     else:
-        if any(finding.id == "placeholder" for finding in findings):
-            from taoprofiles.profiles.store import Store
+        from taoprofiles.profiles.store import Store  # not for 'use' in general
 
+        if any(finding.id == "placeholder" for finding in findings):
             findings = list(container.name_origins(findings, Store(context).renderer(name)))
         what = "1 error" if len(findings) == 1 else f"{len(findings)} errors"
         problems = []
@@ -211,8 +211,6 @@ def _preflight_error(
             words += " " + to_arguments(command, options)
         hint = f"nothing was changed. To ignore this, add --force; for the details: {words}"
         if all(finding.id == "src-missing" for finding in findings):
-            from taoprofiles.profiles.store import Store
-
             elsewhere = {mount["source"] for mount in entries if filesystem.creation_problem(mount["source"])}
             command_to_set = Store(context).renderer(name).command_to_set(elsewhere)
             hint = f"nothing was changed. To use a folder of this machine: {command_to_set}" if elsewhere else hint

@@ -241,7 +241,7 @@ def test_a_killed_run_where_the_engine_may_not_be_asked(
 
 
 def test_release_ends_a_hold_without_a_process(sandbox: Sandbox, killed_run: str) -> None:
-    """Whether it has a container cannot be checked, so the user decides; nothing else ends it."""
+    """The engine cannot say whether the run has a container: only 'release' ends the hold."""
     for words, status in ((["stop", killed_run], 2), (["uninstall", "--yes"], 5)):
         done = call(sandbox, *words)
         assert (done.status, f"taoprof release {killed_run}" in done.err.splitlines()[-1]) == (status, True)

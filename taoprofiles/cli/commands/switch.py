@@ -53,8 +53,10 @@ def use_command(context: Context, args: argparse.Namespace) -> Result:
         raise
     if switched.folders:
         folders, verb = _outermost(switched.folders), "would create" if args.dry_run else "created"
-        several = folder_lines(context, f"{verb} {len(folders)} folders", folders)
-        messages += several if len(folders) > 1 else [f"{verb} {context.short(folders[0])}"]
+        if len(folders) == 1:
+            messages.append(f"{verb} {context.short(folders[0])}")
+        else:
+            messages += folder_lines(context, f"{verb} {len(folders)} folders", folders)
     if args.release is not None and not args.dry_run and not switched.changes:
         messages.append(
             f"hold {args.release} stays, because the mapping is the same. To release it: taoprof release {args.release}"
