@@ -91,14 +91,14 @@ def write(
 
     ``profiles`` are the paths and contents of the profile and of the one that it extends, if any.
     """
-    from taoprofiles.storage import best_effort
+    from taoprofiles.storage import files
 
     fields = [key(context), short(state, name).encode(), os.fsencode(project_file or "")]
     for path, content in (*profiles, ("", b""), ("", b""))[:2]:  # as many fields for each profile
         fields += os.fsencode(path), content
     fields += mapping, state.encode(), name.encode()
     if not any(byte in field for field in fields for byte in (SEPARATOR, b"\0")):
-        best_effort.write(context.current_cache, SEPARATOR.join(fields))
+        files.write_cache(context.current_cache, SEPARATOR.join(fields))
 
 
 def key(context: Context) -> bytes:

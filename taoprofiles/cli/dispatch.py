@@ -76,7 +76,7 @@ def _execute(command: str, function: Callable[[Context], Result]) -> Result:
     _unseal(context)
     result = function(context)
     if command not in READ_BY_PROGRAMS and os.path.lexists(context.pending_messages):
-        from taoprofiles.storage.best_effort import take_messages
+        from taoprofiles.storage.files import take_messages
 
         result = result._replace(messages=[*result.messages, *take_messages(context)])
     return result

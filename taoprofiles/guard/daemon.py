@@ -24,7 +24,7 @@ from taoprofiles.guard.watcher import POLL_INTERVAL, ContainerWatcher, MappingWa
 from taoprofiles.holds.liveness import HEARTBEAT
 from taoprofiles.launcher.argv import parse_launcher_argv
 from taoprofiles.masking import printable
-from taoprofiles.storage import best_effort, files
+from taoprofiles.storage import files
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching.switch import NEVER
 from taoprofiles.system import processes
@@ -96,7 +96,7 @@ class _LogHandler(logging.Handler):
         line = record.getMessage()
         _print(f"<{_PRIORITIES[record.levelno]}>{line}" if self._has_journal else f"{time.strftime('%H:%M:%S')} {line}")
         if record.levelno >= logging.ERROR:  # only a check logs errors, and it has the lock
-            best_effort.add_message(self._context, f"guard: {time.strftime('%Y-%m-%d %H:%M:%S')} {line}")
+            files.add_message(self._context, f"guard: {time.strftime('%Y-%m-%d %H:%M:%S')} {line}")
 
 
 logger = logging.getLogger("taoprofiles.guard")

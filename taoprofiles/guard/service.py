@@ -12,7 +12,7 @@ from typing import Any
 
 from taoprofiles.errors import NotFoundError, TaoprofError
 from taoprofiles.guard import status
-from taoprofiles.storage import atomic, best_effort, files
+from taoprofiles.storage import atomic, files
 from taoprofiles.storage.paths import Context, find_account
 from taoprofiles.system import systemd
 from taoprofiles.system.systemd import LOG_FILE, TIMEOUT, Manager, NoManagerError, environment_line, quote_exec_word
@@ -106,9 +106,9 @@ class Service:
         with suppress(TaoprofError):  # it had not failed
             self._manager.run("reset-failed", UNIT)
         for folder in (os.path.dirname(link), self._folder, os.path.dirname(self._folder)):
-            best_effort.rmdir_quietly(folder)
+            files.rmdir_quietly(folder)
         context = self._context
-        best_effort.rmdir_quietly(context.holds)  # created by the guard to watch it
+        files.rmdir_quietly(context.holds)  # created by the guard to watch it
         status.unseal(context)
         status.GuardFiles(context).delete()
         return [f"service stopped and removed: {context.short(self.path)}"]

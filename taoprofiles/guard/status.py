@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 from taoprofiles.errors import GuardRunningError
-from taoprofiles.storage import best_effort, files, locks
+from taoprofiles.storage import files, locks
 from taoprofiles.storage.locks import LivenessLock, Lock
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching.seal import Seal
@@ -70,12 +70,12 @@ class GuardFiles:
     def publish(self, status: dict[str, Any]) -> None:
         """Write the status of this host's guard."""
         data = json.dumps({"v": FORMAT, **status}).encode()
-        if not best_effort.write(self._path(".json"), data):
-            best_effort.overwrite(self._path(".json"), data)  # on a full disk the old file's blocks can be reused
+        if not files.write_cache(self._path(".json"), data):
+            files.overwrite_quietly(self._path(".json"), data)  # on a full disk the old file's blocks can be reused
 
     def read(self) -> dict[str, Any] | None:
         """Return the last status of this host's guard, alive or not; None if it is missing or in another format."""
-        status = best_effort.read_json(self._path(".json"), _LIMIT) or {}
+        status = files.read_json(self._path(".json"), _LIMIT) or {}
         holds, problem = status.get("holds"), status.get("problem")
         is_valid = isinstance(status.get("line"), str) and isinstance(problem, str | None) and isinstance(holds, list)
         is_valid = is_valid and status.get("v") == FORMAT and isinstance(status.get("is_sealed"), bool)
@@ -86,8 +86,8 @@ class GuardFiles:
         if locks.any_held(self._folder):
             return
         for name in files.names_in(self._folder):
-            best_effort.unlink_quietly(os.path.join(self._folder, name))
-        best_effort.rmdir_quietly(self._folder)
+            files.unlink_quietly(os.path.join(self._folder, name))
+        files.rmdir_quietly(self._folder)
 
     def _path(self, suffix: str, name: str = "") -> str:
         return os.path.join(self._folder, (name or self.name) + suffix)

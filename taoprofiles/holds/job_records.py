@@ -16,7 +16,7 @@ from typing import Any
 
 from taoprofiles.errors import TaoprofError
 from taoprofiles.holds.hold import Hold
-from taoprofiles.storage import best_effort, files
+from taoprofiles.storage import files
 from taoprofiles.storage.locks import Lock
 from taoprofiles.storage.paths import Context
 
@@ -75,7 +75,7 @@ def open_record(context: Context, hold: Hold, *, image: str | None, wanted: bool
         "terminal_write_by": None,
         "redacted": True,
     }
-    best_effort.write(os.path.join(folder(context), f"{record_id}.json"), json.dumps(record, indent=2).encode())
+    files.write_cache(os.path.join(folder(context), f"{record_id}.json"), json.dumps(record, indent=2).encode())
 
 
 def update(context: Context, hold: Hold) -> None:
@@ -102,7 +102,7 @@ def _mark(context: Context, hold_id: str, state: str, message: str, *, ref: str 
         return
     lock = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.lock")  # as the bank's own writer does
     with suppress(TaoprofError), Lock(lock, _LOCK_TIMEOUT):
-        record = best_effort.read_json(path, _LIMIT)
+        record = files.read_json(path, _LIMIT)
         if record is None or not _is_open(record):
             return
         last = record["transitions"][-1]
@@ -114,7 +114,7 @@ def _mark(context: Context, hold_id: str, state: str, message: str, *, ref: str 
         record["backend_ref"] = ref or record["backend_ref"]
         if state in _TERMINAL:
             record |= {"terminal_state": state, "terminal_write_by": "backend-hook"}
-        best_effort.write(path, json.dumps(record, indent=2).encode())
+        files.write_cache(path, json.dumps(record, indent=2).encode())
 
 
 def _is_open(record: dict[str, Any]) -> bool:

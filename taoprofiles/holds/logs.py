@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from taoprofiles.errors import NotFoundError, TaoprofError
 from taoprofiles.masking import MASK, MIN_SECRET_LENGTH, is_secret_argument, mask_text
-from taoprofiles.storage import best_effort, files
+from taoprofiles.storage import files
 from taoprofiles.storage.files import to_taoprof_error
 from taoprofiles.storage.paths import Context
 
@@ -42,13 +42,13 @@ class RunLog:
 
     def delete(self) -> None:
         """Delete the file, as for work that never started."""
-        best_effort.unlink_quietly(self.path)
+        files.unlink_quietly(self.path)
 
     def mask(self, secrets: Iterable[str]) -> None:
         """Replace the file of a run that is over by one without secrets. Errors are ignored."""
         with suppress(TaoprofError, OSError):  # such as a log that somebody has deleted
             reader = LogReader(self.path, secrets)
-            best_effort.write(self.path, b"".join([*iter(reader.read, b""), reader.rest()]))
+            files.write_cache(self.path, b"".join([*iter(reader.read, b""), reader.rest()]))
 
     def _delete_oldest(self) -> None:
         names = files.names_in(self._context.logs)
@@ -59,14 +59,14 @@ class RunLog:
                 record = os.path.join(self._context.holds, f"{name.removesuffix('.log')}.json")
                 with suppress(TaoprofError):  # it may be active: the next run tries again
                     if not files.exists(record):
-                        best_effort.unlink_quietly(os.path.join(self._context.logs, name))
+                        files.unlink_quietly(os.path.join(self._context.logs, name))
 
 
 def trim(path: str) -> None:
     """Drop the older half of a log if it is too long. Errors are ignored."""
     status = files.stat_or_none(path)
     if status is not None and status.st_blocks * 512 > LOG_LIMIT:
-        best_effort.drop_beginning(path, LOG_LIMIT // 2)
+        files.drop_beginning(path, LOG_LIMIT // 2)
 
 
 class LogReader:

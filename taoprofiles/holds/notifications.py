@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from taoprofiles.errors import TaoprofError
 from taoprofiles.holds.hold import FIELDS, Hold, without_run_tag
-from taoprofiles.storage import atomic, best_effort, files
+from taoprofiles.storage import atomic, files
 from taoprofiles.storage.locks import LivenessLock
 from taoprofiles.storage.paths import Context
 
@@ -55,7 +55,7 @@ def register(context: Context, hold_id: str, targets: list[str], on_end: str) ->
         files.make_folder(context.notifications)  # at the end the disk may be full
         atomic.replace(_registered_path(context, hold_id), Notification(targets, on_end).to_bytes())
     else:
-        best_effort.unlink_quietly(_registered_path(context, hold_id))  # of a run that was queued with other targets
+        files.unlink_quietly(_registered_path(context, hold_id))  # of a run that was queued with other targets
 
 
 def publish(context: Context, run: Hold) -> int | None:
@@ -93,13 +93,13 @@ def recover(context: Context, run_id: str, has_ended: Callable[[], bool]) -> boo
     wanted = _parse(content)
     if wanted is None or (wanted.run is None and not has_ended()):
         return True
-    return best_effort.rename(path, _published_path(context, run_id))
+    return files.try_rename(path, _published_path(context, run_id))
 
 
 def withdraw(context: Context, hold_id: str, fd: int | None) -> None:
     """Undo ``publish``: the end of the run could not be recorded."""
     if fd is not None:
-        best_effort.rename(_published_path(context, hold_id), _registered_path(context, hold_id))
+        files.try_rename(_published_path(context, hold_id), _registered_path(context, hold_id))
         os.close(fd)
 
 
@@ -158,12 +158,12 @@ def read(context: Context, run_id: str, fd: int) -> Notification | None:
 
 def note(context: Context, run_id: str, text: str) -> None:
     """Note what a sender has done or is about to do, for the next one."""
-    best_effort.append(_published_path(context, run_id), json.dumps(text).encode() + b"\n")
+    files.append_quietly(_published_path(context, run_id), json.dumps(text).encode() + b"\n")
 
 
 def delete(context: Context, run_id: str) -> None:
     """Delete a notification for which all has been done."""
-    best_effort.unlink_quietly(_published_path(context, run_id))
+    files.unlink_quietly(_published_path(context, run_id))
 
 
 def _registered_path(context: Context, hold_id: str) -> str:

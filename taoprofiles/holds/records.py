@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from taoprofiles.errors import InvalidStateError, TaoprofError
 from taoprofiles.holds import job_records, notifications
 from taoprofiles.holds.hold import FIELDS, OWN_KINDS, Hold
-from taoprofiles.storage import atomic, best_effort, files
+from taoprofiles.storage import atomic, files
 from taoprofiles.storage.journal import digest_of, lines_backwards, require_known_format
 from taoprofiles.storage.locks import LivenessLock
 from taoprofiles.storage.paths import Context
@@ -174,7 +174,7 @@ class HoldRecords:
 
     def _delete_files(self, hold_id: str) -> None:
         for ending in (".mounts.json", ".notify", ".json", ".claim"):
-            best_effort.unlink_quietly(self._path(hold_id, ending))
+            files.unlink_quietly(self._path(hold_id, ending))
 
     def _delete_if_published(self, hold_id: str) -> None:
         """Delete the files beside a record, unless the notification of its end could not be published just now."""
@@ -209,14 +209,14 @@ class HoldRecords:
         heartbeat = None if status is None else status.st_mtime_ns
         here = digest_of(processes.host_id().encode())[:12]
         path = os.path.join(self._context.cache, f"seen-{here}.json")
-        observed, now = best_effort.read_json(path, 1 << 20) or {}, time.monotonic()
+        observed, now = files.read_json(path, 1 << 20) or {}, time.monotonic()
         match observed.get(hold.id):
             case [before, int() | float() as since] if before == heartbeat and since <= now:  # later: before a reboot
                 return now - since
         if may_write:
             observed.pop(hold.id, None)
             recent = dict([*observed.items(), (hold.id, [heartbeat, now])][-100:])
-            best_effort.write(path, json.dumps(recent).encode())
+            files.write_cache(path, json.dumps(recent).encode())
         return 0.0
 
     def ended_runs(self, prefix: str = "", *, limit: int | None = None) -> Iterator[Hold]:

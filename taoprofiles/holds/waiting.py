@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from taoprofiles.errors import BusyError, UsageError
 from taoprofiles.holds.hold import HeldError, Hold, folders_overlap, format_age, gpus_overlap
-from taoprofiles.storage import best_effort, files
+from taoprofiles.storage import files
 from taoprofiles.storage.locks import LivenessLock, Lock
 from taoprofiles.storage.paths import Context
 from taoprofiles.system import processes
@@ -191,7 +191,7 @@ class Ticket:
         return self
 
     def __exit__(self, *_: object) -> None:
-        best_effort.unlink_quietly(os.path.join(self._folder, self._name))
+        files.unlink_quietly(os.path.join(self._folder, self._name))
         os.close(self._descriptor)
 
     def write(self, waits_for: list[str]) -> None:
@@ -213,7 +213,7 @@ class Ticket:
                 break
             path = os.path.join(self._folder, name)
             if not LivenessLock(path).is_held():
-                best_effort.unlink_quietly(path)
+                files.unlink_quietly(path)
                 continue
             command = _read_ticket(path)
             if not (command.request.host_id == self._request.host_id and processes.is_stopped(command.pid)):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.errors import InvalidStateError, NotFoundError, TaoprofError, UsageError
 from taoprofiles.profiles.store import Store, is_name
-from taoprofiles.storage import atomic, best_effort, files
+from taoprofiles.storage import atomic, files
 from taoprofiles.storage.locks import Lock
 from taoprofiles.system.commands import run_bounded
 
@@ -533,5 +533,5 @@ def _delete_folder(path: str) -> None:
     """Delete the folder of a kernel, and what taoprof wrote into it."""
     with suppress(OSError):
         for name in _written_files(path):
-            best_effort.unlink_quietly(os.path.join(path, name))
-    best_effort.rmdir_quietly(path)
+            files.unlink_quietly(os.path.join(path, name))
+    files.rmdir_quietly(path)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, NotFoundError, TaoprofError, UsageError
 from taoprofiles.masking import shorten
 from taoprofiles.profiles.rendering import SIZE_LIMIT, Renderer, Template
-from taoprofiles.storage import atomic, best_effort, files
+from taoprofiles.storage import atomic, files
 from taoprofiles.storage.files import to_taoprof_error
 from taoprofiles.storage.journal import History
 from taoprofiles.storage.paths import Context
@@ -173,7 +173,7 @@ class Store:
         template = self.validate(name, source)
         if may_write:
             fresh = {"v": CACHE_FORMAT, "texts": comparable, "template": template}
-            best_effort.write(cache, json.dumps(fresh).encode())
+            files.write_cache(cache, json.dumps(fresh).encode())
         return template
 
     def profile(self, name: str, source: Source | None = None) -> "Profile":
@@ -265,7 +265,7 @@ class Store:
             profiles[name] = entry if is_settled else {**entry, "signature": None}
         index = {"v": CACHE_FORMAT, "offset": offset, "used": used, "profiles": profiles}
         if may_write and (changed or known.keys() != profiles.keys()):
-            best_effort.write(self._context.index, json.dumps(index).encode())
+            files.write_cache(self._context.index, json.dumps(index).encode())
         path, fields = self._context.profile_file, Summary._fields[3:]
         return [
             Summary(name, path(name), used.get(name), *(entry[field] for field in fields))
@@ -338,5 +338,5 @@ def _is_template(data: object) -> bool:
 
 
 def _read_cache(path: str) -> dict[str, Any] | None:
-    data = best_effort.read_json(path, 1 << 28)
+    data = files.read_json(path, 1 << 28)
     return data if data is not None and data.get("v") == CACHE_FORMAT else None

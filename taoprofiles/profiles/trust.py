@@ -15,7 +15,7 @@ from taoprofiles.masking import is_secret
 from taoprofiles.profiles import layouts, manage, model
 from taoprofiles.profiles.project import FILE, read
 from taoprofiles.profiles.rendering import Renderer, escape_dollars, expressions, references
-from taoprofiles.storage import atomic, best_effort, files
+from taoprofiles.storage import atomic, files
 from taoprofiles.storage.paths import is_inside
 from taoprofiles.system.filesystem import real_paths
 
@@ -172,6 +172,6 @@ def write(context: Context, profile: Profile, folder: str, *, name: str) -> tupl
         copy = to_profile(context, read(path), folders=outside, name=name)
         manage.write(context, "trust", name, model.to_toml(copy).encode(), replace=True)
     except BaseException:  # the profile stays as it was
-        best_effort.unlink_quietly(path)
+        files.unlink_quietly(path)
         raise
     return path, omitted

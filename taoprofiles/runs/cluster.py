@@ -23,7 +23,7 @@ from taoprofiles.holds.hold import Hold, results_conflicts
 from taoprofiles.holds.logs import LogReader, RunLog
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.profiles.store import Store
-from taoprofiles.storage import best_effort, files
+from taoprofiles.storage import files
 from taoprofiles.storage.locks import Lock
 from taoprofiles.storage.paths import Context
 from taoprofiles.system.clusters import SUBMIT_TIMEOUT, TIMEOUT, ClusterError, Job, Kubernetes, Slurm, find_namespace
@@ -170,7 +170,7 @@ def keep_log(context: Context, hold: Hold, content: bytes | None = None) -> None
     client, log = _client(context, hold), RunLog(context, hold.id)
     has_log = (status := files.stat_or_none(log.path)) is not None and status.st_size
     if isinstance(client, Kubernetes) and not has_log:
-        best_effort.write(log.path, client.log(_name(hold)) if content is None else content)
+        files.write_cache(log.path, client.log(_name(hold)) if content is None else content)
     with suppress(TaoprofError):  # it may not have been started
         log.mask(Store(context).secret_values(hold.profile))
 

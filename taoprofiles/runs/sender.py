@@ -35,7 +35,7 @@ from taoprofiles.runs.notify import (
     run_hook,
 )
 from taoprofiles.runs.progress import read_last
-from taoprofiles.storage.best_effort import add_message
+from taoprofiles.storage.files import add_message
 from taoprofiles.storage.locks import Lock
 from taoprofiles.storage.paths import Context
 from taoprofiles.system.systemd import SCOPE_TIMEOUT, Manager

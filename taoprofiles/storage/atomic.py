@@ -17,8 +17,7 @@ from typing import NamedTuple
 
 from taoprofiles.errors import InvalidStateError, TaoprofError
 from taoprofiles.storage import files
-from taoprofiles.storage.best_effort import unlink_quietly
-from taoprofiles.storage.files import PRIVATE, file_type, to_taoprof_error
+from taoprofiles.storage.files import PRIVATE, file_type, to_taoprof_error, unlink_quietly
 from taoprofiles.storage.locks import DirectoryLock
 
 OnReplaced = Callable[[int | None], None]

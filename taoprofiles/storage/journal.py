@@ -17,7 +17,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 
 from taoprofiles.errors import InvalidStateError, TaoprofError
-from taoprofiles.storage import atomic, best_effort, files
+from taoprofiles.storage import atomic, files
 from taoprofiles.storage.files import to_taoprof_error
 from taoprofiles.storage.paths import Context
 
@@ -143,7 +143,7 @@ class History:
         files.make_folder(self._context.state)
         self._compact_if_large({entry[side] for entry in entries for side in ("before", "after")})
         if any(entry["target"] == "mapping" for entry in entries):
-            best_effort.unlink_quietly(self._context.current_cache)
+            files.unlink_quietly(self._context.current_cache)
         last = next(self.newest_first(), None)
         first = last.id + 1 if last else 1
         by = f"{self._context.user}@{os.uname().nodename} pid {os.getpid()}"
@@ -176,7 +176,7 @@ class History:
 
     def _append_done(self, numbers: Iterable[int]) -> None:
         lines = (json.dumps({"v": FORMAT, "done": number}).encode() + b"\n" for number in numbers)
-        best_effort.append(self._context.history, b"".join(lines))
+        files.append_quietly(self._context.history, b"".join(lines))
 
     def note_interrupted(self) -> None:
         """Record that a killed switch had replaced the file, before the traces of that are deleted. Needs the lock."""
@@ -190,7 +190,7 @@ class History:
             if os.stat(self._context.history).st_size > SIZE_LIMIT and not self._has_hold_records():
                 unused = self.compact(KEPT_SIZE, digests)
                 for path in unused[:_DELETED_CONTENTS]:
-                    best_effort.unlink_quietly(path)
+                    files.unlink_quietly(path)
                 # Hundreds of profiles: what is kept of their dropped uses must not make every change compact again.
                 size = os.stat(self._context.history).st_size
                 if KEPT_SIZE < SIZE_LIMIT and size > (KEPT_SIZE + SIZE_LIMIT) // 2:
@@ -226,7 +226,7 @@ class History:
                 )
             if took_effect and entry.was is not None and profile is not None and entry.target == "profile":
                 names[entry.was] = profile
-        best_effort.unlink_quietly(self._context.index)  # it has an offset in the journal
+        files.unlink_quietly(self._context.index)  # it has an offset in the journal
         atomic.replace(self._context.history, b"".join(map(_line, reversed(kept))))
         used = {digest for entry in kept for digest in (entry.before, entry.after)} | (digests or set())
         folder = self._context.objects

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from taoprofiles.errors import InvalidStateError, TaoprofError
-from taoprofiles.storage import atomic, best_effort, files
+from taoprofiles.storage import atomic, files
 from taoprofiles.storage.paths import Context
 
 _LIMIT = 1 << 16
@@ -65,7 +65,7 @@ class Seal:
             try:
                 files.change_mode(opened, status.st_mode & 0o7555, name=path)
             except TaoprofError:
-                best_effort.unlink_quietly(self._record)  # only the owner of a file may change its mode
+                files.unlink_quietly(self._record)  # only the owner of a file may change its mode
                 raise
             self._mine = record
             return True
@@ -86,7 +86,7 @@ class Seal:
                     is_it = status.st_ino == known["ino"] or mode == known["mode"] & 0o7555
                     if is_it and mode != known["mode"]:
                         files.change_mode(opened, known["mode"], name=path)
-        best_effort.unlink_quietly(self._record)
+        files.unlink_quietly(self._record)
         return None if known is None else int(known["mode"])
 
     def _known(self) -> dict[str, Any] | None:

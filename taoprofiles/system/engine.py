@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from taoprofiles.errors import reason_of
-from taoprofiles.storage import best_effort
+from taoprofiles.storage import files
 
 if TYPE_CHECKING:
     import socket
@@ -136,7 +136,7 @@ def find_endpoint(environ: Mapping[str, str]) -> Endpoint:
 
 def _read_json(path: str) -> dict[str, Any]:
     """Return a file of the ``docker`` command, {} for one that cannot be read: it then has its default too."""
-    return best_effort.read_json(path, 1 << 20) or {}
+    return files.read_json(path, 1 << 20) or {}
 
 
 class Engine:

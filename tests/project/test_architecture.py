@@ -103,7 +103,6 @@ WRITE_CALLS = {
 WRITERS = {
     "taoprofiles.storage.files": "durable replacement, and everything else that writes a file",
     "taoprofiles.storage.atomic": "the steps of a replacement",
-    "taoprofiles.storage.best_effort": "caches, which may be lost",
     "taoprofiles.storage.locks": "lock files and their notes, before there is a lock to write under",
     "taoprofiles.switching.preflight": "makedirs: the user's own data folders, with the user's umask",
     "taoprofiles.cli.main": "opens /dev/null when the reader of stdout has gone",

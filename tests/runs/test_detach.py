@@ -17,7 +17,7 @@ import pytest
 from taoprofiles.holds import logs
 from taoprofiles.holds.logs import LogReader, RunLog
 from taoprofiles.runs import lookup
-from taoprofiles.storage import best_effort
+from taoprofiles.storage import files
 from tests.support.commands import Terminal, one_clear_error
 from tests.support.engine import until
 from tests.support.home import Home
@@ -188,7 +188,7 @@ def test_a_long_log_loses_its_older_half_and_nothing_that_is_written_meanwhile(
 def test_on_a_file_system_without_holes_a_long_log_is_emptied(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(best_effort, "_punch_hole", lambda *_: False)
+    monkeypatch.setattr(files, "_punch_hole", lambda *_: False)
     log = RunLog(sandbox.context, "abcde")
     with os.fdopen(log.create(), "wb", buffering=0) as file:
         file.write(b"old\n" * (logs.LOG_LIMIT // 4 + 1024))

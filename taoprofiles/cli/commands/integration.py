@@ -11,7 +11,7 @@ from taoprofiles.cli.output import Result, table
 from taoprofiles.errors import NotFoundError, UsageError
 from taoprofiles.masking import shorten
 from taoprofiles.profiles.store import Store
-from taoprofiles.storage import atomic, best_effort, files
+from taoprofiles.storage import atomic, files
 from taoprofiles.storage.paths import Context
 from taoprofiles.version import VERSION
 
@@ -237,7 +237,7 @@ def installed_skills(context: Context) -> list[str]:
 def remove_skill(path: str) -> None:
     """Remove an installed skill, and its folder if there is nothing else in it. Raises TaoprofError."""
     files.remove(path)
-    best_effort.rmdir_quietly(os.path.dirname(path))
+    files.rmdir_quietly(os.path.dirname(path))
 
 
 def _agents_folders(context: Context) -> list[str]:

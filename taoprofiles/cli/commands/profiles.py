@@ -30,7 +30,7 @@ from taoprofiles.profiles.convert import path_expression
 from taoprofiles.profiles.layouts import EXAMPLE_IMAGE
 from taoprofiles.profiles.rendering import SIZE_LIMIT, Renderer, unset_variables
 from taoprofiles.profiles.store import Store, is_name
-from taoprofiles.storage import atomic, best_effort, files
+from taoprofiles.storage import atomic, files
 from taoprofiles.storage.journal import digest_of
 from taoprofiles.storage.locks import Lock
 from taoprofiles.storage.paths import Context
@@ -152,13 +152,13 @@ def _edit(context: Context, name: str) -> bool:
             manage.write(context, "edit", name, text, replace=True, expected=before)
     except BaseException as error:
         if _is_unchanged(draft, before):
-            best_effort.unlink_quietly(draft)  # nothing was written, so there is nothing to resume
+            files.unlink_quietly(draft)  # nothing was written, so there is nothing to resume
         elif isinstance(error, TaoprofError):
             error.hint = f"your edit is kept in '{draft}'; to open it again: taoprof edit {name}"
         raise
     finally:
-        best_effort.make_private(draft)  # many editors write a new file, with the mode of the umask
-    best_effort.unlink_quietly(draft)
+        files.make_private(draft)  # many editors write a new file, with the mode of the umask
+    files.unlink_quietly(draft)
     return text != before
 
 
