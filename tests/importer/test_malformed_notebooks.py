@@ -54,9 +54,10 @@ def test_notebooks_from_a_grammar(tmp_path: Path) -> None:
     read_all(list(range(FIRST, FIRST + NOTEBOOKS)), tmp_path, share=1 if ALL else 0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_special_cases(tmp_path: Path) -> None:
-    read_all(list(SPECIAL) if ALL else list(SPECIAL)[::3], tmp_path, share=1 if ALL else 0.1)
+    read_all(list(SPECIAL), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -103,9 +103,10 @@ def updated(path: Path, home: Path) -> str:
 
 
 def as_parameter(page: Path) -> Any:
-    """Return a page as a test's parameter; the Chinese pages show the commands of the English ones once more."""
-    is_translation = "zh-CN" in str(page)
-    return pytest.param(page, id=str(page.relative_to(ROOT)), marks=[pytest.mark.slow] if is_translation else [])
+    """Return a page as a test's parameter: how-to guides and translations only in CI, a third of the fast suite."""
+    name = str(page.relative_to(ROOT))
+    is_slow = "zh-CN" in name or name.startswith("docs/how-to/")
+    return pytest.param(page, id=name, marks=[pytest.mark.slow] if is_slow else [])
 
 
 @pytest.mark.parametrize("page", [as_parameter(page) for page in PAGES])

@@ -168,6 +168,7 @@ def test_no_compaction_while_something_is_held(long: Home) -> None:
     assert long.run("history", "--purge", "--yes").returncode == 2
 
 
+@pytest.mark.slow
 def test_a_journal_of_100000_entries(used: Home) -> None:
     line = (used.state / "history.jsonl").read_text().splitlines()[0].replace('"mapping"', '"profile"') + "\n"
     journal_file = used.state / "history.jsonl"
