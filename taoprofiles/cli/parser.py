@@ -196,7 +196,7 @@ def _project_profile(context: Context, command: str, args: argparse.Namespace) -
     """Return the profile of the current folder's project, for a command without a name. Raises UsageError without."""
     if command == "kernel" and args.action != "install":
         return None
-    from taoprofiles.profiles.project import default_profile
+    from taoprofiles.profiles.store import default_profile
 
     name = default_profile(context)
     if name is None and IN_PROJECT[command]:

@@ -16,8 +16,7 @@ from taoprofiles.errors import TaoprofError, UntrustedError
 from taoprofiles.holds.hold import AGENT, OWN_KINDS, QUEUED, Hold, blocking_holds, format_age, shorten_command
 from taoprofiles.masking import shorten
 from taoprofiles.mounts import mapping
-from taoprofiles.profiles.project import default_profile
-from taoprofiles.profiles.store import Store
+from taoprofiles.profiles.store import Store, default_profile
 from taoprofiles.storage import files
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching import status

@@ -6,8 +6,7 @@ import csv
 import io
 from typing import Any
 
-from taoprofiles.export.formatting import command_line, double_dollars, to_yaml, without_empty
-from taoprofiles.export.plan import Plan, Rendered, Secret
+from taoprofiles.export.plan import Plan, Rendered, Secret, command_line, double_dollars, to_yaml, without_empty
 from taoprofiles.storage.paths import Context
 from taoprofiles.system.engine import PROFILE_LABEL, STATE_LABEL
 

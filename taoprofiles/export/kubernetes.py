@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from taoprofiles.export.formatting import double_dollars, to_yaml, without_empty
-from taoprofiles.export.plan import Plan, Rendered, Secret, gpu_count, refuse
+from taoprofiles.export.plan import Plan, Rendered, Secret, double_dollars, gpu_count, refuse, to_yaml, without_empty
 
 SHM = "/dev/shm"  # noqa: S108 - a folder of the container
 REGISTRY, PULL_SECRET = "nvcr.io", "nvcr-io"

@@ -12,8 +12,7 @@ from typing import Any
 
 import tomli_w
 
-from taoprofiles.export.formatting import command_line, double_dollars
-from taoprofiles.export.plan import Plan, Rendered, Word, gpu_count, refuse
+from taoprofiles.export.plan import Plan, Rendered, Word, command_line, double_dollars, gpu_count, refuse
 
 _FORBIDDEN = {",": "a ','", "\\": "a '\\'", "$": "a '$'", " ": "a space"}
 """pyxis separates mounts by commas and passes each on as a line of an fstab, in which enroot expands ``${NAME}``."""

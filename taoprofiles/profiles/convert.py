@@ -1,4 +1,8 @@
-"""Conversion to the profile format: from a mapping and from paths; and a copy of a profile without secrets."""
+"""Conversion to the profile format: from a mapping, paths and a project file; a copy without secrets.
+
+The trusted copy of a project file cannot leave the project's folder and the folders that were allowed: the renderer
+checks that at every use, since links may change.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +16,19 @@ from taoprofiles.launcher.host import ENTRY_KEYS
 from taoprofiles.launcher.quoting import expand_variables
 from taoprofiles.masking import is_copied, is_secret
 from taoprofiles.mounts.mapping import parse as parse_mapping
-from taoprofiles.profiles.model import ACTIONS, Profile, from_data
-from taoprofiles.profiles.rendering import escape_dollars, find_placeholder, is_windows_path
+from taoprofiles.profiles import layouts
+from taoprofiles.profiles.model import ACTIONS, Profile, from_data, parse, template, to_toml
+from taoprofiles.profiles.rendering import (
+    Renderer,
+    escape_dollars,
+    expressions,
+    find_placeholder,
+    is_windows_path,
+    references,
+)
+from taoprofiles.profiles.store import PROJECT_FILE, ProjectFile
 from taoprofiles.storage.files import to_taoprof_error
+from taoprofiles.storage.paths import is_inside
 from taoprofiles.system.filesystem import answers, no_answer, real_paths, try_real_path
 
 if TYPE_CHECKING:
@@ -238,4 +252,134 @@ def existing_part(path: str) -> str:
     """Return the longest part of an absolute path that exists."""
     while not os.path.lexists(path):
         path = os.path.dirname(path)
+    return path
+
+
+ALLOWED = {
+    *("schema", "description", "layout", "project_dir", "notebook_dir", "network"),
+    *("image", "images", "gpus", "variables", "mounts", "container.env"),
+    *("docker.user", "docker.shm_size", "docker.ulimits", "docker.ports", "docker.network", "docker.tty"),
+}
+"""Keys of a project's profile. A new key of the format is not allowed until it is added here."""
+
+_ALLOWED_VARIABLE = re.compile(
+    r"(LOCAL|HOST|USER)_[A-Z0-9_]+|(DATA|SPECS|RESULTS|MODEL|EXPERIMENT|NOTEBOOK|DATA_DOWNLOAD)_DIR|NUM_GPUS"
+)
+"""``env``, ``run`` and ``shell`` set variables on the host, where PATH, LD_PRELOAD or GIT_DIR would run something."""
+
+
+def from_project_file(context: Context, file: ProjectFile, *, folders: Sequence[str], name: str) -> Profile:
+    """Return the profile to store for a project file; its mounts may be in its folder and in ``folders``.
+
+    Raises InvalidProfileError with everything that a project's profile may not have.
+    """
+    try:
+        profile = parse(file.text, name=name, path=file.path)
+    except InvalidProfileError as error:
+        error.message, error.hint = f"the project file {context.short(file.path)} is not valid", ""
+        raise
+    problems = list(_refusals(context, profile, name))
+    if problems:
+        raise InvalidProfileError(
+            f"the project file {context.short(file.path)} cannot be trusted",
+            problems=problems,
+            hint=f'such values belong into a profile of your own, with: extends = "{name}"',
+        )
+    source = {
+        "file": file.path,
+        "sha256": file.sha256,
+        "folders": [escape_dollars(folder) for folder in (file.folder, *real_paths(folders))],
+        "environment": environment_of(profile, name),
+    }
+    data = _with_paths(profile, lambda path: _absolute(context, path, file.folder))
+    return from_data({**data, "project": source}, name=name)
+
+
+def environment_of(profile: Profile, name: str) -> list[str]:
+    """Return the variables of the environment to which a profile refers, sorted."""
+    texts = expressions(template(profile, name=name))
+    return sorted({variable for text in texts for kind, variable in references(text) if kind == "env"})
+
+
+def to_project_file(context: Context, profile: Profile, folder: str) -> tuple[str, list[str]]:
+    """Return a profile as the text of a project file in ``folder``, and the keys left out that it may not have."""
+    data = _with_paths(profile, lambda path: _relative(context, path, folder))
+    data.pop("project", None)
+    omitted = _not_allowed(data)
+    for key in omitted:
+        table, _, name = key.partition(".")
+        if name:
+            del data[table][name]
+        else:
+            del data[key]
+    secret, secret_env = project_renderer(context, profile, PROJECT_FILE).secrets()
+    for where, values, secrets in (
+        ("", data.get("variables", {}), secret),
+        ("container.env.", data.get("container", {}).get("env", {}), secret_env),
+    ):
+        for name in list(values):
+            if name in secrets or not (where or _ALLOWED_VARIABLE.fullmatch(name)):
+                omitted.append(where + name)
+                del values[name]
+    text = to_toml(from_data({"schema": 1, **data}, name=PROJECT_FILE))
+    return text, omitted
+
+
+def _refusals(context: Context, profile: Profile, name: str) -> list[str]:
+    data = profile.model_dump(by_alias=True, exclude_defaults=True)
+    problems = [f"{key}: not allowed in a project file" for key in _not_allowed(data)]
+    problems += [
+        f"variables.{variable}: not allowed in a project file: the name must begin with LOCAL_, HOST_ or USER_, or be "
+        "one of NVIDIA's notebooks; others act on your own programs"
+        for variable in profile.variables
+        if not _ALLOWED_VARIABLE.fullmatch(variable)
+    ]
+    for variable in environment_of(profile, name):
+        if is_secret(variable, context.environ.get(variable, "")):
+            problems.append(f"${{env:{variable}}}: a secret of yours")
+    # It would be masked where it is shown to be trusted, and pass through the environment of docker and sbatch.
+    secret, secret_env = project_renderer(context, profile, name).secrets()
+    keys = [key for key in profile.variables if key in secret]
+    keys += [f"container.env.{key}" for key in profile.container.env if key in secret_env]
+    return problems + [f"{key}: not allowed in a project file: it is a secret, or refers to one" for key in keys]
+
+
+def _not_allowed(data: dict[str, Any]) -> list[str]:
+    """Return the keys of a profile's data that a project file may not have, those of its tables as ``docker.user``."""
+    tables = ("container", "docker")
+    keys = [f"{key}.{name}" for key in tables for name in data.get(key, {})]
+    return [key for key in (*data, *keys) if key not in ALLOWED and key not in tables]
+
+
+def project_renderer(context: Context, profile: Profile, name: str) -> Renderer:
+    """Return the renderer of the profile in a project file."""
+    return Renderer(template(profile, name=name), context, name=name, path=PROJECT_FILE)
+
+
+def _with_paths(profile: Profile, convert: Callable[[str], str]) -> dict[str, Any]:
+    """Return a profile's data with each of its paths on the host converted."""
+    data = profile.model_dump(by_alias=True, exclude_defaults=True)
+    for key in ("project_dir", "notebook_dir"):
+        if key in data:
+            data[key] = convert(data[key])
+    for mount in data.get("mounts", ()):
+        mount["source"] = convert(mount["source"])
+    for name, value in data.get("variables", {}).items():
+        if layouts.is_host_variable(name):
+            data["variables"][name] = convert(value)
+    return {"schema": 1, **data}
+
+
+def _absolute(context: Context, path: str, folder: str) -> str:
+    if path.startswith(("/", "~", "$")):
+        return path
+    return escape_dollars(context.short(os.path.normpath(os.path.join(folder, path.replace("$$", "$")))))
+
+
+def _relative(context: Context, path: str, folder: str) -> str:
+    if "${" in path:
+        return path
+    whole = os.path.normpath(context.expand_user(path.replace("$$", "$")))
+    if is_inside(whole, folder):
+        return escape_dollars(os.path.relpath(whole, folder))
     return path

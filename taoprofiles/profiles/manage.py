@@ -14,14 +14,21 @@ from tomlkit.items import InlineTable
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, TaoprofError, UsageError
 from taoprofiles.launcher.argv import MAIN_PROGRAMS
 from taoprofiles.profiles import layouts
-from taoprofiles.profiles.convert import from_mounts_file, path_expression
+from taoprofiles.profiles.convert import (
+    from_mounts_file,
+    from_project_file,
+    path_expression,
+    project_renderer,
+    to_project_file,
+)
 from taoprofiles.profiles.layouts import USER_ENV
 from taoprofiles.profiles.model import TABLES, Docker, Profile, as_bytes, from_data, load, to_toml
 from taoprofiles.profiles.rendering import find_placeholder
-from taoprofiles.profiles.store import Base, Store, check_name
-from taoprofiles.storage import files
+from taoprofiles.profiles.store import PROJECT_FILE, Base, Store, check_name, read_project_file
+from taoprofiles.storage import atomic, files
 from taoprofiles.storage.journal import Entry, History
 from taoprofiles.storage.locks import Lock
+from taoprofiles.storage.paths import is_inside
 from taoprofiles.system.filesystem import answers
 
 if TYPE_CHECKING:
@@ -101,6 +108,27 @@ def write(
         if expected is not None:
             _check_paths(store, name, expected, text)
         _replace(context, action, name, before, text)
+
+
+def write_project_file(context: Context, profile: Profile, folder: str, *, name: str) -> tuple[str, list[str]]:
+    """Write the project file of a folder from a profile of the user, which becomes its trusted copy.
+
+    Return the file's path and what was left out. Raises UsageError if there is a file already.
+    """
+    path = os.path.join(folder, PROJECT_FILE)
+    if files.exists(path):
+        raise UsageError(f"'{path}' already exists", hint=f"to use it: taoprof trust {folder}")
+    text, omitted = to_project_file(context, profile, folder)
+    atomic.replace(path, text.encode(), attributes=atomic.FileAttributes(0o644, context.uid, context.gid))
+    try:
+        mounts = project_renderer(context, profile, name).mapping()["Mounts"]
+        outside = [mount["source"] for mount in mounts if not is_inside(mount["source"], folder)]
+        copy = from_project_file(context, read_project_file(path), folders=outside, name=name)
+        write(context, "trust", name, to_toml(copy).encode(), replace=True)
+    except BaseException:  # the profile stays as it was
+        files.unlink_quietly(path)
+        raise
+    return path, omitted
 
 
 def require_own(name: str, template: Template) -> None:

@@ -1,4 +1,4 @@
-"""Profile files and their caches.
+"""Profile files and their caches; the project file of a folder, and whether it is trusted.
 
 Validating a profile costs 100 ms of imports, so its template is cached together with the text that it was made from.
 ``use`` reads one profile and its template; ``list`` reads one index of all profiles.
@@ -12,12 +12,19 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from taoprofiles.errors import InvalidProfileError, InvalidStateError, NotFoundError, TaoprofError, UsageError
+from taoprofiles.errors import (
+    InvalidProfileError,
+    InvalidStateError,
+    NotFoundError,
+    TaoprofError,
+    UntrustedError,
+    UsageError,
+)
 from taoprofiles.masking import shorten
 from taoprofiles.profiles.rendering import SIZE_LIMIT, Renderer, Template
 from taoprofiles.storage import atomic, files
 from taoprofiles.storage.files import to_taoprof_error
-from taoprofiles.storage.journal import History
+from taoprofiles.storage.journal import History, digest_of
 from taoprofiles.storage.paths import Context
 from taoprofiles.version import VERSION
 
@@ -340,3 +347,109 @@ def _is_template(data: object) -> bool:
 def _read_cache(path: str) -> dict[str, Any] | None:
     data = files.read_json(path, 1 << 28)
     return data if data is not None and data.get("v") == CACHE_FORMAT else None
+
+
+PROJECT_FILE = ".taoprof.toml"
+"""The profile in a project's repository.
+
+Whoever wrote the repository wrote this file, so it is not trusted. It is used only after ``taoprof trust`` has shown it
+and stored a copy among the user's own profiles, with the hash of the file. After any change of the file it must be
+trusted again.
+"""
+
+
+class ProjectFile(NamedTuple):
+    """The project file as it was read: its path, its content, and the content's SHA-256."""
+
+    path: str
+    text: bytes
+    sha256: str
+
+    @property
+    def folder(self) -> str:
+        """The project's folder."""
+        return os.path.dirname(self.path)
+
+
+def find_project_file(context: Context) -> str | None:
+    """Return the project file of the current folder: in it or above, up to the home or the top of a repository."""
+    folder, home = context.folder, os.path.realpath(context.home)
+    while True:
+        path = os.path.join(folder, PROJECT_FILE)
+        if os.path.lexists(path):
+            return path
+        parent = os.path.dirname(folder)
+        if folder in (home, parent) or os.path.lexists(os.path.join(folder, ".git")):
+            return None
+        folder = parent
+
+
+def project_path(path: str) -> str:
+    """Return the path of a project file, given by it or its folder, without links in the folder."""
+    folder = os.path.dirname(path) if os.path.basename(path) == PROJECT_FILE else path
+    return os.path.join(os.path.realpath(folder), PROJECT_FILE)
+
+
+def read_project_file(path: str) -> ProjectFile:
+    """Read a project file, or that of a folder. Raises NotFoundError, and InvalidStateError for what is no file.
+
+    The project's folder is that with the name, also if the name is a link: one in a stranger's repository may lead out.
+    """
+    path = project_path(path)
+    text = files.read(path, SIZE_LIMIT)
+    if text is None:
+        raise NotFoundError(f"there is no project file '{path}'", hint="to write one: taoprof new NAME --project")
+    return ProjectFile(path, text, digest_of(text))
+
+
+def trusted_files(context: Context, wanted: str | None = None) -> dict[str, str]:
+    """Return the name of the profile that was made from each project file, by the file's path.
+
+    Raises TaoprofError if ``wanted``, a file or a name, is none of them, and a profile cannot be read that may be it;
+    without ``wanted`` all are.
+    """
+    store = Store(context)
+    summaries = store.summaries()
+    known = {summary.project_file: summary.name for summary in summaries if summary.project_file}
+    if wanted not in (*known, *known.values()):
+        for name in (summary.name for summary in summaries if summary.problem):
+            with suppress(InvalidProfileError):
+                template = store.template(name)
+                if template["project"] is not None and template["extends"] is None:
+                    known[template["project"]["file"]] = name
+    return known
+
+
+def default_profile(context: Context) -> str | None:
+    """Return the profile of the current folder's project, None if there is no project file.
+
+    A profile of the user that extends it, if there is exactly one, comes first. A file of another user, in a shared
+    folder say, does not count until it is trusted. Raises UntrustedError if the file is not trusted, or has changed.
+    """
+    path = find_project_file(context)
+    if path is None:
+        return None
+    short, store = context.short(path), Store(context)
+    real = project_path(path)
+    name = trusted_files(context, real).get(real)
+    if name is None:
+        try:
+            owner = os.lstat(path).st_uid
+        except OSError:  # it was deleted just now
+            return None
+        if owner != context.uid:
+            return None
+        raise UntrustedError(
+            f"the project file {short} is not trusted", hint="to see what it sets, and decide: taoprof trust"
+        )
+    source = store.template(name)["project"]
+    sha256 = None
+    with suppress(TaoprofError):  # such as a named pipe in its place
+        sha256 = read_project_file(path).sha256
+    if source is None or sha256 != source["sha256"]:
+        raise UntrustedError(
+            f"the project file {short} has changed since it was trusted as profile '{name}'",
+            hint=f"to see the changes, and decide: taoprof trust; to use the trusted copy, name the profile: {name}",
+        )
+    own = [summary.name for summary in store.summaries() if summary.extends == name]
+    return own[0] if len(own) == 1 else name

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from taoprofiles.doctor import docker, doctor, own_state
+from taoprofiles.doctor import docker, doctor
 from taoprofiles.launcher import installed
 from taoprofiles.storage.paths import Context
 from tests.support.commands import call
@@ -185,7 +185,7 @@ def test_anything_in_the_place_of_a_file_of_ours_is_answered(used: Home, name: s
     for make in (Path.mkdir, os.mkfifo, lambda path: path.symlink_to(path), *contents):
         path.unlink(missing_ok=True)
         path.write_bytes(make) if isinstance(make, bytes) else make(path)
-        assert own_state.probe_state(used.context).folder == str(used.state)
+        assert doctor.probe_state(used.context).folder == str(used.state)
         path.rmdir() if make is Path.mkdir else path.unlink()
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from taoprofiles.export.formatting import fish_word, format_variables, shell_word
+from taoprofiles.export.plan import fish_word, format_variables, shell_word
 from taoprofiles.profiles import ENV_FORMATS
 from tests.support.generated_profiles import moderate
 from tests.support.home import Home, find_command, require

@@ -21,8 +21,7 @@ from hypothesis import strategies as st
 from taoprofiles.errors import CannotRenderError, InvalidProfileError
 from taoprofiles.export import TARGETS
 from taoprofiles.export.export import RENDERERS
-from taoprofiles.export.formatting import to_yaml
-from taoprofiles.export.plan import Plan, Rendered, Secret, plan_container
+from taoprofiles.export.plan import Plan, Rendered, Secret, plan_container, to_yaml
 from taoprofiles.launcher.quoting import expand_variables
 from taoprofiles.profiles.model import Profile, parse, template
 from taoprofiles.profiles.rendering import Renderer

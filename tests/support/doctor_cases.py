@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from taoprofiles.doctor.docker import DockerFacts, EngineProbe, Gpus
-from taoprofiles.doctor.doctor import ClusterState, Machine
-from taoprofiles.doctor.own_state import OwnState
+from taoprofiles.doctor.doctor import ClusterState, Machine, OwnState
 from taoprofiles.launcher.home_probe import FileSystem, Home, Login
 from taoprofiles.launcher.installed import Launcher, Launchers
 

@@ -19,7 +19,7 @@ LOG_LINES = 50
 
 
 def env_command(context: Context, args: argparse.Namespace) -> Result:
-    from taoprofiles.export.formatting import format_variables
+    from taoprofiles.export.plan import format_variables
 
     renderer = Store(context).renderer(args.name)
     variables, secrets = renderer.variables(), renderer.secrets()[0]
@@ -43,7 +43,7 @@ def init_command(context: Context, args: argparse.Namespace) -> Result:
     from argcomplete.shell_integration import shellcode
 
     from taoprofiles import current_cache
-    from taoprofiles.export.formatting import fish_word, shell_word
+    from taoprofiles.export.plan import fish_word, shell_word
 
     prompt = resources.files("taoprofiles.cli").joinpath("prompt_scripts", args.shell).read_text()
     values = {

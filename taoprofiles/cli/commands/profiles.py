@@ -25,11 +25,20 @@ from taoprofiles.cli.output import (
     table,
 )
 from taoprofiles.errors import InvalidProfileError, NotFoundError, TaoprofError, UsageError, reason_of
-from taoprofiles.profiles import kernels, manage, model, project, trust
-from taoprofiles.profiles.convert import path_expression
+from taoprofiles.profiles import kernels, manage, model
+from taoprofiles.profiles.convert import environment_of, from_project_file, path_expression, project_renderer
 from taoprofiles.profiles.layouts import EXAMPLE_IMAGE
-from taoprofiles.profiles.rendering import SIZE_LIMIT, Renderer, unset_variables
-from taoprofiles.profiles.store import Store, is_name
+from taoprofiles.profiles.rendering import SIZE_LIMIT, unset_variables
+from taoprofiles.profiles.store import (
+    PROJECT_FILE,
+    ProjectFile,
+    Store,
+    find_project_file,
+    is_name,
+    project_path,
+    read_project_file,
+    trusted_files,
+)
 from taoprofiles.storage import atomic, files
 from taoprofiles.storage.journal import digest_of
 from taoprofiles.storage.locks import Lock
@@ -111,7 +120,7 @@ def _write_project_file(context: Context, args: argparse.Namespace) -> list[str]
     store, name = Store(context), args.name
     profile = store.profile(name)
     folder = os.path.realpath(context.expand_user(profile.project_dir or context.folder))
-    path, omitted = trust.write(context, profile, folder, name=name)
+    path, omitted = manage.write_project_file(context, profile, folder, name=name)
     messages = [f"project file written: {context.short(path)}"]
     if omitted:
         what = f"left out, not allowed in a project file: {', '.join(omitted)}"
@@ -252,12 +261,12 @@ def remove_command(context: Context, args: argparse.Namespace) -> Result:
 def trust_command(context: Context, args: argparse.Namespace) -> Result:
     if args.list:
         return _list(context)
-    path = args.file or project.find(context)
+    path = args.file or find_project_file(context)
     if path is None:
-        raise NotFoundError(f"no {project.FILE} here or above", hint="to write one: taoprof new NAME --project")
+        raise NotFoundError(f"no {PROJECT_FILE} here or above", hint="to write one: taoprof new NAME --project")
     if args.revoke:
         return _revoke(context, args.file or path)
-    file = project.read(context.absolute(path))
+    file = read_project_file(context.absolute(path))
     name = _name(context, args, file)
     store, short = Store(context), context.short(file.path)
     old = store.text_or_none(name)
@@ -265,7 +274,7 @@ def trust_command(context: Context, args: argparse.Namespace) -> Result:
     folders = [] if earlier is None or earlier.project is None else earlier.project.folders[1:]  # without the project's
     folders += [path_expression(context, folder) for folder in args.allow]
     folders = list(dict.fromkeys(context.expand_user(folder.replace("$$", "$")) for folder in folders))
-    profile = trust.to_profile(context, file, folders=folders, name=name)
+    profile = from_project_file(context, file, folders=folders, name=name)
     text = model.to_toml(profile).encode()
     data = {"file": file.path, "name": name, "folders": [file.folder, *folders], "changed": text != old}
     if text == old:
@@ -280,7 +289,7 @@ def trust_command(context: Context, args: argparse.Namespace) -> Result:
 def _mkdir(context: Context, profile: Profile, name: str) -> str:
     """Return the option that a switch needs if folders do not exist: a clone has no results, and often no data."""
     try:
-        mounts = _renderer(context, profile, name).summary()["mounts"]
+        mounts = project_renderer(context, profile, name).summary()["mounts"]
     except InvalidProfileError:  # a variable of the environment is not set here
         return ""
     return " --mkdir" if any(mount["exists"] is False for mount in mounts) else ""
@@ -297,9 +306,9 @@ def _confirm(args: argparse.Namespace, lines: list[str], short: str) -> None:
         raise Declined("not trusted")
 
 
-def _name(context: Context, args: argparse.Namespace, file: project.ProjectFile) -> str:
+def _name(context: Context, args: argparse.Namespace, file: ProjectFile) -> str:
     """Return the name of the profile for a project file. Raises UsageError if another profile has it."""
-    before = project.trusted(context, file.path).get(file.path)
+    before = trusted_files(context, file.path).get(file.path)
     name: str = args.name or before or os.path.basename(file.folder)
     if before is not None and name != before:
         short = context.short(file.path)
@@ -314,13 +323,9 @@ def _name(context: Context, args: argparse.Namespace, file: project.ProjectFile)
     return name
 
 
-def _renderer(context: Context, profile: Profile, name: str) -> Renderer:
-    return Renderer(model.template(profile, name=name), context, name=name, path=project.FILE)
-
-
 def _require_folders(context: Context, profile: Profile, name: str, args: argparse.Namespace) -> None:
     """Raise UsageError if a mount is outside of the project and of the folders that the user has allowed by name."""
-    renderer = _renderer(context, profile, name)
+    renderer = project_renderer(context, profile, name)
     outside = renderer.outside_project()
     try:
         renderer.mapping()
@@ -342,10 +347,10 @@ def _content(context: Context, profile: Profile, name: str, old: Profile | None)
     """Return what a project file sets, as it will be used; if it was trusted before, also what has changed."""
     title = f"'{name}' ({context.short(profile.project.file) if profile.project else ''})"
     try:
-        lines = profile_lines(context, title, _renderer(context, profile, name).summary())
+        lines = profile_lines(context, title, project_renderer(context, profile, name).summary())
     except InvalidProfileError:  # a variable of the environment is not set here
         lines = [f"profile {title}", *model.to_toml(profile).splitlines()]
-    if environment := trust.environment(profile, name):
+    if environment := environment_of(profile, name):
         lines.append(f"taken from your environment: {', '.join(environment)}")
     if old is not None:
         changes = list(unified_diff(_settings(old), _settings(profile), lineterm="", n=0))[2:]
@@ -358,7 +363,7 @@ def _settings(profile: Profile) -> list[str]:
 
 
 def _list(context: Context) -> Result:
-    known = project.trusted(context)
+    known = trusted_files(context)
     rows = [(name, context.short(file)) for file, name in sorted(known.items())]
     data = {"projects": [{"name": name, "file": file} for file, name in sorted(known.items())]}
     return Result(data, table([("PROFILE", "FILE"), *rows]) if rows else ["no project file is trusted"])
@@ -366,8 +371,8 @@ def _list(context: Context) -> Result:
 
 def _revoke(context: Context, target: str) -> Result:
     """Remove the copy of a project file, given by the profile's name or the file's path."""
-    path = project.to_path(context.absolute(target))
-    known = project.trusted(context, target if is_name(target) else path)
+    path = project_path(context.absolute(target))
+    known = trusted_files(context, target if is_name(target) else path)
     name = target if target in known.values() else known.get(path)
     if name is None:
         raise NotFoundError(f"'{target}' is no trusted project file", hint="taoprof trust --list")

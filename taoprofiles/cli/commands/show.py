@@ -242,12 +242,12 @@ def _write_svg(context: Context, file: str, name: str, summary: dict[str, Any]) 
 
 
 def _show_toml(context: Context, store: Store, name: str, source: Source, *, reveal: bool) -> Result:
-    from taoprofiles.profiles import convert, trust
+    from taoprofiles.profiles import convert
     from taoprofiles.profiles.model import to_toml
 
     profile = store.profile(name, source)
     if profile.project is not None and profile.extends is None:
-        text, omitted = trust.to_text(context, profile, os.path.dirname(profile.project.file))
+        text, omitted = convert.to_project_file(context, profile, os.path.dirname(profile.project.file))
         return Result({"name": name, "path": store.path(name), "toml": text, "hidden": omitted}, raw=text)
     # The file must not need another one.
     profile = profile.model_copy(update={"extends": None, "project": None})
