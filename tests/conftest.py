@@ -6,20 +6,25 @@ import functools
 import gc
 import os
 import signal
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
 
-pytest.register_assert_rewrite(
-    "tests.support.sandbox", "tests.support.browser", "tests.support.kernels", "tests.support.jupyterlab_server"
-)
+pytest.register_assert_rewrite("tests.support.sandbox", "tests.support.kernels", "tests.support.jupyterlab")
 
-from tests.support.fixtures import engine, fake_engine, machine, owner, sandbox, slurm, training_home  # noqa: E402, F401
+from taoprofiles.storage.paths import Context  # noqa: E402
+from tests.support.commands import give  # noqa: E402
+from tests.support.engine import Daemon, Engine, TrainingHome, answers  # noqa: E402
 from tests.support.generated_profiles import moderate  # noqa: E402
-from tests.support.home import ALL, Home  # noqa: E402
-from tests.support.other_user import theirs  # noqa: E402, F401
+from tests.support.home import ALL, Home, find_command, require  # noqa: E402
+from tests.support.sandbox import FakeEngine, Sandbox  # noqa: E402
+from tests.support.slurm import Cluster  # noqa: E402
+from tests.support.systemd import Machine, Owner  # noqa: E402
 
 for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) is signal.SIG_IGN:  # under nohup, or in a script's background: commands inherit it
@@ -88,3 +93,107 @@ def home(tmp_path: Path) -> Home:
     root = tmp_path / "home"
     root.mkdir()
     return Home(root)
+
+
+@pytest.fixture
+def theirs() -> Iterator[Home]:
+    """A home of somebody who is not root, where they can reach it."""
+    with tempfile.TemporaryDirectory(prefix="taoprof-test-") as name:
+        top = Path(name)
+        top.chmod(0o755)
+        (top / "home").mkdir()
+        home = Home(top / "home")
+        home.profile("a")
+        give(home)
+        yield home
+        for path in (p for p in [home.root, *home.root.rglob("*")] if p.is_dir()):
+            path.chmod(0o700)
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    require(os.geteuid() == 0, "a Docker engine of our own needs root")
+    require(sys.version_info < (3, 12), "the launcher's docker 4.3.1 starts up to Python 3.11 only")
+    for name in ("tao", "docker", "busybox", "bash"):
+        find_command(name)
+    daemon = None if answers() else Daemon()
+    try:
+        if daemon:
+            require(daemon.started(), f"dockerd does not start here: {daemon.tail()}")
+        made = Engine(tmp_path_factory.mktemp("docker"))
+        try:
+            made.make_images()
+            refusal = made.refusal()
+            require(not refusal, f"the engine starts no container such as the launcher's: {refusal}")
+            yield made
+        finally:
+            made.remove_images()
+    finally:
+        if daemon:
+            daemon.end()
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[Cluster]:
+    require(os.geteuid() == 0, "a Slurm of our own needs root")
+    for name in ("munged", "slurmctld", "slurmd", "sbatch"):
+        find_command(name)
+    cluster = Cluster()
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.end()
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
+    """A home with a fake launcher and the profiles a, which is active, and b."""
+    with Sandbox(tmp_path) as sandbox:
+        yield sandbox.profiles_named("a", "b")
+
+
+@pytest.fixture
+def fake_engine(sandbox: Sandbox) -> Iterator[FakeEngine]:
+    """An engine that answers what the test says, as the engine of the sandbox."""
+    with FakeEngine(sandbox.folder) as fake_engine:
+        sandbox.environ |= fake_engine.environ
+        sandbox.context = Context(sandbox.environ)
+        yield fake_engine
+
+
+@pytest.fixture
+def training_home(tmp_path: Path, engine: Engine) -> Iterator[TrainingHome]:
+    root = tmp_path / "home"
+    root.mkdir()
+    home = TrainingHome(root, engine)
+    try:
+        yield home
+    finally:
+        home.end()
+
+
+@pytest.fixture(scope="session")
+def machine() -> Iterator[Machine]:
+    require(os.geteuid() == 0, "booting a systemd needs root")
+    require(Path("/lib/systemd/systemd").exists(), "systemd is not installed")
+    for name in ("systemctl", "systemd-run", "loginctl", "dbus-daemon", "unshare", "nsenter", "setpriv", "useradd"):
+        find_command(name)
+    require(Path("/usr/bin/python3").exists(), "the system has no Python that an ordinary user can run")
+    made = Machine()
+    try:
+        made.boot()
+        made.install()
+        yield made
+    finally:
+        made.end()
+
+
+@pytest.fixture
+def owner(machine: Machine) -> Iterator[Owner]:
+    """A user who has done nothing yet."""
+    user = Owner(machine)
+    try:
+        yield user
+    finally:
+        user.end()

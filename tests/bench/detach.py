@@ -22,8 +22,8 @@ from taoprofiles.holds.hold import RUN_VARIABLE
 from taoprofiles.system import processes
 from tests.support.engine import until
 from tests.support.guard_process import GuardProcess
-from tests.support.receivers import WebReceiver
 from tests.support.sandbox import Sandbox, kill
+from tests.support.servers import WebReceiver
 
 LINES = 60
 SCRIPT = f"n=0; while [ $n -lt {LINES} ]; do echo line $n; n=$((n+1)); sleep 0.01; done; exit 7"

@@ -20,9 +20,8 @@ from pathlib import Path
 
 from tests.bench.look import processes
 from tests.support.commands import Terminal
-from tests.support.gpus import driver, gpus
 from tests.support.sandbox import Sandbox
-from tests.support.status_json import NOW, epoch_line
+from tests.support.stand_ins import NOW, driver, epoch_line, gpus
 
 
 def cpu_time(pid: int) -> float:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from taoprofiles.check.path_map import PathMap, get_path_map, to_svg
 from taoprofiles.profiles.store import Store
+from tests.support.commands import drawing_texts
 from tests.support.home import Home
-from tests.support.svg import texts
 
 PICTURE = Path(__file__).parents[2] / "docs/images/path-map.svg"
 
@@ -33,7 +33,7 @@ def test_each_variable_is_at_its_place(home: Home) -> None:
     )
     assert "~/tao/kitti/data (LOCAL_DATA_DIR) → /workspace/tao-experiments/data (DATA_DOWNLOAD_DIR)" in drawing
     assert "KEY" not in drawing, "it is no path, and a secret"
-    assert {"DATA_DOWNLOAD_DIR", "profile 'detectnet_v2'"} <= set(texts(drawing))
+    assert {"DATA_DOWNLOAD_DIR", "profile 'detectnet_v2'"} <= set(drawing_texts(drawing))
     if os.environ.get("TAOPROF_SCREENSHOTS"):
         PICTURE.write_text(drawing)
     assert drawing == PICTURE.read_text(), "TAOPROF_SCREENSHOTS=docs/images draws it anew"
@@ -60,7 +60,7 @@ def test_it_marks_what_check_finds(home: Home) -> None:
     assert "~/missing (missing) → /m" in lines
     assert "LOST /elsewhere (in no mount)" in lines
     assert "IMAGE /usr/bin (in the image)" in lines
-    shown = texts(to_svg(drawn))
+    shown = drawing_texts(to_svg(drawn))
     assert {"missing", "hidden by mount 2", "in no mount"} <= set(shown)
     assert "does not exist" in " ".join(shown[2:]), "the findings are there as sentences"
 
@@ -79,7 +79,7 @@ def test_hostile_texts_are_nothing_but_text(home: Home) -> None:
     )
     home.context.environ["ENDLESS"] = "x" * 10_000
     drawing = to_svg(path_map(home, "p"))
-    shown = texts(drawing)
+    shown = drawing_texts(drawing)
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufffe]", drawing)
     assert any("\\u202e" in text for text in shown)
     assert any("<script>" in text for text in shown)

@@ -15,8 +15,7 @@ from taoprofiles.errors import TaoprofError
 from taoprofiles.rules.finding import ERROR, counts
 from taoprofiles.storage.paths import Context
 from tests.support.generated_profiles import moderate
-from tests.support.launcher_cases import cases
-from tests.support.launcher_values import Case, make_tree
+from tests.support.launcher_cases import Case, cases, make_tree
 
 
 @pytest.fixture(scope="module")

@@ -24,10 +24,9 @@ from taoprofiles.system import processes
 from tests.support import watch_screenshot
 from tests.support.commands import Terminal
 from tests.support.engine import until
-from tests.support.gpus import driver, gpus
 from tests.support.home import require
 from tests.support.sandbox import Sandbox, Tao
-from tests.support.status_json import NOW, epoch_line
+from tests.support.stand_ins import NOW, driver, epoch_line, gpus
 
 TRAIN = ("tao", "model", "unet", "train", "results_dir=/workspace/tao-experiments/x")
 ALTERNATE, NORMAL = "\x1b[?1049h", "\x1b[?1049l"

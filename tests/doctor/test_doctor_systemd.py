@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.support.systemd_owner import UNIT, Owner
+from tests.support.systemd import UNIT, Owner
 
 pytestmark = pytest.mark.systemd
 

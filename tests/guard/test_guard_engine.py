@@ -9,10 +9,9 @@ import signal
 import pytest
 
 from taoprofiles.system import processes
-from tests.support.engine import TrainingHome, until
+from tests.support.engine import TrainingHome, two_projects, until
 from tests.support.guard_process import GuardProcess, is_sealed, replaced
 from tests.support.sandbox import kill
-from tests.support.training import two_projects
 
 pytestmark = pytest.mark.engine
 

@@ -10,8 +10,7 @@ import pytest
 
 from tests.support.engine import until
 from tests.support.guard_process import is_sealed
-from tests.support.systemd_machine import UID, Machine
-from tests.support.systemd_owner import CARELESS, UNIT, Owner
+from tests.support.systemd import CARELESS, UID, UNIT, Machine, Owner
 
 pytestmark = pytest.mark.systemd
 

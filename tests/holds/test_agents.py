@@ -9,8 +9,8 @@ import pytest
 
 from taoprofiles.holds.liveness import find_active_holds
 from tests.support.commands import one_clear_error
-from tests.support.gpus import driver, gpus
 from tests.support.sandbox import FakeEngine, Sandbox, mounts_of
+from tests.support.stand_ins import driver, gpus
 
 AGENTS = {
     "a skill": {"tao-job": "dino-train-0a1b2c"},

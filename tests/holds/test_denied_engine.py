@@ -8,9 +8,9 @@ import pytest
 
 from taoprofiles.runs.preparation import prepare
 from taoprofiles.storage.paths import Context
+from tests.support.commands import as_them, do_as_them
 from tests.support.engine import Engine
 from tests.support.home import Home
-from tests.support.other_user import as_them, do_as_them
 
 pytestmark = pytest.mark.engine
 

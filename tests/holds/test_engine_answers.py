@@ -22,10 +22,10 @@ from taoprofiles.switching.switch import SwitchResult
 from taoprofiles.system.engine import Engine, EngineError
 from tests.support.commands import CommandResult, call, one_clear_error
 from tests.support.engine import until
-from tests.support.gpus import driver
-from tests.support.gpus import gpus as gpus_of_machine
 from tests.support.home import ALL
 from tests.support.sandbox import FakeEngine, Sandbox, answer, gone, mounts_of
+from tests.support.stand_ins import driver
+from tests.support.stand_ins import gpus as gpus_of_machine
 
 LONGEST = 20.0  # an engine that hangs does so for 30 s
 HEAD = b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n"

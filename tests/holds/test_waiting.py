@@ -16,10 +16,10 @@ from taoprofiles.holds.waiting import EVERYTHING, Request
 from taoprofiles.system import processes
 from tests.support.commands import Terminal
 from tests.support.engine import until
-from tests.support.gpus import driver, gpus, gpus_in
 from tests.support.guard_process import GuardProcess
 from tests.support.home import ALL
 from tests.support.sandbox import Sandbox
+from tests.support.stand_ins import driver, gpus, gpus_in
 
 WAITERS = 24 if ALL else 12
 

@@ -15,10 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.browser import Browser, Notebook
-from tests.support.engine import TrainingHome, until
-from tests.support.jupyterlab_server import KERNEL, ROOT, JupyterLabServer
-from tests.support.training import bind_mounts, host_mounts
+from tests.support.engine import TrainingHome, bind_mounts, host_mounts, until
+from tests.support.jupyterlab import KERNEL, ROOT, Browser, JupyterLabServer, Notebook
 
 pytestmark = [pytest.mark.jupyter, pytest.mark.engine]
 

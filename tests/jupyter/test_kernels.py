@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.engine import TrainingHome, until
 from tests.support.home import Home, require
-from tests.support.jupyterlab_server import KERNEL, kernel_path, share_kernel, write_notebook
+from tests.support.jupyterlab import KERNEL, kernel_path, share_kernel, write_notebook
 from tests.support.kernels import LOAD, Kernel, load, load_and_use, read_environ
 
 pytestmark = [pytest.mark.jupyter, pytest.mark.slow]

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from tests.support.commands import drawing_texts
 from tests.support.home import Home
 from tests.support.kernels import Kernel, load, load_and_use
-from tests.support.svg import texts
 
 pytestmark = pytest.mark.jupyter
 
@@ -147,4 +147,4 @@ def assert_readable(bundle: dict[str, Any], profile: str) -> None:
     assert "/workspace/tao-experiments" in bundle["text/plain"]
     assert f"uses profile '{profile}'" in unescape(bundle["text/html"])
     (image,) = re.findall(r"data:image/svg\+xml;base64,([^\"]+)", bundle["text/html"])
-    assert f"profile '{profile}'" in texts(b64decode(image).decode())
+    assert f"profile '{profile}'" in drawing_texts(b64decode(image).decode())

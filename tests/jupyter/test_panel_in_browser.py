@@ -12,11 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.jupyter.test_first_notebook import picture, screenshots
-from tests.support.browser import Browser, Notebook
-from tests.support.engine import TrainingHome, until
+from tests.support.engine import TrainingHome, two_projects, until
 from tests.support.home import Home
-from tests.support.jupyterlab_server import JupyterLabServer, write_notebook
-from tests.support.training import two_projects
+from tests.support.jupyterlab import Browser, JupyterLabServer, Notebook, write_notebook
 
 __all__ = ["screenshots"]  # a fixture
 

@@ -17,11 +17,10 @@ import pytest
 
 from taoprofiles.profiles.kernels import LOGOS
 from tests.support import logo
-from tests.support.browser import PANEL, Browser
 from tests.support.commands import call
 from tests.support.engine import TrainingHome, until
 from tests.support.home import Home, require
-from tests.support.jupyterlab_server import ROOT, JupyterLabServer, kernel_path, write_notebook
+from tests.support.jupyterlab import PANEL, ROOT, Browser, JupyterLabServer, kernel_path, write_notebook
 from tests.support.kernels import Kernel, read_environ
 
 pytestmark = [pytest.mark.jupyter, pytest.mark.slow]

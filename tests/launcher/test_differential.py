@@ -17,9 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.prediction import Prediction, Refusal
 from taoprofiles.launcher.simulation import predict
-from tests.support.launcher_cases import cases
-from tests.support.launcher_singles import singles
-from tests.support.launcher_values import Case, make_tree
+from tests.support.launcher_cases import Case, cases, make_tree, singles
 from tests.support.launchers import Launcher, Launchers
 
 pytestmark = pytest.mark.launchers

@@ -13,9 +13,8 @@ from typing import NamedTuple
 import pytest
 
 from tests.support.commands import Terminal
-from tests.support.engine import TrainingHome, until
+from tests.support.engine import TrainingHome, bind_mounts, local_mounts, until
 from tests.support.home import require
-from tests.support.training import bind_mounts, local_mounts
 
 pytestmark = pytest.mark.engine
 

@@ -14,8 +14,7 @@ from taoprofiles.launcher.host import Host
 from taoprofiles.launcher.prediction import Call
 from taoprofiles.launcher.simulation import predict
 from tests.support.engine import Engine
-from tests.support.launcher_cases import good_cases
-from tests.support.launcher_values import Case, make_tree
+from tests.support.launcher_cases import Case, good_cases, make_tree
 from tests.support.launchers import Launcher
 
 pytestmark = [pytest.mark.engine, pytest.mark.launchers]

@@ -16,10 +16,9 @@ import pytest
 
 from taoprofiles.cli import main
 from tests.support import injection
-from tests.support.commands import call
+from tests.support.commands import as_them, call, give
 from tests.support.home import Home, require
 from tests.support.injection import STEP
-from tests.support.other_user import as_them, give
 
 OWNER = 12345
 

@@ -19,7 +19,7 @@ import pytest
 from taoprofiles.cli import arguments, parser
 from taoprofiles.version import VERSION
 from tests.support.home import find_command, require
-from tests.support.web_server import serve
+from tests.support.servers import serve
 
 pytestmark = pytest.mark.slow
 

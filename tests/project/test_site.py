@@ -15,9 +15,9 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from tests.support.browser import FLAGS
 from tests.support.home import ALL, find_command, require
-from tests.support.web_server import serve
+from tests.support.jupyterlab import FLAGS
+from tests.support.servers import serve
 
 pytestmark = pytest.mark.slow
 

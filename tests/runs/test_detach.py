@@ -18,10 +18,9 @@ from taoprofiles.holds import logs
 from taoprofiles.holds.logs import LogReader, RunLog
 from taoprofiles.runs import lookup
 from taoprofiles.storage import files
-from tests.support.commands import Terminal, one_clear_error
+from tests.support.commands import Terminal, as_them, one_clear_error
 from tests.support.engine import until
 from tests.support.home import Home
-from tests.support.other_user import as_them
 from tests.support.sandbox import Sandbox, Tao, gone, kill
 
 SECRET = "s3cret-of-ana"

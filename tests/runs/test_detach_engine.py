@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.engine import TrainingHome, until
+from tests.support.engine import TrainingHome, two_projects, until
 from tests.support.guard_process import GuardProcess
-from tests.support.receivers import WebReceiver
 from tests.support.sandbox import gone, kill
-from tests.support.training import two_projects
+from tests.support.servers import WebReceiver
 
 pytestmark = pytest.mark.engine
 

@@ -10,8 +10,7 @@ import pytest
 
 from tests.support.commands import Terminal
 from tests.support.engine import until
-from tests.support.systemd_machine import UID, USER, Machine
-from tests.support.systemd_owner import Owner
+from tests.support.systemd import UID, USER, Machine, Owner
 
 pytestmark = pytest.mark.systemd
 

@@ -21,10 +21,17 @@ from taoprofiles.profiles.model import Profile, to_toml
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage.paths import Context
 from tests.support.commands import Terminal
-from tests.support.engine import TrainingHome, until
+from tests.support.engine import (
+    BackgroundRun,
+    TrainingHome,
+    bind_mounts,
+    host_mounts,
+    local_mounts,
+    two_projects,
+    until,
+)
 from tests.support.generated_profiles import AROUND, moderate, usable_profiles
 from tests.support.home import find_command
-from tests.support.training import BackgroundRun, bind_mounts, host_mounts, local_mounts, two_projects
 
 pytestmark = pytest.mark.engine
 

@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 
 from taoprofiles.profiles.layouts import FOLDER_VARIABLES
-from tests.support.engine import SOCKET, Engine, TrainingHome
+from tests.support.engine import SOCKET, BackgroundRun, Engine, TrainingHome, two_projects
 from tests.support.home import require
-from tests.support.training import BackgroundRun, two_projects
 
 pytestmark = pytest.mark.engine
 

@@ -23,10 +23,9 @@ import pytest
 
 from taoprofiles.holds.hold import RUN_VARIABLE
 from taoprofiles.system import processes
-from tests.support.engine import TrainingHome, until
+from tests.support.engine import TrainingHome, new_project, until
 from tests.support.guard_process import GuardProcess
 from tests.support.sandbox import kill
-from tests.support.training import new_project
 
 pytestmark = pytest.mark.engine
 

@@ -27,8 +27,8 @@ from tests.support.commands import Terminal, one_clear_error
 from tests.support.engine import until
 from tests.support.guard_process import GuardProcess, held
 from tests.support.home import require
-from tests.support.receivers import Desktop, MailReceiver, NotificationServer, SessionBus, WebReceiver
 from tests.support.sandbox import Sandbox, gone, kill
+from tests.support.servers import Desktop, MailReceiver, NotificationServer, SessionBus, WebReceiver
 
 pytestmark = pytest.mark.slow
 

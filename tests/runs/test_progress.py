@@ -22,7 +22,7 @@ from taoprofiles.runs.progress import Progress, ProgressReader
 from tests.support.commands import can_be_shown
 from tests.support.engine import until
 from tests.support.sandbox import Sandbox
-from tests.support.status_json import NOW, epoch_line, line
+from tests.support.stand_ins import NOW, epoch_line, line
 
 SAMPLES = {
     path.stem: path.read_bytes().splitlines(keepends=True) for path in Path(__file__).parent.glob("status_samples/*")
@@ -224,7 +224,7 @@ def test_damaged_files_give_the_figures_of_a_whole_line(
 WRITER = """
 import itertools, os, sys, time
 sys.path.insert(0, sys.argv[2])
-from tests.support import status_json as lines
+from tests.support import stand_ins as lines
 lines.NOW = 0
 path = sys.argv[1]
 def put(flags, data):

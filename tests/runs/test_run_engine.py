@@ -18,8 +18,16 @@ from typing import Any
 import pytest
 
 from tests.runs.test_progress import NOW, epoch_line
-from tests.support.engine import SOCKET, TrainingHome, until
-from tests.support.training import BackgroundRun, bind_mounts, host_mounts, local_mounts, two_projects
+from tests.support.engine import (
+    SOCKET,
+    BackgroundRun,
+    TrainingHome,
+    bind_mounts,
+    host_mounts,
+    local_mounts,
+    two_projects,
+    until,
+)
 
 pytestmark = pytest.mark.engine
 

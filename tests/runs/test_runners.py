@@ -12,7 +12,7 @@ from taoprofiles.launcher.argv import parse_runner
 from taoprofiles.runs.preparation import prepare
 from tests.support.commands import call, one_clear_error
 from tests.support.home import Home
-from tests.support.runner import RUNNER
+from tests.support.stand_ins import RUNNER
 
 PROFILE = """
 layout = "custom"

@@ -8,9 +8,8 @@ import sys
 import pytest
 
 from tests.support.commands import one_clear_error
-from tests.support.engine import TrainingHome, until
-from tests.support.runner import RUNNER
-from tests.support.training import BackgroundRun, two_projects
+from tests.support.engine import BackgroundRun, TrainingHome, two_projects, until
+from tests.support.stand_ins import RUNNER
 
 pytestmark = pytest.mark.engine
 

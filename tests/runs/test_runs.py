@@ -23,9 +23,9 @@ from taoprofiles.runs.preparation import prepare
 from taoprofiles.system import processes
 from tests.support.commands import Terminal, one_clear_error
 from tests.support.engine import until
-from tests.support.gpus import driver, gpus, gpus_in
 from tests.support.home import ALL, require
 from tests.support.sandbox import Sandbox, gone, kill, mounts_of, rendered
+from tests.support.stand_ins import driver, gpus, gpus_in
 
 
 def statuses(sandbox: Sandbox) -> list[int | None]:

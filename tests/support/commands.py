@@ -1,4 +1,4 @@
-"""Ways to run taoprof: inside this process, for breadth, and on a terminal of its own, for what people see."""
+"""Ways to run taoprof, inside this process, on a terminal, as a user who is not root, and checks of what it shows."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
+from xml.etree import ElementTree
 
 from taoprofiles.cli import main
-from tests.support.home import Home
+from tests.support.home import Home, forked
 
 
 class CommandResult(NamedTuple):
@@ -145,3 +147,49 @@ def one_clear_error(answer: CommandResult | subprocess.CompletedProcess[str], st
     others = [line for line in lines if line not in errors and not line.startswith(("  ", "hint: ", "taoprof: "))]
     assert not others, others
     assert all(can_be_shown(line) and len(line) < 1000 for line in lines), "a line that no terminal should be given"
+
+
+UNKNOWN = 54_321
+"""A user id that no password database has."""
+
+
+def give(home: Home) -> None:
+    if os.geteuid() == 0:
+        for path in [home.root, *home.root.rglob("*")]:
+            os.chown(path, UNKNOWN, UNKNOWN, follow_symlinks=False)
+
+
+def as_them(home: Home, *words: str, environ: dict[str, str] | None = None) -> CommandResult:
+    """Run a command as them, with all its modules loaded: the interpreter may stand where only root can read."""
+    return do_as_them(home, lambda: main.run(list(words)), environ)
+
+
+def do_as_them(home: Home, do: Callable[[], int], environ: dict[str, str] | None = None) -> CommandResult:
+    """Do something else as them; the exit status is what it returns."""
+
+    def become_and_run() -> int:
+        if os.geteuid() == 0:
+            os.setgroups([])
+            os.setresgid(*[UNKNOWN] * 3)
+            os.setresuid(*[UNKNOWN] * 3)
+        return do()
+
+    done = forked(become_and_run, home.environ if environ is None else environ, home.root)
+    return CommandResult(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+ELEMENTS = {"svg", "title", "desc", "style", "rect", "line", "polygon", "text"}
+ATTRIBUTES = {
+    *"class fill stroke x y x1 x2 y1 y2 width height rx points viewBox role textLength lengthAdjust".split(),
+    *"font-size font-family font-weight stroke-width stroke-dasharray".split(),
+    "{http://www.w3.org/XML/1998/namespace}space",
+}
+
+
+def drawing_texts(drawing: str) -> list[str]:
+    """Parse a drawing, check that it has nothing but known elements, and return its texts."""
+    root = ElementTree.fromstring(drawing)
+    assert {element.tag.rpartition("}")[2] for element in root.iter()} <= ELEMENTS
+    assert {name for element in root.iter() for name in element.attrib} <= ATTRIBUTES
+    assert root.get("role") == "img"
+    return [element.text or "" for element in root.iter() if element.tag.endswith(("}text", "}title", "}desc"))]

@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.support.engine import until
 from tests.support.home import Home, require
-from tests.support.jupyterlab_server import kernel_path
+from tests.support.jupyterlab import kernel_path
 
 LOAD = "%load_ext taoprofiles"
 NUMBERS = itertools.count()

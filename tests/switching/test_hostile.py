@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 
 from taoprofiles.profiles.rendering import SIZE_LIMIT
-from tests.support.commands import CommandResult, call, can_be_shown, one_clear_error
+from tests.support.commands import UNKNOWN, CommandResult, as_them, call, can_be_shown, give, one_clear_error
 from tests.support.home import Home, require
-from tests.support.other_user import UNKNOWN, as_them, give
 
 EVIL = "\x1b[31mEVIL\x1b]0;title\x07\x9b2J\u202eliars\u2028\x7f\x08\r\n\x00"
 """Colours, a window title, a cleared screen, text that runs backwards, new lines: nothing a terminal may be given."""

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.engine import Launch, TrainingHome
-from tests.support.training import host_mounts, local_mounts, new_project
+from tests.support.engine import Launch, TrainingHome, host_mounts, local_mounts, new_project
 
 pytestmark = pytest.mark.engine
 

@@ -17,9 +17,8 @@ import pytest
 
 from taoprofiles.system.engine import Engine
 from tests.support.commands import call
-from tests.support.engine import RUNTIME, TrainingHome, answers, until
+from tests.support.engine import RUNTIME, BackgroundRun, TrainingHome, answers, two_projects, until
 from tests.support.home import Home, find_command, require
-from tests.support.training import BackgroundRun, two_projects
 
 pytestmark = pytest.mark.engine
 

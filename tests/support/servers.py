@@ -1,15 +1,19 @@
-"""Those who are told when a run ends: a web server and a mail server of the tests, and a desktop's side of the bus."""
+"""Servers of the tests: one that shows a folder, and those that get notifications, by web, by mail or on a desktop."""
 
 from __future__ import annotations
 
 import ctypes
 import email
 import email.policy
+import functools
+import http.server
 import json
 import os
 import socket
 import subprocess
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,26 @@ from typing import Any
 from aiosmtpd.controller import Controller
 
 from tests.support.engine import until
+
+
+class _QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Do not log."""
+
+
+@contextmanager
+def serve(folder: Path) -> Iterator[str]:
+    """Yield the address, without a slash at the end, under which the folder is served."""
+    handler = functools.partial(_QuietHandler, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 class WebReceiver:
