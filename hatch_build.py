@@ -26,7 +26,7 @@ class Hook(BuildHookInterface):
         """Generate the files, in a folder of their own."""
         sys.path.insert(0, str(ROOT))
         self._folder = Path(tempfile.mkdtemp())
-        from taoprofiles.version import find_commit
+        from taoprofiles import find_commit
 
         commit = find_commit()
         if commit and version != "editable":  # there, git is asked each time
@@ -56,7 +56,7 @@ def completions() -> dict[str, str]:
 def man_pages() -> dict[str, str]:
     """Return the man pages by their path below the installation's prefix: of taoprof, each command, and taoprofd."""
     from taoprofiles.cli.arguments import EXAMPLES, add_arguments
-    from taoprofiles.cli.parser import COMMANDS, TAKES_COMMAND
+    from taoprofiles.cli.dispatch import COMMANDS, TAKES_COMMAND
     from taoprofiles.guard.service import make_parser
 
     pages = {"taoprof": _overview(), "taoprofd": _page("taoprofd", make_parser(), see_also=("taoprof-service",))}
@@ -69,7 +69,7 @@ def man_pages() -> dict[str, str]:
 
 def _overview() -> str:
     from taoprofiles.cli.arguments import FIRST_STEPS
-    from taoprofiles.cli.parser import EXIT_STATUS_HELP, GROUPS
+    from taoprofiles.cli.dispatch import EXIT_STATUS_HELP, GROUPS
 
     lines = [
         *_head("taoprof", "a mount profile for each NVIDIA TAO project"),
@@ -147,7 +147,7 @@ def _examples(examples: tuple[Any, ...]) -> list[str]:
 
 
 def _head(name: str, summary: str) -> list[str]:
-    from taoprofiles.version import VERSION
+    from taoprofiles import VERSION
 
     title = f'.TH "{name.upper()}" 1 "" "taoprofiles {VERSION}" "taoprofiles"'
     return [title, ".nh", ".ad l", ".SH NAME", rf"{_text(name)} \- {_text(summary)}"]

@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # --help and --version load nothing of these
 
 ENVELOPE = 1
 """The version of the JSON envelope. Keys may be added; a key never changes its meaning."""
+DIFFERS = 6
+"""The exit status of ``diff`` and ``status --check`` if something differs."""
 LINE_LIMIT = 500
 _RED, _BOLD, _CYAN, _PLAIN = "\x1b[31m", "\x1b[1m", "\x1b[36m", "\x1b[0m"
 STDERR = 2

@@ -1,4 +1,4 @@
-"""What ``status`` and ``taoprof`` alone show of the mapping file, the guard, holds, runs and the queue, as text."""
+"""What ``status`` and ``taoprof`` alone show: the mapping file, the guard, holds, runs and the queue."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles import current_cache
-from taoprofiles.cli.output import Result, format_time, table
+from taoprofiles.cli.output import DIFFERS, Result, change_lines, format_time, table
 from taoprofiles.errors import TaoprofError, UntrustedError
 from taoprofiles.holds.hold import AGENT, OWN_KINDS, QUEUED, Hold, blocking_holds, format_age, shorten_command
 from taoprofiles.masking import shorten
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from taoprofiles.holds.waiting import WaitingCommand
     from taoprofiles.runs.progress import Progress, ProgressReader
     from taoprofiles.runs.resources import GpuUse
+    from taoprofiles.system.gpus import Gpu
 
 
 class StatusReport(NamedTuple):
@@ -344,6 +345,100 @@ def gpu_rows(uses: Sequence[GpuUse]) -> list[tuple[str, ...]]:
         share = "" if gpu.utilization is None else f"{gpu.utilization} %"
         rows.append((gpu.number, shorten(gpu.name, 30), memory, share, ", ".join(use.users()) or "-"))
     return rows
+
+
+# status
+
+
+def to_result(
+    context: Context, report: StatusReport, gpus: Sequence[Gpu] = (), *, reveal: bool, strict: bool
+) -> Result:
+    """Return a report as the result of ``status``; ``strict``: the exit status says whether a profile is active."""
+    now, similar, active = report.now, report.similar, report.active
+    compared = now.name or (similar[0] if similar else now.last)
+    changes = _drift(context, now, compared)
+    lines = table(status_rows(context, report))
+    if changes:
+        lines.append(f"differences   {context.short(context.mapping_file)} (-), '{compared}' (+):")
+        lines += ["  " + line for line in change_lines(changes, reveal=reveal)]
+    if active.holds:
+        lines += ["holds and runs:", *table(hold_rows(active.holds), indent="  ", fit=True)]
+    if rows := progress_rows(report):
+        lines += ["progress:", *table(rows, indent="  ", fit=True)]
+    if report.queue:
+        lines += ["waiting, in this order:", *table(queue_rows(context, report.queue), indent="  ", fit=True)]
+    if active.others:
+        lines += ["other containers with GPUs on this engine:", *table(_other_rows(active.others), indent="  ")]
+    uses = []
+    if gpus:
+        from taoprofiles.runs.resources import gpu_uses
+
+        uses = gpu_uses(gpus, active.holds)
+        lines += ["GPUs:", *table(gpu_rows(uses), indent="  ", fit=True)]
+    runs = [hold for hold in active.holds if hold.kind in OWN_KINDS]
+    data = {
+        **{key: getattr(now, key) for key in ("name", "state", "last")},
+        "own": current_cache.own_profile(context),
+        "problem": now.problem or None,
+        "mapping_file": context.mapping_file,
+        "since": now.entry.time if now.entry else None,
+        "by": now.entry.by if now.entry else None,
+        "entry": now.entry.id if now.entry else None,
+        "resembles": similar[0] if similar else None,
+        "guard": report.guard,
+        "holds": [hold.as_dict() for hold in active.holds],
+        "runs": [{**hold.as_dict(), **_progress_fields(report, hold)} for hold in runs],
+        "queue": [command.as_dict() for command in report.queue],
+        "others": [
+            {"user": other.user, "container": other.container, "gpus": other.gpus, "since": other.since}
+            for other in active.others
+        ],
+        "gpus": [_gpu_data(use) for use in uses],
+        "unseen": active.unchecked,
+        "changes": [change.as_dict(reveal=reveal) for change in changes],
+    }
+    differs = strict and now.state != "active"
+    return Result(data, lines, messages=status_warnings(context, report), status=DIFFERS if differs else 0)
+
+
+def _gpu_data(use: GpuUse) -> dict[str, Any]:
+    fields = dict(zip(("index", "uuid", "memory_used", "memory_total", "utilization", "name"), use.gpu, strict=False))
+    processes = [
+        {"pid": process.pid, "user": process.user, "program": "".join(process.command)} for process in use.processes
+    ]
+    return {**fields, "holds": use.holds, "processes": processes}
+
+
+def _progress_fields(report: StatusReport, hold: Hold) -> dict[str, Any]:
+    progress = report.progress.get(hold.id)
+    return {
+        "progress": None if progress is None else progress.as_dict(time.time()),
+        "last_line": report.last_lines.get(hold.id),
+    }
+
+
+def _other_rows(others: list[Hold]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [("USER", "CONTAINER", "GPUS", "SINCE")]
+    for other in others:
+        gpus = ",".join(other.gpus) if isinstance(other.gpus, list) else other.gpus or ""
+        rows.append((other.user or "unknown", (other.container or "")[:6], gpus, format_time(other.since)))
+    return rows
+
+
+def _drift(context: Context, now: Status, name: str | None) -> list[mapping.Difference]:
+    """Return what the profile ``name`` would change in the file."""
+    if now.content is None or now.state == "active" or name is None:
+        return []
+    store = Store(context)
+    try:
+        expected = mapping.parse(now.wanted, "") if now.wanted is not None else store.renderer(name).mapping()
+        actual = mapping.parse(now.content, context.mapping_file)
+        return mapping.changes(actual, expected, secrets=store.secret_env(actual, name))
+    except TaoprofError:
+        return []
+
+
+# taoprof
 
 
 SHOWN_NAMES = 5

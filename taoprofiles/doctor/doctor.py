@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
+from taoprofiles import VERSION
 from taoprofiles.doctor.docker import DockerFacts, Gpus, check_docker, probe_docker, probe_gpus
 from taoprofiles.errors import TaoprofError, reason_of
 from taoprofiles.guard import status as guard_status
@@ -35,7 +36,6 @@ from taoprofiles.storage.journal import History
 from taoprofiles.storage.paths import Context, is_inside
 from taoprofiles.switching import status
 from taoprofiles.system.clusters import ClusterError, Kubernetes, Slurm, find_namespace
-from taoprofiles.version import VERSION
 
 INSTALL = "python3 -m venv ~/tao-launcher && ~/tao-launcher/bin/pip install nvidia-tao setuptools"
 """setuptools contains the distutils that Python 3.12 and later do not have."""

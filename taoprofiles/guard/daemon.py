@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
+from taoprofiles import VERSION
 from taoprofiles.errors import BusyError, TaoprofError, reason_of
 from taoprofiles.guard import status
 from taoprofiles.guard.guard import Guard, Options
@@ -29,7 +30,6 @@ from taoprofiles.storage.paths import Context
 from taoprofiles.switching.switch import NEVER
 from taoprofiles.system import processes
 from taoprofiles.system.systemd import Notifier
-from taoprofiles.version import VERSION
 
 TICK = HEARTBEAT
 """Seconds between two checks while nothing happens: each check renews the heartbeats of the holds."""

@@ -13,6 +13,7 @@ from collections import deque
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from taoprofiles import VERSION, find_commit
 from taoprofiles.errors import InvalidStateError, TaoprofError
 from taoprofiles.guard.status import GuardFiles
 from taoprofiles.holds.containers import Containers
@@ -29,7 +30,6 @@ from taoprofiles.storage.paths import Context
 from taoprofiles.switching import switch
 from taoprofiles.switching.seal import Seal
 from taoprofiles.system import processes
-from taoprofiles.version import VERSION, find_commit
 
 GUARD_WRITER_TIMEOUT = 0.02
 """Seconds to wait for a program that is writing the file, before its content is read again."""

@@ -10,13 +10,13 @@ from collections import deque
 from contextlib import suppress
 from typing import Any
 
+from taoprofiles import VERSION, find_commit
 from taoprofiles.errors import NotFoundError, TaoprofError
 from taoprofiles.guard import status
 from taoprofiles.storage import atomic, files
 from taoprofiles.storage.paths import Context, find_account
 from taoprofiles.system import systemd
 from taoprofiles.system.systemd import LOG_FILE, TIMEOUT, Manager, NoManagerError, environment_line, quote_exec_word
-from taoprofiles.version import VERSION, find_commit
 
 UNIT = "taoprofd.service"
 

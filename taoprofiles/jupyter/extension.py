@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from IPython.core.error import UsageError as MagicError
 from IPython.display import display as show
 
-from taoprofiles.cli import parser
+from taoprofiles.cli import dispatch
 from taoprofiles.cli.output import change_lines, error_lines
 from taoprofiles.errors import InvalidStateError, TaoprofError, UsageError
 from taoprofiles.holds.hold import HeldError
@@ -129,7 +129,8 @@ class Extension:
         command = words[0]
         if command not in COMMANDS:
             message = f"unknown subcommand '{command}'"
-            elsewhere = f"Try '!taoprof {shlex.join(words)}', or one of" if command in parser.COMMANDS else "Use one of"
+            is_command = command in dispatch.COMMANDS
+            elsewhere = f"Try '!taoprof {shlex.join(words)}', or one of" if is_command else "Use one of"
             raise UsageError(
                 f"{message}. {elsewhere}",
                 problems=_usage_lines(),
@@ -167,7 +168,7 @@ class Extension:
         options = words[: words.index("--")] if "--" in words else words
         if all(word.startswith("-") for word in options):
             words = [_needed(session).name, *words]
-        return Output(*parser.parse("check", words)(self.context).lines)
+        return Output(*dispatch.parse("check", words)(self.context).lines)
 
     def _complete(self, _: object, event: Any) -> list[str]:
         """Return the words that Tab offers after ``%taoprof``."""
@@ -342,7 +343,7 @@ Extension.taoprof.__doc__ = "\n".join(
 
 def _parse(command: str, words: list[str], *names: str) -> Any:
     """Parse the words after a command: NAME, an optional [NAME] and options without a value."""
-    arguments = parser.Parser(prog=f"%taoprof {command}", add_help=False, allow_abbrev=False)
+    arguments = dispatch.Parser(prog=f"%taoprof {command}", add_help=False, allow_abbrev=False)
     for name in names:
         if name.startswith("--"):
             arguments.add_argument(name, action="store_true")

@@ -20,7 +20,7 @@ from IPython.display import display as display_output
 from IPython.display import update_display
 
 from taoprofiles.check.path_map import get_path_map, to_svg
-from taoprofiles.cli import parser
+from taoprofiles.cli import dispatch
 from taoprofiles.cli.output import error_lines, format_time
 from taoprofiles.cli.status import guard_text
 from taoprofiles.errors import TaoprofError
@@ -113,7 +113,7 @@ class Panel(anywidget.AnyWidget):
                 lines, self._selected = list(takewhile(bool, repr(output).splitlines())), ""
             elif action in COMMANDS:
                 command, *words = (word.format(argument) for word in COMMANDS[action])
-                result = parser.parse(command, words)(self._extension.context)
+                result = dispatch.parse(command, words)(self._extension.context)
                 lines = [*result.messages, *result.lines]
         except TaoprofError as error:
             lines, is_refused = error_lines(error), True
@@ -142,7 +142,7 @@ class Panel(anywidget.AnyWidget):
 
     def _get(self, command: str) -> dict[str, Any]:
         """Return the ``data`` of a command with ``--json``, or the lines of its error as ``error``."""
-        return _try(lambda: parser.parse(command, ["--json"])(self._extension.context).data)
+        return _try(lambda: dispatch.parse(command, ["--json"])(self._extension.context).data)
 
     def _describe(self, session: Session | None) -> dict[str, Any] | None:
         if session is None:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from taoprofiles import VERSION
 from taoprofiles.errors import (
     InvalidProfileError,
     InvalidStateError,
@@ -26,7 +27,6 @@ from taoprofiles.storage import atomic, files
 from taoprofiles.storage.files import to_taoprof_error
 from taoprofiles.storage.journal import History, digest_of
 from taoprofiles.storage.paths import Context
-from taoprofiles.version import VERSION
 
 if TYPE_CHECKING:
     from taoprofiles.profiles.model import Profile

@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from taoprofiles.cli.parser import COMMANDS
+from taoprofiles.cli.dispatch import COMMANDS
 from taoprofiles.holds import manage
 from taoprofiles.storage.files import MAPPING_LIMIT
 from tests.support.cases import ANSWERS, CASES

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from taoprofiles.cli import output
-from taoprofiles.cli.parser import COMMANDS
+from taoprofiles.cli.dispatch import COMMANDS
 from taoprofiles.holds.hold import FIELDS
 from taoprofiles.profiles.model import ACTIONS
 from tests.support.cases import ANSWERS, CASES, prepare, with_ids

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from taoprofiles.cli import arguments, parser
+from taoprofiles.cli import arguments, dispatch
 from taoprofiles.cli.arguments import EXAMPLES, FIRST_STEPS
 from tests.support.commands import Terminal, call
 from tests.support.engine import until
@@ -31,7 +31,7 @@ def overview(home: Home) -> dict:
 def next_command(home: Home) -> str:
     """Return the first command that is named, which exists."""
     command = overview(home)["next"][0]
-    assert command.split()[1] in parser.COMMANDS
+    assert command.split()[1] in dispatch.COMMANDS
     return command
 
 
@@ -123,13 +123,13 @@ def test_many_profiles_are_cut(home: Home) -> None:
 
 
 def test_every_command_has_examples_that_parse(home: Home) -> None:
-    assert EXAMPLES.keys() == parser.COMMANDS.keys()
+    assert EXAMPLES.keys() == dispatch.COMMANDS.keys()
     for command, examples in {**EXAMPLES, "": FIRST_STEPS}.items():
         for line, _ in examples:
             words = shlex.split(line.replace('eval "$(', "").replace(')"', ""), comments=True)
             words = words[1 : next((i for i, word in enumerate(words) if word in ("|", ">", "&&")), None)]
             assert command in ("", words[0])
-            parser.parse(words[0], words[1:])
+            dispatch.parse(words[0], words[1:])
 
 
 @pytest.mark.parametrize("words", [["--help"], ["use", "--help"], ["help", "use"]])

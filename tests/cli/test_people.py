@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from taoprofiles.cli.commands.runs import LONG_AGO
-from taoprofiles.cli.parser import COMMANDS
+from taoprofiles.cli.dispatch import COMMANDS
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.profiles import store
 from tests.support.commands import Terminal, call, one_clear_error

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from taoprofiles.cli.commands.integration import SKILL
-from taoprofiles.cli.parser import COMMANDS
+from taoprofiles.cli.dispatch import COMMANDS
 from tests.support.commands import call
 from tests.support.engine import until
 from tests.support.home import Home

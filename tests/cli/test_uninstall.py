@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from taoprofiles.cli.commands import uninstall
+from taoprofiles.cli.commands import integration
 from taoprofiles.guard.service import UNIT, Service
 from tests.support.commands import Terminal, call, one_clear_error
 from tests.support.engine import until
@@ -207,4 +207,4 @@ def test_the_command_that_removes_the_program(
     (tmp_path / file).write_text(content)
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
     monkeypatch.setattr(sys, "executable", f"{tmp_path}/my env/bin/python")
-    assert uninstall.program_line().endswith(expected)
+    assert integration.program_line().endswith(expected)

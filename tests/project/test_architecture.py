@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[2] / "taoprofiles"
 TESTS = Path(__file__).parents[1]
 
 ORDER = (
-    ("errors", "version", "masking"),
+    ("__init__", "errors", "masking"),
     ("storage",),
     ("current_cache",),
     ("system",),
@@ -29,7 +29,7 @@ ORDER = (
     ("doctor",),
     ("api", "cli"),
     ("jupyter",),
-    ("__init__", "__main__"),
+    ("__main__",),
 )
 RANKS = {package: rank for rank, packages in enumerate(ORDER) for package in packages}
 """A package may import those before it in this list, and itself. See docs/explanation/how-it-works.md."""

@@ -20,9 +20,9 @@ from typing import Any
 
 import pytest
 
-from taoprofiles.cli.parser import COMMANDS
+from taoprofiles import VERSION
+from taoprofiles.cli.dispatch import COMMANDS
 from taoprofiles.importer import cells, functions, values
-from taoprofiles.version import VERSION
 from tests.support.home import Home, find_command
 
 ROOT = Path(__file__).parents[2]

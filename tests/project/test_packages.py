@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 import pytest
 
-from taoprofiles.cli import arguments, parser
-from taoprofiles.version import VERSION
+from taoprofiles import VERSION
+from taoprofiles.cli import arguments, dispatch
 from tests.support.home import find_command, require
 from tests.support.servers import serve
 
@@ -102,7 +102,7 @@ def test_the_wheel_has_what_it_needs_and_nothing_else(unpacked: Path) -> None:
     assert {name.partition("/")[0] for name in files} == {
         "taoprofiles", f"taoprofiles-{VERSION}.dist-info", f"taoprofiles-{VERSION}.data",
     }  # fmt: skip
-    pages = {f"taoprof-{command}" for command in parser.COMMANDS} | {"taoprof", "taoprofd"}
+    pages = {f"taoprof-{command}" for command in dispatch.COMMANDS} | {"taoprof", "taoprofd"}
     shared = {f"share/man/man1/{page}.1" for page in pages} | {
         "share/bash-completion/completions/taoprof",
         "share/zsh/site-functions/_taoprof",
@@ -141,7 +141,7 @@ def test_a_repository_around_the_package_is_not_asked(packages: Packages, tmp_pa
     (tmp_path / "taoprofiles/commit").unlink()
     (tmp_path / "inner").mkdir()
     (tmp_path / "taoprofiles").rename(tmp_path / "inner/taoprofiles")
-    code = "from taoprofiles.version import find_commit; print(find_commit())"
+    code = "from taoprofiles import find_commit; print(find_commit())"
     assert run(sys.executable, "-P", "-c", code, cwd=tmp_path, PYTHONPATH=str(tmp_path / "inner")) == "None\n"
 
 
@@ -160,13 +160,13 @@ def test_man_pages_have_every_argument_and_its_help(unpacked: Path) -> None:
     pages = {path.stem: page_text(path) for path in (unpacked / DATA / "share/man/man1").iterdir()}
     for command, described in arguments.ARGUMENTS.items():
         page = pages[f"taoprof-{command}"]
-        assert f"taoprof-{command} - {parser.COMMANDS[command][1]}" in page
+        assert f"taoprof-{command} - {dispatch.COMMANDS[command][1]}" in page
         for name, settings, _ in described:
             assert (name if name.startswith("-") else settings.get("metavar", name)) in page
             assert settings["help"].replace("%%", "%").replace("…", "...") in page
     assert "--seal" in pages["taoprof-service"]
     assert "--unseal" in pages["taoprofd"]
-    for command, (_, summary) in parser.COMMANDS.items():
+    for command, (_, summary) in dispatch.COMMANDS.items():
         assert f"taoprof-{command}(1) {summary}" in pages["taoprof"]
 
 

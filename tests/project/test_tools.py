@@ -46,7 +46,7 @@ def test_hot_commands_load_no_library() -> None:
         "import sys\n"
         "for m in list(sys.modules):\n"
         "    if m in {'pathlib', 'dataclasses', 'subprocess'}: del sys.modules[m]\n"
-        "import taoprofiles.cli.parser, taoprofiles.cli.commands.switch, taoprofiles.cli.commands.list_\n"
+        "import taoprofiles.cli.dispatch, taoprofiles.cli.commands.switch, taoprofiles.cli.commands.show\n"
         "import taoprofiles.cli.status\n"
         "print(' '.join(sorted(sys.modules)))"
     )

@@ -1,94 +1,42 @@
-"""env, init, kernel, render, path, service, schema, skill."""
+"""kernel, service, skill, uninstall: what taoprof installs on this machine, and how it is removed."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import re
+import shlex
+import signal
 import sys
-from typing import Any
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from importlib import metadata, resources
+from typing import Any, NamedTuple
 
-from taoprofiles.cli.output import Result, table
-from taoprofiles.errors import NotFoundError, UsageError
+from taoprofiles import VERSION
+from taoprofiles.cli import prompts
+from taoprofiles.cli.output import Declined, Result, print_progress, table
+from taoprofiles.errors import NotFoundError, TaoprofError, UsageError
+from taoprofiles.guard.service import UNIT, Service
+from taoprofiles.guard.status import read_status
+from taoprofiles.holds.hold import AGENT, HeldError, shorten_command
+from taoprofiles.holds.manage import active_holds
+from taoprofiles.holds.waiting import waiting_commands
 from taoprofiles.masking import shorten
+from taoprofiles.profiles import kernels
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage import atomic, files
+from taoprofiles.storage.locks import Lock
 from taoprofiles.storage.paths import Context
-from taoprofiles.version import VERSION
+from taoprofiles.system.systemd import LOG_FILE, NoManagerError, lingers
 
 LOG_LINES = 50
 
 
-def env_command(context: Context, args: argparse.Namespace) -> Result:
-    from taoprofiles.export.plan import format_variables
-
-    renderer = Store(context).renderer(args.name)
-    variables, secrets = renderer.variables(), renderer.secrets()[0]
-    hidden = [] if args.reveal else [name for name in variables if name in secrets]
-    shown = {name: value for name, value in variables.items() if name not in hidden}
-    messages = []
-    if hidden:
-        are, them = ("is a secret", "it") if len(hidden) == 1 else ("are secrets", "them")
-        messages.append(f"{', '.join(hidden)} {are} and left out; --reveal includes {them}")
-    text = format_variables(shown, args.format, hidden=hidden)
-    return Result({"name": args.name, "variables": shown, "hidden": hidden}, raw=text, messages=messages)
-
-
-_COMPINIT = "(( ${+functions[compdef]} )) || { autoload -Uz compinit && compinit -i; }\n"
-"""Loads zsh's completion, which a new .zshrc has not: 'compdef' would be 'command not found' in each new shell."""
-
-
-def init_command(context: Context, args: argparse.Namespace) -> Result:
-    from importlib import resources
-
-    from argcomplete.shell_integration import shellcode
-
-    from taoprofiles import current_cache
-    from taoprofiles.export.plan import fish_word, shell_word
-
-    prompt = resources.files("taoprofiles.cli").joinpath("prompt_scripts", args.shell).read_text()
-    values = {
-        "@CACHE@": context.current_cache,
-        "@MAPPING@": context.mapping_file,
-        "@HOLDS@": context.holds,
-        "@HOME@": os.path.realpath(context.home),
-        "@KEY@": os.fsdecode(current_cache.key(context)),
-    }
-    for placeholder, value in values.items():
-        prompt = prompt.replace(placeholder, fish_word(value) if args.shell == "fish" else shell_word(value))
-    script = (_COMPINIT if args.shell == "zsh" else "") + shellcode(["taoprof"], shell=args.shell) + prompt
-    return Result({"shell": args.shell, "script": script}, raw=script)
-
-
-def render_command(context: Context, args: argparse.Namespace) -> Result:
-    from taoprofiles.export.export import export, plan_target
-
-    renderer = Store(context).renderer(args.name)
-    plan = plan_target(renderer, args.to, args.command, image=args.image, gpus=args.gpus)
-    rendered, notes = export(renderer, args.to, plan)
-    messages = [*(f"warning: {text}" for text in rendered.warnings), *notes]
-    data = {
-        "name": args.name,
-        "target": args.to,
-        "image": plan.image,
-        "text": rendered.text,
-        "secrets": plan.secrets,
-        "warnings": rendered.warnings,
-    }
-    return Result(data, raw=rendered.text, messages=messages)
-
-
-def path_command(context: Context, args: argparse.Namespace) -> Result:
-    from taoprofiles.switching.translate import translate
-
-    translation = translate(context, args.path, args.name)
-    data = {key: value for key, value in translation._asdict().items() if key != "note"}
-    # Raw, so that $(taoprof path …) gets the path unchanged.
-    return Result(data, raw=translation.answer + "\n", messages=[translation.note] if translation.note else [])
-
-
 def service_command(context: Context, args: argparse.Namespace) -> Result:
-    from taoprofiles.system.systemd import NoManagerError
-
     try:
         return _service(context, args)
     except (NoManagerError, NotFoundError) as error:
@@ -98,16 +46,11 @@ def service_command(context: Context, args: argparse.Namespace) -> Result:
 
 def _running_guard(context: Context) -> list[str]:
     """Return how to stop a guard that runs without the service, [] if there is none."""
-    from taoprofiles.guard.status import read_status
-
     guard = read_status(context)
     return [f"to stop the guard that was started without systemd: kill {guard['pid']}"] if guard else []
 
 
 def _service(context: Context, args: argparse.Namespace) -> Result:
-    from taoprofiles.guard.service import Service
-    from taoprofiles.system.systemd import LOG_FILE, lingers
-
     if args.action != "install" and (args.seal is not None or args.restores is not None):
         raise UsageError(f"--seal, --no-seal and --restores are options of 'install', not of '{args.action}'")
     service = Service(context)
@@ -157,22 +100,11 @@ def _service_lines(state: dict[str, Any]) -> list[str]:
     )
 
 
-def schema_command(context: Context, args: argparse.Namespace) -> Result:
-    import json
-
-    from taoprofiles.profiles.model import json_schema
-
-    schema = json_schema()
-    return Result({"schema": schema}, raw=json.dumps(schema, indent=2) + "\n")
-
-
 _CELL_LIMIT = 200
 """Characters of a cell of 'kernel list'. A kernelspec is another program's file, and may have a name of any length."""
 
 
 def kernel_command(context: Context, args: argparse.Namespace) -> Result:
-    from taoprofiles.profiles import kernels
-
     _check_kernel_options(args)
     messages, unreadable = kernels.finish(context), dict[str, str]()
     folders = kernels.known_folders(context)
@@ -252,8 +184,6 @@ def skill_command(context: Context, args: argparse.Namespace) -> Result:
             f"there is no coding agent here: {', '.join(f'~/{agent}' for agent in _AGENTS)} do not exist",
             hint="name the folder of its skills: taoprof skill install DIR",
         )
-    from importlib import resources
-
     text = resources.files("taoprofiles.cli").joinpath("skill/SKILL.md").read_text(encoding="utf-8")
     paths = []
     for folder in folders:
@@ -264,3 +194,223 @@ def skill_command(context: Context, args: argparse.Namespace) -> Result:
         paths.append(path)
     data = {"action": args.action, "name": SKILL, "paths": paths}
     return Result(data, [f"skill installed: {context.short(path)}" for path in paths])
+
+
+_START_FILES = (".bashrc", ".bash_profile", ".profile", ".zshrc", ".zprofile")
+_START_LIMIT = 4 << 20
+_INIT = re.compile(rb"\s*(eval \"\$\(taoprof init (bash|zsh)\)\"|taoprof init fish \| source)\s*(#.*)?")
+"""The line that docs/how-to/shells.md gives for a shell's start file."""
+_OPENS = re.compile(rb"(\b(then|else|do|in)|[{(&|\\)])\s*(#.*)?$|^\s*(if|else|for|while|switch|case|begin|function)\b")
+"""A line to which the next one belongs."""
+_END_TIMEOUT = 10.0
+"""Seconds that a guard gets to end."""
+
+
+class _Part(NamedTuple):
+    """Something that taoprof installed, and how to remove it."""
+
+    kind: str
+    path: str
+    what: str
+    remove: Callable[[], object]
+
+
+def uninstall_command(context: Context, args: argparse.Namespace) -> Result:
+    _refuse_if_in_use(context)
+    messages = [] if args.dry_run else kernels.finish(context)
+    parts, state = [*_guard(context), *_kernels(context, messages), *_skills(context)], _state(context)
+    parts += _start_files(context, messages, dry_run=args.dry_run)
+    if args.dry_run:
+        state = [part._replace(what=f"{part.what}, only if you agree") for part in state]
+        removed, heading = [*parts, *state], "would remove:"
+    else:
+        delete_state = _ask(context, parts, state, args)
+        removed, heading = [], "removed:"
+        for part in [*parts, *(state if delete_state else [])]:
+            try:
+                part.remove()
+                removed.append(part)
+            except TaoprofError as error:  # such as a service without its systemd: the rest is removed all the same
+                messages.append(f"warning: {context.short(part.path)} was not removed: {error.message}")
+    failed = any(message.startswith("warning: ") for message in messages)
+    lines = _lines(heading, context, removed) if removed else [] if failed else ["nothing is left to remove"]
+    kept = [path for path in (*(part.path for part in state), context.mapping_file) if os.path.lexists(path)]
+    if kept and not args.dry_run:
+        lines.append(f"not removed: {', '.join(map(context.short, kept))}")
+    lines.append(f"to remove the program: {program_line()}")
+    data = {
+        "dry_run": args.dry_run,
+        "removed": [{"kind": part.kind, "path": part.path, "what": part.what} for part in removed],
+        "program": program_line(),
+    }
+    return Result(data, lines, messages=messages, status=int(failed))
+
+
+def _ask(context: Context, parts: list[_Part], state: list[_Part], args: argparse.Namespace) -> bool:
+    """Ask what to remove; return whether the state is deleted too. Raises Declined, UsageError without a terminal."""
+    if args.yes:
+        return bool(args.state and state)
+    if not prompts.can_ask():
+        raise UsageError("there is no terminal to ask on", hint="taoprof uninstall --yes; to see what: --dry-run")
+    asked = [*parts, *(state if args.state else [])]
+    if asked:
+        _show("to be removed:", context, asked)
+        if not prompts.confirm("Remove this?"):
+            raise Declined("nothing was removed")
+    if args.state or not state:
+        return bool(state)
+    _show("only if you agree:", context, state)
+    return prompts.confirm("Also remove this? It cannot be restored.")
+
+
+def _refuse_if_in_use(context: Context) -> None:
+    """Raise HeldError for work that needs the state: its mounts file, its record, its place in the queue."""
+    if not files.exists(context.state):
+        return
+    active = active_holds(context)
+    holds = [hold for hold in active.holds if hold.kind not in ("found", AGENT)]
+    released = {hold.id for hold in holds if hold.kind == "manual"} | active.unproved
+    waiting = [f"{shorten_command(c.request.command)}   waits, pid {c.pid}" for c in waiting_commands(context)]
+    if holds or waiting:
+        commands = [f"taoprof {'release' if hold.id in released else 'stop'} {hold.id}" for hold in holds]
+        raise HeldError(
+            "cannot uninstall: taoprof is in use",
+            problems=[*(hold.line() for hold in holds), *waiting],
+            hint=f"nothing was changed. To end this work: {'; '.join(commands) or 'stop the commands that wait'}",
+            holds=holds,
+        )
+
+
+def _guard(context: Context) -> list[_Part]:
+    service = Service(context)
+    if service.is_installed():
+        return [_Part("service", service.path, "the guard", service.uninstall)]
+    unit = os.path.join(context.home, ".config/systemd/user", UNIT)
+    if (owner := files.stat_or_none(unit)) and owner.st_uid != context.uid:  # as with 'sudo -E'
+        what = f"cannot uninstall: {context.short(unit)} is a service of another user (uid {owner.st_uid})"
+        command = f"sudo -i -u '#{owner.st_uid}' {shlex.quote(kernels.taoprof())} uninstall"
+        raise TaoprofError(what, hint=f"nothing was changed. To uninstall as that user: {command}")
+    guard = read_status(context)
+    if guard is None:
+        return []
+    return [
+        _Part("guard", "", f"started without systemd, pid {guard['pid']}", lambda: _end_guard(context, guard["pid"]))
+    ]
+
+
+def _end_guard(context: Context, pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+    end = time.monotonic() + _END_TIMEOUT
+    while read_status(context) is not None:
+        if time.monotonic() > end:
+            raise TaoprofError(f"the guard, pid {pid}, does not end", hint=f"kill -9 {pid}, then: taoprof uninstall")
+        time.sleep(0.02)
+
+
+def _kernels(context: Context, messages: list[str]) -> list[_Part]:
+    unreadable: dict[str, str] = {}
+    installed = kernels.installed(context, kernels.known_folders(context), unreadable=unreadable)
+    messages += [f"warning: a kernel was not removed: {why}" for why in unreadable.values()]
+    return [
+        _Part("kernel", path, kernels.display_name(kernel["profile"]), partial(kernels.delete, context, path))
+        for kernel in installed
+        for path in (kernel["path"],)
+    ]
+
+
+def _skills(context: Context) -> list[_Part]:
+    return [
+        _Part("skill", path, "for coding agents", partial(remove_skill, path)) for path in installed_skills(context)
+    ]
+
+
+def _state(context: Context) -> list[_Part]:
+    count = len(Store(context).names())
+    parts = [
+        _Part(
+            "profiles",
+            context.config,
+            f"{count} profile{'' if count == 1 else 's'}",
+            partial(files.remove_folder, context.config),
+        ),
+        _Part("state", context.state, "history, logs and caches", partial(_remove_state, context)),
+    ]
+    return [part for part in parts if files.exists(part.path)]
+
+
+def _remove_state(context: Context) -> None:
+    if (guard := read_status(context)) is not None:
+        raise TaoprofError(f"the guard is running (pid {guard['pid']})")
+    with Lock(context.lock):
+        _refuse_if_in_use(context)
+        files.remove_folder(context.state)
+
+
+def _start_files(context: Context, messages: list[str], *, dry_run: bool) -> list[_Part]:
+    """Return the lines with ``taoprof init`` in the shells' start files; other lines about taoprof are reported.
+
+    These have the numbers that they will have when the former are gone, unless it is a dry run.
+    """
+    environ = context.environ
+    fish = os.path.join(environ.get("XDG_CONFIG_HOME") or os.path.join(context.home, ".config"), "fish/config.fish")
+    folders = [context.home, *filter(None, [environ.get("ZDOTDIR")])]
+    paths = [os.path.join(folder, name) for folder in dict.fromkeys(folders) for name in _START_FILES]
+    parts = []
+    for path in [*paths, fish]:
+        content, problem = files.try_read(path, _START_LIMIT)
+        if problem not in ("", "absent"):
+            messages.append(f"warning: what is in {context.short(path)} was not removed: {problem}")
+        lines, others, removed = content.splitlines(), list[int](), 0
+        for number, line in enumerate(lines, 1):
+            if _is_init(lines, number - 1):
+                what = f"line {number}: {line.decode(errors='replace').strip()}"
+                parts.append(_Part("completion", path, what, partial(_remove_init, path)))
+                removed += not dry_run
+            elif b"taoprof" in line.lower() and not line.lstrip().startswith(b"#"):  # not shown: it may have a key
+                others.append(number - removed)
+        if others:
+            numbers = ("line " if len(others) == 1 else "lines ") + ", ".join(map(str, others))
+            messages.append(f"{context.short(path)} also names taoprof in {numbers}, not removed")
+    return parts
+
+
+def _remove_init(path: str) -> None:
+    whole = (files.read(path, _START_LIMIT) or b"").splitlines(keepends=True)
+    lines = [line.rstrip(b"\r\n") for line in whole]
+    kept = [line for number, line in enumerate(whole) if not _is_init(lines, number)]
+    if kept != whole:
+        atomic.replace(path, b"".join(kept))
+
+
+def _is_init(lines: list[bytes], number: int) -> bool:
+    """Check for a line that can be removed: the only one of an 'if' cannot, or the shell would not read the file."""
+    code = (line for line in reversed(lines[:number]) if line.strip() and not line.lstrip().startswith(b"#"))
+    before = next(code, b"")
+    return bool(_INIT.fullmatch(lines[number])) and not _OPENS.search(before) and not lines[number][:1].isspace()
+
+
+def program_line() -> str:
+    """Return the command that removes the program, by what has installed it: pipx, uv or pip."""
+    if os.path.exists(os.path.join(sys.prefix, "uv-receipt.toml")):
+        return "uv tool uninstall taoprofiles"
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        with open(os.path.join(sys.prefix, "pipx_metadata.json"), encoding="utf-8") as file:
+            main = json.load(file)["main_package"]["package"]
+        return "pipx uninstall taoprofiles" if main == "taoprofiles" else f"pipx uninject {main} taoprofiles"
+    installer = (metadata.distribution("taoprofiles").read_text("INSTALLER") or "").strip()
+    python = shlex.quote(sys.executable)
+    return (
+        f"uv pip uninstall --python {python} taoprofiles"
+        if installer == "uv"
+        else f"{python} -m pip uninstall taoprofiles"
+    )
+
+
+def _lines(heading: str, context: Context, parts: list[_Part]) -> list[str]:
+    return [heading, *table([(part.kind, part.what, context.short(part.path)) for part in parts], indent="  ")]
+
+
+def _show(heading: str, context: Context, parts: list[_Part]) -> None:
+    for line in _lines(heading, context, parts):
+        print_progress(line)

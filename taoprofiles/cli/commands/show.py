@@ -1,51 +1,102 @@
-"""current, status, show, diff."""
+"""list, current, show, diff, env, init, render, path, schema."""
 
 from __future__ import annotations
 
 import argparse
-import copy
 import os
-import time
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles import current_cache
-from taoprofiles.cli.output import Result, change_lines, format_time, profile_lines, table
-from taoprofiles.cli.status import (
-    StatusReport,
-    explain,
-    get_report,
-    gpu_rows,
-    hold_rows,
-    progress_rows,
-    queue_rows,
-    status_rows,
-    status_warnings,
-)
-from taoprofiles.errors import InvalidProfileError, InvalidStateError, NotFoundError, TaoprofError, UsageError
-from taoprofiles.holds.hold import OWN_KINDS, Hold
-from taoprofiles.mounts import mapping
+from taoprofiles.cli.output import DIFFERS, Result, change_lines, cut, format_time, profile_lines, table
+from taoprofiles.errors import InvalidProfileError, InvalidStateError, NotFoundError, UsageError
 from taoprofiles.profiles.rendering import unset_variables
-from taoprofiles.profiles.store import Source, Store
+from taoprofiles.profiles.store import Source, Store, Summary
+from taoprofiles.storage.locks import lock_if_free
 from taoprofiles.storage.paths import Context
-from taoprofiles.switching import status
-from taoprofiles.switching.status import Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from taoprofiles.runs.resources import GpuUse
     from taoprofiles.system.gpus import Gpu
 
 GPU_TIMEOUT = 5.0
 """Seconds that the NVIDIA driver may take for an answer; after that ``status`` shows no GPUs."""
+RUNS_READ = 200
+"""The newest runs, which count for LAST USED."""
 
-DIFFERS = 6
-"""The exit status of ``diff`` and ``status --check`` if something differs."""
+
+def list_command(context: Context, args: argparse.Namespace) -> Result:
+    known: tuple[str, str | None] | None = current_cache.read(context)
+    messages = []
+    if known is None or known[0] == current_cache.UNMANAGED:  # it takes the file's digest, for which OpenSSL is loaded
+        from taoprofiles.cli.status import explain_unmanaged
+        from taoprofiles.switching.status import get_status
+
+        now = get_status(context)
+        known = now.state, now.name
+        messages += [explain_unmanaged(context, now)] if now.state == "unmanaged" else []
+    state, active = known
+    rows: list[tuple[str, ...]] = [("", "NAME", "LAYOUT", "EXTENDS", "PROJECT", "LAST USED", "DESCRIPTION")]
+    profiles, summaries = [], _summaries(context)
+    for summary in summaries:
+        mark = ("*" if state == "active" else "~") if summary.name == active else ""
+        used = "-" if summary.used is None else format_time(summary.used)
+        if summary.problem:
+            rows.append(
+                (mark or "!", summary.name, "", summary.extends or "", "", used, f"not valid: {cut(summary.problem)}")
+            )
+        else:
+            project = context.short(summary.project_dir or "-")
+            layout = f"{summary.layout}, project" if summary.project_file else summary.layout or ""
+            columns = (layout, summary.extends or "-", project, used, summary.description)
+            rows.append((mark, summary.name, *columns))
+        data = {
+            "name": summary.name,
+            "active": summary.name == active,
+            "valid": not summary.problem,
+            "description": summary.description,
+            "layout": summary.layout,
+            "project_dir": summary.project_dir and context.expand_user(summary.project_dir),
+            "extends": summary.extends,
+            "project_file": summary.project_file,
+            "path": summary.path,
+            "last_used": summary.used,
+            "problem": summary.problem or None,
+        }
+        profiles.append(data)
+    messages += [
+        f"warning: '{name}' is not a profile: a name consists of ASCII letters (a-z, A-Z), digits, '.', '_' and '-'"
+        for name in Store(context).misnamed()
+    ]
+    if not any(summary.extends for summary in summaries):
+        rows = [row[:3] + row[4:] for row in rows]
+    lines = table(rows, fit=True) if profiles else ["there are no profiles yet. To create one: taoprof new NAME"]
+    return Result({"state": state, "profiles": profiles}, lines, messages=messages)
+
+
+def _last_runs(context: Context) -> dict[str, float]:
+    """Return when each profile last had a run, a shell or a notebook."""
+    from taoprofiles.holds.records import HoldRecords  # the prompt's script, 'init', does not need it
+
+    records = HoldRecords(context)
+    runs = [*islice(records.ended_runs(), RUNS_READ), *records.all({})]
+    return {run.profile: run.since for run in sorted(runs, key=lambda run: run.since) if run.profile}
+
+
+def _summaries(context: Context) -> list[Summary]:
+    with lock_if_free(context.lock) as has_lock:
+        summaries = Store(context).summaries(may_write=has_lock)
+    runs = _last_runs(context)
+    return [summary._replace(used=max(summary.used or 0, runs.get(summary.name, 0)) or None) for summary in summaries]
 
 
 def current_command(context: Context, args: argparse.Namespace) -> Result:
-    now = status.get_status(context)
-    status.write_current_cache(context, now)
+    from taoprofiles.cli.status import explain
+    from taoprofiles.switching.status import get_status, write_current_cache
+
+    now = get_status(context)
+    write_current_cache(context, now)
     own = current_cache.own_profile(context)
     data = {"name": own or now.name, "state": "active" if own else now.state}
     if own:
@@ -58,6 +109,8 @@ def current_command(context: Context, args: argparse.Namespace) -> Result:
 
 
 def status_command(context: Context, args: argparse.Namespace) -> Result:
+    from taoprofiles.cli import status
+
     if args.paths:
         names = ("mapping_file", "profiles", "state", "history", "objects", "cache", "lock", "guard")
         paths = {name: getattr(context, name) for name in names}
@@ -67,15 +120,16 @@ def status_command(context: Context, args: argparse.Namespace) -> Result:
             raise UsageError("--watch cannot be combined with --json", hint="repeat 'taoprof status --json'")
         from taoprofiles.cli import watch
 
-        watch.watch(context, lambda report: _to_result(context, args, report))
+        watch.watch(context, lambda report: status.to_result(context, report, reveal=args.reveal, strict=args.check))
         return Result({})
     gpus = _ask_driver(context)
-    return _to_result(context, args, get_report(context), gpus())
+    report = status.get_report(context)
+    return status.to_result(context, report, gpus(), reveal=args.reveal, strict=args.check)
 
 
 def _ask_driver(context: Context) -> Callable[[], Sequence[Gpu]]:
     """Begin to query the machine's GPUs in a thread; return a function that waits for the answer."""
-    import shutil  # not for 'current'
+    import shutil
 
     if not shutil.which("nvidia-smi", path=context.environ.get("PATH")):
         return list
@@ -94,94 +148,15 @@ def _ask_driver(context: Context) -> Callable[[], Sequence[Gpu]]:
     return wait
 
 
-def _to_result(context: Context, args: argparse.Namespace, report: StatusReport, gpus: Sequence[Gpu] = ()) -> Result:
-    now, similar, active = report.now, report.similar, report.active
-    compared = now.name or (similar[0] if similar else now.last)
-    changes = _drift(context, now, compared)
-    lines = table(status_rows(context, report))
-    if changes:
-        lines.append(f"differences   {context.short(context.mapping_file)} (-), '{compared}' (+):")
-        lines += ["  " + line for line in change_lines(changes, reveal=args.reveal)]
-    if active.holds:
-        lines += ["holds and runs:", *table(hold_rows(active.holds), indent="  ", fit=True)]
-    if rows := progress_rows(report):
-        lines += ["progress:", *table(rows, indent="  ", fit=True)]
-    if report.queue:
-        lines += ["waiting, in this order:", *table(queue_rows(context, report.queue), indent="  ", fit=True)]
-    if active.others:
-        lines += ["other containers with GPUs on this engine:", *table(_other_rows(active.others), indent="  ")]
-    uses = []
-    if gpus:
-        from taoprofiles.runs.resources import gpu_uses
+def _active(context: Context) -> str | None:
+    from taoprofiles.switching.status import get_status
 
-        uses = gpu_uses(gpus, active.holds)
-        lines += ["GPUs:", *table(gpu_rows(uses), indent="  ", fit=True)]
-    runs = [hold for hold in active.holds if hold.kind in OWN_KINDS]
-    data = {
-        **{key: getattr(now, key) for key in ("name", "state", "last")},
-        "own": current_cache.own_profile(context),
-        "problem": now.problem or None,
-        "mapping_file": context.mapping_file,
-        "since": now.entry.time if now.entry else None,
-        "by": now.entry.by if now.entry else None,
-        "entry": now.entry.id if now.entry else None,
-        "resembles": similar[0] if similar else None,
-        "guard": report.guard,
-        "holds": [hold.as_dict() for hold in active.holds],
-        "runs": [{**hold.as_dict(), **_progress_fields(report, hold)} for hold in runs],
-        "queue": [command.as_dict() for command in report.queue],
-        "others": [
-            {"user": other.user, "container": other.container, "gpus": other.gpus, "since": other.since}
-            for other in active.others
-        ],
-        "gpus": [_gpu_data(use) for use in uses],
-        "unseen": active.unchecked,
-        "changes": [change.as_dict(reveal=args.reveal) for change in changes],
-    }
-    differs = args.check and now.state != "active"
-    return Result(data, lines, messages=status_warnings(context, report), status=DIFFERS if differs else 0)
-
-
-def _gpu_data(use: GpuUse) -> dict[str, Any]:
-    fields = dict(zip(("index", "uuid", "memory_used", "memory_total", "utilization", "name"), use.gpu, strict=False))
-    processes = [
-        {"pid": process.pid, "user": process.user, "program": "".join(process.command)} for process in use.processes
-    ]
-    return {**fields, "holds": use.holds, "processes": processes}
-
-
-def _progress_fields(report: StatusReport, hold: Hold) -> dict[str, Any]:
-    progress = report.progress.get(hold.id)
-    return {
-        "progress": None if progress is None else progress.as_dict(time.time()),
-        "last_line": report.last_lines.get(hold.id),
-    }
-
-
-def _other_rows(others: list[Hold]) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = [("USER", "CONTAINER", "GPUS", "SINCE")]
-    for other in others:
-        gpus = ",".join(other.gpus) if isinstance(other.gpus, list) else other.gpus or ""
-        rows.append((other.user or "unknown", (other.container or "")[:6], gpus, format_time(other.since)))
-    return rows
-
-
-def _drift(context: Context, now: Status, name: str | None) -> list[mapping.Difference]:
-    """Return what the profile ``name`` would change in the file."""
-    if now.content is None or now.state == "active" or name is None:
-        return []
-    store = Store(context)
-    try:
-        expected = mapping.parse(now.wanted, "") if now.wanted is not None else store.renderer(name).mapping()
-        actual = mapping.parse(now.content, context.mapping_file)
-        return mapping.changes(actual, expected, secrets=store.secret_env(actual, name))
-    except TaoprofError:
-        return []
+    return get_status(context).name
 
 
 def show_command(context: Context, args: argparse.Namespace) -> Result:
     store = Store(context)
-    name = args.name if args.name is not None else current_cache.own_profile(context) or status.get_status(context).name
+    name = args.name if args.name is not None else current_cache.own_profile(context) or _active(context)
     if name is None:
         raise UsageError("no profile given, and none is active", hint="'taoprof list' shows all profiles")
     if args.toml and args.svg is not None:
@@ -208,6 +183,8 @@ def _summary(context: Context, name: str, source: Source, *, reveal: bool) -> tu
 
     In the place of their values is ``$NAME``. Raises InvalidProfileError if anything else is wrong.
     """
+    import copy  # not for 'list'
+
     unset: dict[str, str] = {}
     context = copy.copy(context)
     while True:
@@ -265,6 +242,9 @@ def _show_toml(context: Context, store: Store, name: str, source: Source, *, rev
 
 
 def diff_command(context: Context, args: argparse.Namespace) -> Result:
+    from taoprofiles.mounts import mapping
+    from taoprofiles.switching import status
+
     store = Store(context)
     if args.b is not None:
         for name in (args.a, args.b):
@@ -292,3 +272,82 @@ def diff_command(context: Context, args: argparse.Namespace) -> Result:
         return Result(data, [f"{first} and '{b}' are the same"])
     lines = [f"- {first}", f"+ '{b}'", *change_lines(changes, reveal=args.reveal)]
     return Result(data, lines, status=DIFFERS)
+
+
+# For other programs
+
+
+def env_command(context: Context, args: argparse.Namespace) -> Result:
+    from taoprofiles.export.plan import format_variables
+
+    renderer = Store(context).renderer(args.name)
+    variables, secrets = renderer.variables(), renderer.secrets()[0]
+    hidden = [] if args.reveal else [name for name in variables if name in secrets]
+    shown = {name: value for name, value in variables.items() if name not in hidden}
+    messages = []
+    if hidden:
+        are, them = ("is a secret", "it") if len(hidden) == 1 else ("are secrets", "them")
+        messages.append(f"{', '.join(hidden)} {are} and left out; --reveal includes {them}")
+    text = format_variables(shown, args.format, hidden=hidden)
+    return Result({"name": args.name, "variables": shown, "hidden": hidden}, raw=text, messages=messages)
+
+
+_COMPINIT = "(( ${+functions[compdef]} )) || { autoload -Uz compinit && compinit -i; }\n"
+"""Loads zsh's completion, which a new .zshrc has not: 'compdef' would be 'command not found' in each new shell."""
+
+
+def init_command(context: Context, args: argparse.Namespace) -> Result:
+    from importlib import resources
+
+    from argcomplete.shell_integration import shellcode
+
+    from taoprofiles.export.plan import fish_word, shell_word
+
+    prompt = resources.files("taoprofiles.cli").joinpath("prompt_scripts", args.shell).read_text()
+    values = {
+        "@CACHE@": context.current_cache,
+        "@MAPPING@": context.mapping_file,
+        "@HOLDS@": context.holds,
+        "@HOME@": os.path.realpath(context.home),
+        "@KEY@": os.fsdecode(current_cache.key(context)),
+    }
+    for placeholder, value in values.items():
+        prompt = prompt.replace(placeholder, fish_word(value) if args.shell == "fish" else shell_word(value))
+    script = (_COMPINIT if args.shell == "zsh" else "") + shellcode(["taoprof"], shell=args.shell) + prompt
+    return Result({"shell": args.shell, "script": script}, raw=script)
+
+
+def render_command(context: Context, args: argparse.Namespace) -> Result:
+    from taoprofiles.export.export import export, plan_target
+
+    renderer = Store(context).renderer(args.name)
+    plan = plan_target(renderer, args.to, args.command, image=args.image, gpus=args.gpus)
+    rendered, notes = export(renderer, args.to, plan)
+    messages = [*(f"warning: {text}" for text in rendered.warnings), *notes]
+    data = {
+        "name": args.name,
+        "target": args.to,
+        "image": plan.image,
+        "text": rendered.text,
+        "secrets": plan.secrets,
+        "warnings": rendered.warnings,
+    }
+    return Result(data, raw=rendered.text, messages=messages)
+
+
+def path_command(context: Context, args: argparse.Namespace) -> Result:
+    from taoprofiles.switching.translate import translate
+
+    translation = translate(context, args.path, args.name)
+    data = {key: value for key, value in translation._asdict().items() if key != "note"}
+    # Raw, so that $(taoprof path …) gets the path unchanged.
+    return Result(data, raw=translation.answer + "\n", messages=[translation.note] if translation.note else [])
+
+
+def schema_command(context: Context, args: argparse.Namespace) -> Result:
+    import json
+
+    from taoprofiles.profiles.model import json_schema
+
+    schema = json_schema()
+    return Result({"schema": schema}, raw=json.dumps(schema, indent=2) + "\n")
