@@ -201,10 +201,10 @@ def _unseal(context: Context) -> None:
     """Make the mapping file writable again if a guard was killed that had sealed it."""
     if not os.path.lexists(context.seal):
         return
-    from taoprofiles.guard import status
+    from taoprofiles.switching import guard_files
 
     try:
-        status.unseal(context)
+        guard_files.unseal(context)
     except TaoprofError:
         pass  # the command itself will report what is wrong, or succeed without
 

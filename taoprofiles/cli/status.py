@@ -24,7 +24,7 @@ from taoprofiles.switching.status import Status
 
 if TYPE_CHECKING:
     from taoprofiles.holds.liveness import ActiveHolds
-    from taoprofiles.holds.waiting import WaitingCommand
+    from taoprofiles.holds.manage import WaitingCommand
     from taoprofiles.runs.progress import Progress, ProgressReader
     from taoprofiles.runs.resources import GpuUse
     from taoprofiles.system.gpus import Gpu
@@ -57,12 +57,12 @@ def get_report(context: Context, reader: ProgressReader | None = None) -> Status
 
     ``reader`` is one that has read the progress of runs before.
     """
-    from taoprofiles.holds import manage, waiting
+    from taoprofiles.holds import manage
 
     now = status.get_status(context)
     similar = _similar_profile(context, now)  # first: what does not answer then is reported by the search for holds
     active = manage.active_holds(context, others=True)
-    queue = waiting.waiting_commands(context)
+    queue = manage.waiting_commands(context)
     queued = {command.id for command in queue}
     active.holds = [hold for hold in active.holds if hold.id not in queued]  # they hold nothing yet
     jobs = [hold for hold in active.holds if hold.cluster is not None]
@@ -136,7 +136,7 @@ def _guard_status(context: Context, holds: list[Hold]) -> dict[str, Any] | None:
 
     The differences that the guard has found between a container and its mapping are added to ``holds``.
     """
-    from taoprofiles.guard.status import read_status
+    from taoprofiles.switching.guard_files import read_status
 
     report = read_status(context)
     if report is None:

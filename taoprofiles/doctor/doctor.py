@@ -21,7 +21,6 @@ from typing import Any, NamedTuple, TypeVar
 from taoprofiles import VERSION
 from taoprofiles.doctor.docker import DockerFacts, Gpus, check_docker, probe_docker, probe_gpus
 from taoprofiles.errors import TaoprofError, reason_of
-from taoprofiles.guard import status as guard_status
 from taoprofiles.guard.service import Service
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.launcher import home_probe, installed
@@ -34,7 +33,7 @@ from taoprofiles.rules.finding import INFO, Finding, by_severity, error, warning
 from taoprofiles.storage import files, locks
 from taoprofiles.storage.journal import History
 from taoprofiles.storage.paths import Context, is_inside
-from taoprofiles.switching import status
+from taoprofiles.switching import guard_files, status
 from taoprofiles.system.clusters import ClusterError, Kubernetes, Slurm, find_namespace
 
 INSTALL = "python3 -m venv ~/tao-launcher && ~/tao-launcher/bin/pip install nvidia-tao setuptools"
@@ -242,7 +241,7 @@ def _foreign(context: Context) -> list[tuple[str, int]]:
 def _guard(context: Context) -> dict[str, Any]:
     result: dict[str, Any] = {}
     try:
-        if report := guard_status.read_status(context):
+        if report := guard_files.read_status(context):
             pid = report.get("pid")
             result |= {
                 "guard": str(report.get("version") or "unknown"),

@@ -18,7 +18,6 @@ from contextlib import suppress
 
 from taoprofiles import VERSION
 from taoprofiles.errors import BusyError, TaoprofError, reason_of
-from taoprofiles.guard import status
 from taoprofiles.guard.guard import Guard, Options
 from taoprofiles.guard.service import make_parser
 from taoprofiles.guard.watcher import POLL_INTERVAL, ContainerWatcher, MappingWatcher, WakeQueue
@@ -27,6 +26,7 @@ from taoprofiles.launcher.argv import parse_launcher_argv
 from taoprofiles.masking import printable
 from taoprofiles.storage import files
 from taoprofiles.storage.paths import Context
+from taoprofiles.switching import guard_files
 from taoprofiles.switching.switch import NEVER
 from taoprofiles.system import processes
 from taoprofiles.system.systemd import Notifier
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         context = Context()
         if not args.unseal:
             Daemon(context, Options(args.seal, args.restores)).run()
-        elif status.unseal(context):
+        elif guard_files.unseal(context):
             _print("the mapping file is writable again")
     except TaoprofError as error:
         _print(f"taoprofd: error: {error.message}")

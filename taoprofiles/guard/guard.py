@@ -15,10 +15,8 @@ from typing import Any, NamedTuple
 
 from taoprofiles import VERSION, find_commit
 from taoprofiles.errors import InvalidStateError, TaoprofError
-from taoprofiles.guard.status import GuardFiles
-from taoprofiles.holds.containers import Containers
 from taoprofiles.holds.hold import OWN_KINDS, RUN_VARIABLE, Hold, blocking_holds, seconds_held, shared_holds
-from taoprofiles.holds.liveness import ActiveHolds, find_active_holds
+from taoprofiles.holds.liveness import ActiveHolds, Containers, find_active_holds
 from taoprofiles.launcher import simulation
 from taoprofiles.mounts import mapping
 from taoprofiles.storage import files
@@ -28,7 +26,7 @@ from taoprofiles.storage.journal import Entry, History
 from taoprofiles.storage.locks import Lock
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching import switch
-from taoprofiles.switching.seal import Seal
+from taoprofiles.switching.guard_files import GuardFiles, Seal
 from taoprofiles.system import processes
 
 GUARD_WRITER_TIMEOUT = 0.02

@@ -12,9 +12,9 @@ from typing import Any
 
 from taoprofiles import VERSION, find_commit
 from taoprofiles.errors import NotFoundError, TaoprofError
-from taoprofiles.guard import status
 from taoprofiles.storage import atomic, files
 from taoprofiles.storage.paths import Context, find_account
+from taoprofiles.switching import guard_files
 from taoprofiles.system import systemd
 from taoprofiles.system.systemd import LOG_FILE, TIMEOUT, Manager, NoManagerError, environment_line, quote_exec_word
 
@@ -83,7 +83,7 @@ class Service:
         if state["UnitFileState"] != "enabled":
             self._manager.run("enable", UNIT)
             done.append("enabled: it starts at each login")
-        running = status.read_status(self._context) or {}
+        running = guard_files.read_status(self._context) or {}
         if state["ActiveState"] != "active":
             self._manager.run("restart", UNIT)
             done.append("started")
@@ -109,8 +109,8 @@ class Service:
             files.rmdir_quietly(folder)
         context = self._context
         files.rmdir_quietly(context.holds)  # created by the guard to watch it
-        status.unseal(context)
-        status.GuardFiles(context).delete()
+        guard_files.unseal(context)
+        guard_files.GuardFiles(context).delete()
         return [f"service stopped and removed: {context.short(self.path)}"]
 
     def is_installed(self) -> bool:
@@ -128,7 +128,7 @@ class Service:
     def status(self) -> dict[str, Any]:
         """Return its status: installed, enabled, state ("active", "failed", …), pid, restarts, text, version."""
         state = self._state()
-        guard = status.read_status(self._context)
+        guard = guard_files.read_status(self._context)
         return {
             "installed": state["LoadState"] == "loaded",
             "enabled": state["UnitFileState"] == "enabled",

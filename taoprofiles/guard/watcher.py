@@ -16,7 +16,7 @@ from watchdog import events
 from watchdog.observers import Observer
 
 from taoprofiles.errors import TaoprofError, reason_of
-from taoprofiles.holds.containers import Containers
+from taoprofiles.holds.liveness import Containers
 from taoprofiles.storage import files
 from taoprofiles.storage.paths import Context
 from taoprofiles.system.engine import TIMEOUT, Engine, EngineError

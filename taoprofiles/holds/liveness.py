@@ -5,6 +5,8 @@ with its run tag in the environment, or a container with it. Work that taoprofil
 launcher process and by its container's mounts. What cannot be checked counts as alive.
 """
 
+from __future__ import annotations
+
 import functools
 import itertools
 import time
@@ -12,13 +14,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from taoprofiles.errors import TaoprofError
-from taoprofiles.holds import notifications
-from taoprofiles.holds.containers import Containers, is_another_users
-from taoprofiles.holds.hold import AGENT, OWN_KINDS, QUEUED, RUN_VARIABLE, Hold, new_hold, seconds_held
+from taoprofiles.holds.hold import AGENT, OWN_KINDS, QUEUED, RUN_VARIABLE, ContainerTask, Hold, new_hold, seconds_held
 from taoprofiles.holds.logs import RunLog, trim
-from taoprofiles.holds.records import ContainerTask, HoldRecords
+from taoprofiles.holds.records import HoldRecords, Notifications
 from taoprofiles.launcher.argv import parse_launcher_argv, parse_runner
 from taoprofiles.launcher.host import find_mounts_file, runs_without_docker
+from taoprofiles.launcher.versions import is_tao_image
 from taoprofiles.masking import mask_command
 from taoprofiles.mounts import mapping
 from taoprofiles.storage.journal import Entry, History
@@ -52,6 +53,105 @@ REPORT_TIMEOUT = 3.0
 
 _PAST_MAPPINGS = 20
 """Mappings of the history with which every container is compared; with all others, only those of launchers."""
+
+
+class Containers:
+    """Asks one engine once for its list, and once about each container.
+
+    - ``ids``: of all running containers, once they have been listed
+    - ``unchecked``: what could not be asked, one line each; after one failure the engine is not asked again
+    - ``complete``: whether the engine answered everything; ``absent``: whether there is no engine at all;
+      ``denied``: whether this user may not ask it, an engine of this machine
+
+    ``end`` is the deadline for all answers, by the monotonic clock. ``known`` are earlier results of ``inspect``:
+    nothing that is used of them changes in a container's life, except ``Running``. ``failed`` is why the engine is not
+    to be asked at all.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        end: float,
+        *,
+        address: str | None = None,
+        unchecked: list[str] | None = None,
+        known: Mapping[str, dict[str, Any] | None] | None = None,
+        failed: str = "",
+    ) -> None:
+        self._context = context
+        self.unchecked = [] if unchecked is None else unchecked
+        self._engine = Engine(context.environ, end=end, address=address)
+        self._inspected: dict[str, dict[str, Any] | None] = dict(known or {})
+        self._listed: list[dict[str, Any]] | None = None
+        self.ids: set[str] = set()
+        self.address = self._engine.address
+        self.complete = not failed
+        self.absent = self.denied = False
+        if failed:
+            self._listed = []
+            self.unchecked.append(f"the container engine at {self.address} cannot be asked: {failed}")
+
+    def running(self) -> list[dict[str, Any]]:
+        """Return the containers that mount something of this host or have our labels; none if the engine is silent."""
+        if self._listed is None:
+            self._listed = []
+            try:
+                containers = self._engine.containers()
+                self.ids = {container["Id"] for container in containers}
+                self._listed = [container for container in containers if container["Binds"] or container["Labels"]]
+            except EngineError as error:
+                self.complete, self.absent = False, error.absent
+                self.denied = error.kind == DENIED and self.address.startswith("unix:")
+                if not error.absent:
+                    self.unchecked.append(
+                        f"cannot query the container engine at {self.address}: {error}; containers that need the "
+                        "mapping may go unnoticed. To find the reason: taoprof doctor"
+                    )
+        return self._listed
+
+    def assume_unchanged(self, before: Containers) -> None:
+        """Take over the list of ``before``: that the engine did not answer does not prove that a container ended."""
+        self._listed = list(before.running())
+        self.ids = {container["Id"] for container in self._listed}
+
+    def inspect_all(self) -> dict[str, dict[str, Any] | None]:
+        """Inspect every container that ``running`` returns; return the results, for a later ``known``."""
+        if not self.complete:
+            return self._inspected
+        return {container["Id"]: self.inspect(container["Id"]) for container in self.running()}
+
+    def inspect(self, container_id: str) -> dict[str, Any] | None:
+        """Return ``engine.container`` of a container; {} if the engine is silent, None if there is none."""
+        if container_id not in self._inspected:
+            try:
+                self._inspected[container_id] = self._engine.inspect(container_id) if self.complete else {}
+            except EngineError as error:
+                self.complete = False
+                self._inspected[container_id] = {}
+                self.unchecked.append(f"container {container_id[:6]} could not be inspected: {error}")
+        return self._inspected[container_id]
+
+    def run_tag(self, container_id: str) -> str | None:
+        """Return the id of the run in a container's environment; None if it has none."""
+        for item in (self.inspect(container_id) or {}).get("Env", []):
+            name, _, value = item.partition("=")
+            if name == RUN_VARIABLE:
+                return str(value)
+        return None
+
+    def may_be_launcher_container(self, container_id: str) -> bool:
+        """Check whether a launcher may have started a container for this user. What cannot be inspected counts.
+
+        Every launcher requests all GPUs (DeviceRequest -1), and 6.25.11 and later identify themselves. Podman does not
+        keep such requests, so there the image counts. A container that runs as another user id belongs to that user,
+        although the projects of two users may mount the same folders.
+        """
+        container = self.inspect(container_id)
+        if not container:
+            return container is not None
+        is_launchers = container["Gpus"] == "all" or "TAO_CLIENT_TYPE=launcher" in container["Env"]
+        is_others = is_another_users(container, self._context.uid)
+        return (is_launchers or is_tao_image(container["Image"])) and not is_others
 
 
 class ActiveHolds:
@@ -129,7 +229,7 @@ class _Search:
         records = self._records.all(damaged)
         if self._may_write:
             self._records.delete_leftovers()
-            notifications.start_missing_senders(self._context)
+            Notifications(self._context).start_missing_senders()
         runs = {hold.id: hold for hold in records if hold.kind in OWN_KINDS}
         with_container: set[str] = set()
         containers: list[Hold] = []
@@ -247,34 +347,33 @@ class _Search:
             if others:
                 self._add_other(container)
             return
-        command, labels = facts.get("Command", []), container["Labels"]
-        mounts = container["Binds"]
+        command, labels, mounts = facts.get("Command", []), container["Labels"], container["Binds"]
         results = self._find_results(command or ["train"], mounts, {"RESULTS_DIR": "/results"})
         results += [labels[AGENT_RESULTS]] if labels.get(AGENT_RESULTS, "").startswith("/") else []
-        hold = new_hold(
-            self._context, AGENT, id=_found_id(container["Id"]), phase="bound", container=container["Id"],
-            image=container["Image"], engine=self._engine.address, since=container["Created"] or time.time(),
-            command=mask_command(command) or [container["Image"]], job=job, results=results,
-            gpus=facts.get("Gpus") or None, mounts=[list(pair) for pair in mounts.items()],
-        )  # fmt: skip
+        hold = new_hold(self._context, AGENT, **self._container_fields(container), job=job, results=results)
+        hold.command = mask_command(command) or hold.command
+        hold.gpus, hold.mounts = facts.get("Gpus") or None, [list(pair) for pair in mounts.items()]
         self._active.holds.append(hold)
 
     def _found_container(self, container: dict[str, Any], needs: _RequiredMapping) -> Hold:
-        hold = self._new_found_hold(
-            needs,
-            id=_found_id(container["Id"]),
-            phase="bound",
-            container=container["Id"],
-            image=container["Image"],
-            engine=self._engine.address,
-            since=container["Created"] or time.time(),
-            command=[container["Image"]],
-        )
+        hold = self._new_found_hold(needs, **self._container_fields(container))
         client = self._clients.get(container["Id"])
         if client is not None:
             hold.pid, hold.start = client.pid, processes.start_time(client.pid) or 0
             hold.command = mask_command(client.argv[client.argv.index(container["Id"]) + 1 :])
         return hold
+
+    def _container_fields(self, container: dict[str, Any]) -> dict[str, Any]:
+        """Return the fields of a hold that each container of the list gives."""
+        return {
+            "id": _found_id(container["Id"]),
+            "phase": "bound",
+            "container": container["Id"],
+            "image": container["Image"],
+            "engine": self._engine.address,
+            "since": container["Created"] or time.time(),
+            "command": [container["Image"]],
+        }
 
     def _new_found_hold(self, needs: _RequiredMapping, **fields: Any) -> Hold:
         return new_hold(self._context, "found", shared=needs.digest is not None, **needs._asdict(), **fields)
@@ -337,11 +436,8 @@ class _Search:
     def _container_without_client(self, launcher_start: int) -> Hold | None:
         """Return the container of a launcher whose docker exec has ended: it waits for the container to stop."""
         earliest = (processes.epoch(launcher_start) or 0.0) - 1
-        candidates = [
-            hold
-            for hold in self._active.holds
-            if hold.kind == "found" and hold.shared and not hold.pid and hold.since >= earliest
-        ]
+        waiting = [hold for hold in self._active.holds if hold.kind == "found" and hold.shared and not hold.pid]
+        candidates = [hold for hold in waiting if hold.since >= earliest]
         return candidates[0] if len(candidates) == 1 else None
 
     # Records
@@ -473,14 +569,10 @@ class _Search:
 
         A container that has been started since the run may be its own. None if that cannot be determined.
         """
-        starts = self._container_starts
+        starts = processes.container_starts()
         if starts is not None and hold.container is not None:
             return hold.container in starts
         return False if starts is not None and all(start < hold.start for start in starts.values()) else None
-
-    @functools.cached_property
-    def _container_starts(self) -> dict[str, int] | None:
-        return processes.container_starts()
 
     def _apply_releases(self, releases: list[Hold]) -> None:
         """Mark the found work that the user released; delete the releases of ended work."""
@@ -520,3 +612,9 @@ def _agent_job(container: dict[str, Any]) -> str:
 
 def _found_id(container_id: str) -> str:
     return f"c{container_id[:6]}"
+
+
+def is_another_users(facts: dict[str, Any], uid: int) -> bool:
+    """Check whether a container runs as another user id: it belongs to that user. Root's may be anybody's."""
+    user = str(facts.get("User", "")).partition(":")[0]
+    return user.isdigit() and int(user) not in (uid, 0) and uid != 0

@@ -1,21 +1,39 @@
-"""Listing, making and releasing holds, and the error that names the holders."""
+"""Listing, making and releasing holds, and the error that names the holders; waiting until holds end.
+
+All that wait are in one queue, in which a command waits behind earlier ones that need some of the same.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import select
+import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple, TypeVar
 
-from taoprofiles.errors import NotFoundError, UsageError
-from taoprofiles.holds.hold import AGENT, HeldError, Hold, new_hold
+from taoprofiles.errors import BusyError, NotFoundError, UsageError
+from taoprofiles.holds.hold import AGENT, HeldError, Hold, folders_overlap, format_age, gpus_overlap, new_hold
 from taoprofiles.holds.liveness import ActiveHolds, find_active_holds
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.mounts import mapping
 from taoprofiles.storage import files
 from taoprofiles.storage.journal import History
-from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock, lock_if_free
+from taoprofiles.storage.locks import DEFAULT_TIMEOUT, LivenessLock, Lock, lock_if_free
 from taoprofiles.storage.paths import Context
 from taoprofiles.system import processes
+
+RETRY_INTERVAL = 0.5
+"""Seconds between two attempts if no process's end can be waited for: a container, a manual hold, another host."""
+
+LEAVE_TIMEOUT = 2.0
+"""Seconds in which a command that is told to leave the queue usually has ended."""
+
+_TICKET_LIMIT = 1 << 20
+
+T = TypeVar("T")
 
 
 def active_holds(context: Context, *, others: bool = False) -> ActiveHolds:
@@ -130,3 +148,223 @@ def held_error(name: str, holders: Sequence[Hold], *, hint: str) -> HeldError:
         f"to switch now and leave that work running without its mapping: taoprof use {name} --release {holders[0].id}",
         holds=holders,
     )
+
+
+class Request(NamedTuple):
+    """What a command needs that others may have.
+
+    - ``profile``; ``command``: its words, without secrets
+    - ``mapping``: the shared mapping file; ``results``: the host folders that it writes
+    - ``gpus``: devices, "all", a number of free ones, or None
+    - ``host_id``: the host (``processes.host_id``) on which it waits, whose GPUs it needs
+    - ``run``: the id of the detached run that waits; "" for a command in the foreground
+    """
+
+    profile: str | None
+    command: list[str]
+    mapping: bool = False
+    results: list[str] = []  # noqa: RUF012 - never changed
+    gpus: list[str] | int | str | None = None
+    host_id: str = ""
+    run: str = ""
+
+    def must_follow(self, earlier: Request) -> bool:
+        """Check whether this command must wait behind one that came earlier.
+
+        A number of free GPUs need not wait behind named ones: it takes others.
+        """
+        is_same_machine = processes.same_machine(self.host_id, earlier.host_id)
+        return (
+            (self.mapping and earlier.mapping)
+            or folders_overlap(self.results, earlier.results)
+            or (is_same_machine and gpus_overlap(self.gpus, earlier.gpus))
+        )
+
+
+EVERYTHING = Request(None, [], mapping=True, results=["/"], gpus="all")
+"""What a command needs whose ticket cannot be read, to be safe."""
+
+
+class WaitingCommand(NamedTuple):
+    """A command in the queue; ``waits_for`` are the ids of holds and of commands ahead in the queue.
+
+    Its own ``id`` is that of a detached run, or "wait" and its number.
+    """
+
+    id: str
+    pid: int
+    since: float
+    waits_for: list[str]
+    request: Request
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as they are in JSON output."""
+        request = self.request._asdict()
+        del request["host_id"], request["run"]
+        return {"id": self.id, "pid": self.pid, "since": self.since, **request, "waits_for": self.waits_for}
+
+
+def wait_until_free(
+    context: Context,
+    request: Request,
+    attempt: Callable[[list[Request]], T],
+    *,
+    seconds: float,
+    say: Callable[[str], None],
+) -> T:
+    """Call ``attempt`` until it raises no HeldError, and return its result.
+
+    It is called with the requests ahead in the queue, none of which this one must follow. ``seconds`` is the time
+    limit, and may be infinite. ``say`` is called with a message about who is waited for, whenever that changes. When
+    the time is over, raises the last HeldError, whose message then says so.
+    """
+    end, request = time.monotonic() + seconds, request._replace(host_id=processes.host_id())
+    announced: object = None
+    with Ticket(context, request) as ticket:
+        while True:
+            ahead = ticket.ahead()
+            followed = [other for other in ahead if request.must_follow(other.request)]
+            refusal: HeldError | None = None
+            began = time.monotonic()
+            if not followed:
+                try:
+                    return attempt([other.request for other in ahead])
+                except HeldError as error:
+                    refusal = error
+                except BusyError:
+                    if time.monotonic() >= end:
+                        raise
+                    continue  # the attempt has already waited, for the lock
+            remaining = end - time.monotonic()
+            if remaining <= 0:
+                others = _ahead(len(followed))
+                expired = refusal or HeldError(others, hint="wait longer: --wait without TIME has no limit")
+                if seconds > 0:
+                    expired.message = f"gave up waiting after {format_age(seconds)}: {expired.message}"
+                raise expired
+            holds: Sequence[Hold] = refusal.holds if refusal else ()
+            if refusal and not holds:  # what is free is left to those ahead
+                followed = ahead
+            waiting_for = [hold.id for hold in holds] or [other.id for other in followed]
+            if waiting_for != announced:
+                announced = waiting_for
+                ticket.write(waiting_for)
+                say(_announcement(followed, refusal))
+            pids = [hold.pid for hold in holds if hold.has_process_here()]
+            pids += [other.pid for other in followed[-1:] if other.request.host_id == request.host_id]
+            interval = max(RETRY_INTERVAL, 20 * (time.monotonic() - began))  # an attempt may ask a slow driver
+            wait_for_exit(pids, min(interval, remaining))
+
+
+def waiting_commands(context: Context) -> list[WaitingCommand]:
+    """Return the commands that wait, the first in the queue first. Writes nothing."""
+    paths = [os.path.join(context.queue, name) for name in _ticket_names(context.queue)]
+    return [_read_ticket(path) for path in paths if LivenessLock(path).is_held()]
+
+
+def leave_queue(context: Context, command_id: str) -> bool:
+    """End a command that waits; return whether there is one with this id. Raises UsageError for one of another host."""
+    command = next((command for command in waiting_commands(context) if command.id == command_id), None)
+    if command is None:
+        return False
+    if command.request.host_id != processes.host_id():
+        raise UsageError(f"'{command_id}' waits on another host: stop it there")
+    with suppress(ProcessLookupError):
+        os.kill(command.pid, signal.SIGTERM)
+    wait_for_exit([command.pid], LEAVE_TIMEOUT)
+    return True
+
+
+def wait_for_exit(pids: Sequence[int], seconds: float) -> None:
+    """Wait until one of the processes ends, for ``seconds`` at most."""
+    descriptors: list[int] = []
+    try:
+        for pid in pids:
+            with suppress(OSError):  # it has just ended, or the kernel is too old for pidfd_open
+                descriptors.append(os.pidfd_open(pid))
+        select.select(descriptors, [], [], seconds)
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+class Ticket:
+    """A place in the queue of waiting commands: ``with Ticket(context, request) as ticket: …``.
+
+    It is a file that the process has locked; one that nobody has locked belongs to a killed process.
+    """
+
+    def __init__(self, context: Context, request: Request) -> None:
+        self._context = context
+        self._folder = context.queue
+        self._request = request
+        self._since = time.time()
+        self._name = ""
+        self._descriptor = -1
+
+    def __enter__(self) -> Ticket:
+        files.make_folder(self._folder)
+        with Lock(self._context.lock):
+            number = max((int(name.partition("-")[0]) for name in _ticket_names(self._folder)), default=0) + 1
+            self._name = f"{number:012}-{os.getpid()}"
+            self._descriptor = LivenessLock(os.path.join(self._folder, self._name)).acquire()
+            self.write([])
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        files.unlink_quietly(os.path.join(self._folder, self._name))
+        os.close(self._descriptor)
+
+    def write(self, waits_for: list[str]) -> None:
+        """Write what the command needs and waits for. A reader that meets it half written takes it for EVERYTHING."""
+        fields = {**self._request._asdict(), "since": self._since, "waits_for": waits_for}
+        try:
+            files.write_all(self._descriptor, json.dumps(fields).encode() + b"\n", 0)
+        except OSError as error:
+            raise files.to_taoprof_error(os.path.join(self._folder, self._name), "write", error) from error
+
+    def ahead(self) -> list[WaitingCommand]:
+        """Return the commands ahead, the first in the queue first; tickets of killed ones are deleted.
+
+        A command that is stopped (Ctrl-Z) is passed over, and keeps its place for when it continues.
+        """
+        commands = []
+        for name in _ticket_names(self._folder):
+            if name >= self._name:
+                break
+            path = os.path.join(self._folder, name)
+            if not LivenessLock(path).is_held():
+                files.unlink_quietly(path)
+                continue
+            command = _read_ticket(path)
+            if not (command.request.host_id == self._request.host_id and processes.is_stopped(command.pid)):
+                commands.append(command)
+        return commands
+
+
+def _ticket_names(folder: str) -> list[str]:
+    return [name for name in sorted(files.names_in(folder)) if name.replace("-", "").isdigit() and "-" in name]
+
+
+def _read_ticket(path: str) -> WaitingCommand:
+    number, _, pid = os.path.basename(path).partition("-")
+    request, since, waits_for = EVERYTHING._replace(host_id=processes.host_id()), 0.0, []
+    content, _ = files.try_read(path, _TICKET_LIMIT)
+    with suppress(ValueError, TypeError, KeyError, AttributeError):
+        # Only the first line: a shorter one has been written over a longer one.
+        fields = json.loads(content.partition(b"\n")[0])
+        waits_for, since = list(map(str, fields.pop("waits_for"))), float(fields.pop("since"))
+        if all(isinstance(fields[key], list) for key in ("command", "results")):
+            request = Request(**fields)
+    # No id of a hold begins like this: they have no "i".
+    return WaitingCommand(request.run or f"wait{int(number)}", int(pid), since, waits_for, request)
+
+
+def _announcement(followed: list[WaitingCommand], refusal: HeldError | None) -> str:
+    if refusal is not None and refusal.holds:
+        return "waiting for " + "; ".join(hold.line() for hold in refusal.holds)
+    return f"waiting: {_ahead(len(followed)) if followed or refusal is None else refusal.message}"
+
+
+def _ahead(count: int) -> str:
+    return f"{count} other {'command is' if count == 1 else 'commands are'} ahead in the queue"

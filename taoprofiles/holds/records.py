@@ -1,26 +1,27 @@
-"""Hold records on disk: one file each while the work is alive, then one line in the journal of runs.
+"""What is written about work: its hold record, the notification of its end, and a job record for coding agents.
 
-``holds/ID.json`` is the record, ``holds/ID.claim`` the file whose kernel lock the run's processes inherit,
-``holds/ID.notify`` what is wanted at the end (see ``notifications``), and ``holds/ID.mounts.json`` an isolated run's
-own mounts file. That one is not in XDG_RUNTIME_DIR, which is emptied when its user logs out while a training is still
-running: the launcher would then start without any mounts.
+A hold record is one file while the work is alive, then one line in the journal of runs. ``holds/ID.json`` is the
+record, ``holds/ID.claim`` the file whose kernel lock the run's processes inherit, ``holds/ID.notify`` what is wanted at
+the end, and ``holds/ID.mounts.json`` an isolated run's own mounts file. That one is not in XDG_RUNTIME_DIR, which is
+emptied when its user logs out while a training is still running: the launcher would then start without any mounts.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.errors import InvalidStateError, TaoprofError
-from taoprofiles.holds import job_records, notifications
-from taoprofiles.holds.hold import FIELDS, OWN_KINDS, Hold
+from taoprofiles.holds.hold import FIELDS, OWN_KINDS, Hold, without_run_tag
 from taoprofiles.storage import atomic, files
 from taoprofiles.storage.journal import digest_of, lines_backwards, require_known_format
-from taoprofiles.storage.locks import LivenessLock
+from taoprofiles.storage.locks import LivenessLock, Lock
 from taoprofiles.storage.paths import Context
 from taoprofiles.system import processes
 
@@ -38,12 +39,23 @@ RUNS_DROPPED = 1 << 20
 _RECENT_LIMIT = 1 << 20
 """Bytes of it in which the end of a run is looked for that is still to be recorded: some 1,000 runs."""
 
+_senders: list[subprocess.Popen[bytes]] = []
+"""Senders that this process has started and not yet reaped; without it a guard would leave zombies."""
+
+PLATFORM = "taoprofiles"
+"""The name of the platform in job records: the skill bank's skill is tao-run-on-taoprofiles."""
+_TERMINAL_STATES = ("COMPLETE", "ERROR", "CANCELED")
+_CANCELLED_STATUSES = (130, 137, 143)
+"""Exit statuses of a task that SIGINT, SIGKILL or SIGTERM has ended."""
+_JOB_LOCK_TIMEOUT = 2.0
+
 
 class HoldRecords:
     """The hold records of one user. Reading needs no lock; all else does, unless it says otherwise."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._notifications, self._jobs = Notifications(context), JobRecords(context)
 
     def mounts_path(self, hold_id: str) -> str:
         """Return the path of an isolated run's own mounts file."""
@@ -85,7 +97,7 @@ class HoldRecords:
     def create(self, hold: Hold, *, targets: Sequence[str] = (), on_end: str = "") -> int:
         """Write a new record, set the hold's id, and return the descriptor of its locked file.
 
-        ``targets`` are told at the end of the work, and the hook ``on_end`` is run: see ``notifications``. The hold
+        ``targets`` are told at the end of the work, and the hook ``on_end`` is run: see ``Notifications``. The hold
         lives for as long as any process has the descriptor open. Nothing is left behind on an error.
         """
         files.make_folder(self._context.holds)
@@ -93,7 +105,7 @@ class HoldRecords:
         liveness_fd = LivenessLock(self._path(hold.id, ".claim")).acquire()
         try:
             # First, so that no record exists without it.
-            notifications.register(self._context, hold.id, list(targets), on_end)
+            self._notifications.register(hold.id, list(targets), on_end)
             self.write(hold)
         except BaseException:
             os.close(liveness_fd)
@@ -108,7 +120,7 @@ class HoldRecords:
         files.make_folder(self._context.holds)
         atomic.replace(self._path(hold.id, ".json"), _to_json(hold))
         if hold.kind == "run":
-            job_records.update(self._context, hold)
+            self._jobs.update(hold)
 
     def update(self, hold: Hold, **changes: Any) -> None:
         """Set fields of a hold and of its record, which is read again: somebody may have released or deleted it.
@@ -127,26 +139,26 @@ class HoldRecords:
     def end(self, hold: Hold, *, attended: bool = False) -> subprocess.Popen[bytes] | None:
         """Delete a record; a run is added to the journal of runs first. Raises TaoprofError with nothing changed.
 
-        Return the process that sends the run's notification, None without one; see ``notifications.start_sender``.
+        Return the process that sends the run's notification, None without one; see ``Notifications.start_sender``.
         """
         recorded = self._find_recorded(hold)
         size = self.add_ended(hold) if hold.kind in OWN_KINDS and recorded is None else None
         hold, sender_fd = recorded or hold, None
         try:
-            sender_fd = notifications.publish(self._context, hold)
+            sender_fd = self._notifications.publish(hold)
             files.remove(self._path(hold.id, ".json"))
         except TaoprofError:
-            notifications.withdraw(self._context, hold.id, sender_fd)
+            self._notifications.withdraw(hold.id, sender_fd)
             if size is not None:
                 files.truncate(self._context.runs, size)  # as the record stays, so does the end to be recorded
             raise
         if hold.kind == "run":
-            job_records.end(self._context, hold)
+            self._jobs.end(hold)
         if sender_fd is None:
             self._delete_if_published(hold.id)
             return None
         self._delete_files(hold.id)
-        return notifications.start_sender(self._context, hold.id, sender_fd, attended=attended)
+        return self._notifications.start_sender(hold.id, sender_fd, attended=attended)
 
     def _find_recorded(self, hold: Hold) -> Hold | None:
         """Return the end of a run that is in the journal already: whoever added it was killed before the rest of it."""
@@ -170,7 +182,7 @@ class HoldRecords:
     def delete(self, hold_id: str) -> None:
         """Delete a record and the files beside it, as for work that never started."""
         self._delete_files(hold_id)
-        job_records.discard(self._context, hold_id)
+        self._jobs.discard(hold_id)
 
     def _delete_files(self, hold_id: str) -> None:
         for ending in (".mounts.json", ".notify", ".json", ".claim"):
@@ -179,7 +191,7 @@ class HoldRecords:
     def _delete_if_published(self, hold_id: str) -> None:
         """Delete the files beside a record, unless the notification of its end could not be published just now."""
         ends = self.ended_runs(hold_id, limit=_RECENT_LIMIT)
-        if notifications.recover(self._context, hold_id, lambda: any(run.id == hold_id for run in ends)):
+        if self._notifications.recover(hold_id, lambda: any(run.id == hold_id for run in ends)):
             self._delete_files(hold_id)
 
     def delete_leftovers(self) -> None:
@@ -258,39 +270,280 @@ def _parse(line: bytes, path: str) -> Hold | None:
         return None
 
 
-class ContainerTask:
-    """A container of a run, and the task in it, by the engine's events.
+class Notification:
+    """The targets and the hook for the end of a run, and what senders have done of it.
 
-    The launcher itself exits with 0 whatever happens to the task (run_container in docker_handler.py of every version
-    from 0.1.21 to 6.26.3), and the container is removed at once, so only the event ``exec_die`` has the exit status.
-
-    - ``id``: the container's; ``task``, ``command``: the id and the words of the launcher's own ``docker exec``, the
-      first in the container
-    - ``is_docker_run``: the task is the container's own command, not a ``docker exec`` in it
-    - ``status``: the exit status of the task, None while it is unknown; ``ended``: when it, or the container, ended
-      (seconds since 1970 by the engine's clock)
-    - ``is_over``: whether the container has ended
+    - ``targets``: "desktop" or URLs of Apprise; ``on_end``: a command line of /bin/sh, "" for none
+    - ``run``: the run with its outcome, None while it is active
+    - ``notes``: of earlier senders and of this one: "attempt", "sent N" or "failed N" for a target, "on_end"
     """
 
-    def __init__(self, container_id: str, task: str | None) -> None:
-        """Start with nothing known but ``Hold.task``."""
-        self.id, self.task, self.is_docker_run = container_id, task or None, task == ""
-        self.command: list[str] = []
-        self.status: int | None = None
-        self.ended: float | None = None
-        self.is_over = False
+    def __init__(self, targets: list[str], on_end: str, run: Hold | None = None) -> None:
+        self.targets, self.on_end, self.run = targets, on_end, run
+        self.notes: list[str] = []
 
-    def handle(self, event: dict[str, Any]) -> bool:
-        """Take over what an event (``engine.parse_event``) says; return whether it is the start of the task."""
-        action, status = event["Action"], event["ExitCode"]
-        is_start = action == "exec_start" and self.task is None  # later ones are users who inspect the container
-        if is_start:
-            self.task, self.command = event["Task"], event["Command"].split()
-        if action == "exec_die" and status is not None and self.task in (None, event["Task"]):
-            self.status, self.ended = status, event["Stamp"] / 1e9
-        if action in ("die", "destroy"):
-            self.is_over = True
-            self.ended = self.ended or event["Stamp"] / 1e9
-            if status is not None and self.is_docker_run:
-                self.status = status
-        return is_start
+    def to_bytes(self) -> bytes:
+        """Return the content of the file."""
+        fields = {"v": FORMAT, "targets": self.targets, "on_end": self.on_end, "run": self.run and self.run.as_dict()}
+        return json.dumps(fields).encode() + b"\n"
+
+
+class Notifications:
+    """Notifications and the hook ``on_end`` at the end of a run, whichever process records the end.
+
+    ``holds/ID.notify`` has the targets and the hook. When the run has ended, it gets the outcome and becomes
+    ``notifications/ID.json``, once, however often the end is recorded. A separate process (``runs.sender``) then
+    sends it. It inherits a kernel lock on the file, notes in it what is done, and deletes it. For a file without a
+    lock, whose sender was killed, another one is started.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def register(self, hold_id: str, targets: list[str], on_end: str) -> None:
+        """Store the targets and the hook of a run that is about to start. Needs the lock. Raises TaoprofError."""
+        if targets or on_end:
+            files.make_folder(self._context.notifications)  # at the end the disk may be full
+            atomic.replace(self._registered_path(hold_id), Notification(targets, on_end).to_bytes())
+        else:
+            files.unlink_quietly(self._registered_path(hold_id))  # of a run that was queued with other targets
+
+    def publish(self, run: Hold) -> int | None:
+        """Move the notification of a run that has ended to where senders look for it. Needs the lock.
+
+        Return the descriptor with the lock on it for ``start_sender``; None if the run has no notification, or it
+        cannot be moved. Raises nothing: the end must be recorded.
+        """
+        path = self._registered_path(run.id)
+        wanted = _parse_notification(files.try_read(path, _RECORD_LIMIT)[0])
+        if wanted is None:
+            return None
+        if wanted.run is None:  # else a process that knew the outcome was killed here
+            wanted.run = run
+            with suppress(TaoprofError):  # without it, as on a full disk, the sender looks into the journal of runs
+                atomic.replace(path, wanted.to_bytes())
+        fd = LivenessLock(path).try_inherit()
+        if fd is not None:
+            with suppress(TaoprofError):
+                files.rename(path, self._published_path(run.id))
+                return fd
+            os.close(fd)
+        return None
+
+    def recover(self, run_id: str, has_ended: Callable[[], bool]) -> bool:
+        """Publish what ``publish`` could not; return False if it has to be tried again. Needs the lock.
+
+        Only for a run without a record. If ``has_ended`` returns False, such a run was never started, and nothing is
+        sent.
+        """
+        path = self._registered_path(run_id)
+        content, problem = files.try_read(path, _RECORD_LIMIT)
+        if problem not in ("", "absent"):
+            return False
+        wanted = _parse_notification(content)
+        if wanted is None or (wanted.run is None and not has_ended()):
+            return True
+        return files.try_rename(path, self._published_path(run_id))
+
+    def withdraw(self, hold_id: str, fd: int | None) -> None:
+        """Undo ``publish``: the end of the run could not be recorded."""
+        if fd is not None:
+            files.try_rename(self._published_path(hold_id), self._registered_path(hold_id))
+            os.close(fd)
+
+    def start_sender(self, run_id: str, fd: int, *, attended: bool = False) -> subprocess.Popen[bytes] | None:
+        """Start the process that sends a published notification; None if that fails, and a later command tries again.
+
+        It gets the descriptor, which is closed here. If it is ``attended``, it writes what goes wrong to the standard
+        error of this process, else into the messages for the next command.
+        """
+        import subprocess  # only here, so that the commands that end no run do not load it
+
+        argv = [sys.executable, "-P", "-m", "taoprofiles.runs.sender", run_id, str(fd), *(["--attended"] * attended)]
+        try:
+            process = subprocess.Popen(  # noqa: S603
+                argv,
+                env=without_run_tag(self._context.environ),
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=None if attended else subprocess.DEVNULL,
+                start_new_session=True,  # neither the terminal's Ctrl-C nor its end is meant for it
+                pass_fds=[fd],
+            )
+        except (OSError, ValueError):
+            return None
+        finally:
+            os.close(fd)
+        _senders.append(process)
+        return process
+
+    def start_missing_senders(self) -> None:
+        """Start a sender for each published notification whose sender was killed. Needs the lock. Raises nothing."""
+        _senders[:] = [process for process in _senders if process.poll() is None]
+        with suppress(TaoprofError):
+            for name in files.names_in(self._context.notifications):
+                run_id, _, ending = name.partition(".")
+                fd = LivenessLock(self._published_path(run_id)).try_inherit() if ending == "json" else None
+                if fd is not None:
+                    self.start_sender(run_id, fd)
+
+    def read(self, run_id: str, fd: int) -> Notification | None:
+        """Return the notification of the sender that has this descriptor; None if it was sent or cannot be read."""
+        path = self._published_path(run_id)
+        if not files.has_name(fd, path):
+            return None
+        try:
+            notification = _parse_notification(files.read_open(fd, _RECORD_LIMIT, path))
+        except (OSError, TaoprofError):
+            return None
+        if notification is None:
+            self.delete(run_id)  # or it would get a sender again and again
+        return notification
+
+    def note(self, run_id: str, text: str) -> None:
+        """Note what a sender has done or is about to do, for the next one."""
+        files.append_quietly(self._published_path(run_id), json.dumps(text).encode() + b"\n")
+
+    def delete(self, run_id: str) -> None:
+        """Delete a notification for which all has been done."""
+        files.unlink_quietly(self._published_path(run_id))
+
+    def _registered_path(self, hold_id: str) -> str:
+        return os.path.join(self._context.holds, f"{hold_id}.notify")
+
+    def _published_path(self, run_id: str) -> str:
+        return os.path.join(self._context.notifications, f"{run_id}.json")
+
+
+def _parse_notification(content: bytes) -> Notification | None:
+    """Return the notification of a file; None for no file or a damaged one. An incomplete last line is left out."""
+    first, *lines = content.split(b"\n")
+    try:
+        record: dict[str, Any] = json.loads(first)
+        run = record["run"]
+        run = None if run is None else Hold(**{name: run[name] for name in FIELDS if name in run})
+        notification = Notification(record["targets"], record["on_end"], run)
+        for line in lines[:-1]:
+            notification.notes.append(str(json.loads(line)))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    is_valid = record["v"] == FORMAT and isinstance(notification.on_end, str) and (run is None or run.is_valid())
+    is_valid = is_valid and isinstance(notification.targets, list)
+    return notification if is_valid and all(isinstance(target, str) for target in notification.targets) else None
+
+
+class JobRecords:
+    """The job records of NVIDIA's TAO skill bank, by which coding agents know which jobs they have started.
+
+    One file for each run, ``jobs/ID.json`` in the bank's state folder: written before the launch, and brought up to
+    date with the run's own record. The format is that of the bank's job_record.schema.json (tao-skill-bank,
+    skills/core/tao-artifacts). Errors are ignored: a run must not fail because of a record for other programs.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def _folder(self) -> str:
+        """Return the folder of the records: of TAO_STATE_DIR, if that is an absolute path, or ~/.tao."""
+        state = self._context.environ.get("TAO_STATE_DIR", "")
+        return os.path.join(state if state.startswith("/") else os.path.join(self._context.home, ".tao"), "jobs")
+
+    def create(self, hold: Hold, *, image: str | None, wanted: bool | None) -> None:
+        """Write the record of a run that is about to be launched.
+
+        ``image`` is the run's, None for the launcher's. ``wanted`` is the profile's ``job_record``: with None, a record
+        is written only if the folder of the records exists.
+        """
+        if wanted is False or (wanted is None and not os.path.isdir(self._folder())):
+            return
+        from taoprofiles.export.export import find_image  # only for a record
+        from taoprofiles.launcher.argv import parse_launcher_argv, simple_commands
+        from taoprofiles.rules.direct import tasks
+
+        if not image:
+            with suppress(TaoprofError):
+                image = find_image(self._context, hold.command)
+        launch = next(filter(None, map(parse_launcher_argv, simple_commands(hold.command))), None)
+        others, _ = tasks(hold.command)
+        task = [launch.task, *launch.options] if launch and launch.task else others[0] if others else hold.command
+        words = [re.sub(r"[^A-Za-z0-9._-]", "-", os.path.basename(word)) for word in task[:2]]
+        network = words[0].lstrip("._-") if words and words[0].strip("._-") else "command"
+        action = words[1] if len(words) > 1 and words[1][:1].isalnum() else "run"
+        record_id, now = f"{network}-{action}-{hold.id}"[:200], _now()
+        record = {
+            "schema_version": 1,
+            "id": record_id,
+            "platform": PLATFORM,
+            "backend_ref": None,
+            "image": image or "unknown",
+            "network_arch": network,
+            "action": action,
+            "results_dir": (hold.results or [hold.folder])[0],
+            "storage_tier": "A",
+            "upload_excludes": [],
+            "submitted_at": now,
+            "transitions": [_transition("PENDING", "record opened before launch", now)],
+            "terminal_state": None,
+            "terminal_write_by": None,
+            "redacted": True,
+        }
+        files.write_cache(os.path.join(self._folder(), f"{record_id}.json"), json.dumps(record, indent=2).encode())
+
+    def update(self, hold: Hold) -> None:
+        """Record the state of a run that is alive, and the id by which taoprof knows it."""
+        state = "RUNNING" if hold.phase == "bound" else "PENDING"
+        self._mark(hold.id, state, hold.state, ref=hold.id)
+
+    def end(self, hold: Hold) -> None:
+        """Record the end of a run. With an unknown exit status the record has no terminal state."""
+        state = "UNKNOWN" if hold.status is None else "COMPLETE" if hold.status == 0 else "ERROR"
+        state = "CANCELED" if hold.status in _CANCELLED_STATUSES else state
+        self._mark(hold.id, state, f"exit status {'unknown' if hold.status is None else hold.status}", ref=hold.id)
+
+    def discard(self, hold_id: str) -> None:
+        """Record that a run was never started; nothing for one that has ended."""
+        self._mark(hold_id, "ERROR", "it was not started")
+
+    def _mark(self, hold_id: str, state: str, message: str, *, ref: str | None = None) -> None:
+        path = self._find(hold_id)
+        if path is None:
+            return
+        lock = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.lock")  # as the bank's own writer does
+        with suppress(TaoprofError), Lock(lock, _JOB_LOCK_TIMEOUT):
+            record = files.read_json(path, _RECORD_LIMIT)
+            if record is None or not _is_open(record):
+                return
+            last = record["transitions"][-1]
+            is_new = last["state"] != state or (bool(message) and last["message"] != message)
+            if not is_new and record["backend_ref"] == ref:
+                return
+            if is_new and (message or state != "PENDING"):
+                record["transitions"].append(_transition(state, message, _now()))
+            record["backend_ref"] = ref or record["backend_ref"]
+            if state in _TERMINAL_STATES:
+                record |= {"terminal_state": state, "terminal_write_by": "backend-hook"}
+            files.write_cache(path, json.dumps(record, indent=2).encode())
+
+    def _find(self, hold_id: str) -> str | None:
+        with suppress(TaoprofError):
+            for name in files.names_in(self._folder()):
+                if name.endswith(f"-{hold_id}.json") and not name.startswith("."):
+                    return os.path.join(self._folder(), name)
+        return None
+
+
+def _is_open(record: dict[str, Any]) -> bool:
+    """Check whether a record is one of taoprof's that has no end yet, and not another program's."""
+    transitions = record.get("transitions")
+    last = transitions[-1] if isinstance(transitions, list) and transitions else None
+    has_state = isinstance(last, dict) and {"state", "message"} <= last.keys() and "backend_ref" in record
+    return has_state and record.get("platform") == PLATFORM and record.get("terminal_state") is None
+
+
+def _transition(state: str, message: str, now: str) -> dict[str, Any]:
+    return {"ts": now, "state": state, "message": message, "source": "backend-hook"}
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

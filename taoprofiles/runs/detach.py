@@ -18,8 +18,8 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, NoReturn
 from taoprofiles.errors import TaoprofError
 from taoprofiles.holds.hold import QUEUED, Hold, new_hold
 from taoprofiles.holds.logs import RunLog
+from taoprofiles.holds.manage import wait_until_free
 from taoprofiles.holds.records import HoldRecords
-from taoprofiles.holds.waiting import wait_until_free
 from taoprofiles.profiles.store import Store
 from taoprofiles.runs.notify import choose_targets
 from taoprofiles.runs.preparation import RunOptions, Turn, get_request, prepare
@@ -31,7 +31,7 @@ from taoprofiles.system.systemd import SCOPE_TIMEOUT, Manager, NoManagerError, l
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from taoprofiles.holds.waiting import Request
+    from taoprofiles.holds.manage import Request
     from taoprofiles.storage.paths import Context
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from taoprofiles.errors import TaoprofError
 from taoprofiles.holds.hold import RUN_VARIABLE
 from taoprofiles.holds.liveness import HEARTBEAT
-from taoprofiles.holds.waiting import wait_for_exit
+from taoprofiles.holds.manage import wait_for_exit
 from taoprofiles.system import processes
 
 if TYPE_CHECKING:

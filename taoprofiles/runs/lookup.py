@@ -15,9 +15,8 @@ from taoprofiles.errors import NotFoundError, TaoprofError, UsageError
 from taoprofiles.holds.hold import AGENT, OWN_KINDS, RUN_VARIABLE, Hold
 from taoprofiles.holds.liveness import ActiveHolds, find_active_holds
 from taoprofiles.holds.logs import KEPT_LOGS, LogReader, RunLog
-from taoprofiles.holds.manage import active_holds
+from taoprofiles.holds.manage import RETRY_INTERVAL, active_holds, wait_for_exit
 from taoprofiles.holds.records import HoldRecords
-from taoprofiles.holds.waiting import RETRY_INTERVAL, wait_for_exit
 from taoprofiles.launcher.argv import parse_launcher_argv
 from taoprofiles.profiles.store import Store
 from taoprofiles.runs import cluster

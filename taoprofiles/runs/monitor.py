@@ -9,8 +9,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.errors import TaoprofError
-from taoprofiles.holds.hold import RUN_VARIABLE
-from taoprofiles.holds.records import ContainerTask
+from taoprofiles.holds.hold import RUN_VARIABLE, ContainerTask
 from taoprofiles.system import processes
 from taoprofiles.system.engine import Engine, EngineError
 

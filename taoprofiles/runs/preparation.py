@@ -10,11 +10,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from taoprofiles.errors import TaoprofError, UsageError
-from taoprofiles.holds import job_records, notifications
 from taoprofiles.holds.hold import RUN_VARIABLE, Hold, new_hold
 from taoprofiles.holds.liveness import find_active_holds
-from taoprofiles.holds.records import HoldRecords
-from taoprofiles.holds.waiting import Request, wait_until_free
+from taoprofiles.holds.manage import Request, wait_until_free
+from taoprofiles.holds.records import HoldRecords, JobRecords, Notifications
 from taoprofiles.launcher.argv import launcher_words, parse_launcher_argv, parse_runner, unwrapped
 from taoprofiles.launcher.host import runs_in_ci, runs_without_docker
 from taoprofiles.masking import mask_command
@@ -138,7 +137,7 @@ def prepare(
             plan.give_mapping(run)
             if kind == "run":  # last: an agent takes a record that exists for a launch
                 image = hold.image or options.image or renderer.image(command)
-                job_records.open_record(context, hold, image=image, wanted=renderer.job_record)
+                JobRecords(context).create(hold, image=image, wanted=renderer.job_record)
     return run
 
 
@@ -337,7 +336,7 @@ class _Plan:
             run.liveness_fd = records.create(hold, targets=targets, on_end=on_end)
         else:
             hold.id, run.liveness_fd, run.was_queued = turn.hold.id, turn.liveness_fd, True
-            notifications.register(self.context, hold.id, targets, on_end)
+            Notifications(self.context).register(hold.id, targets, on_end)
             records.write(hold)
         run.environ[RUN_VARIABLE] = hold.id
         try:
@@ -348,7 +347,7 @@ class _Plan:
                 records.delete(hold.id)
             else:
                 records.write(turn.hold)
-                notifications.register(self.context, hold.id, targets, "")
+                Notifications(self.context).register(hold.id, targets, "")
             raise
 
     def give_mapping(self, run: Run) -> None:

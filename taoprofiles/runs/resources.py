@@ -23,7 +23,7 @@ from taoprofiles.system import processes
 from taoprofiles.system.gpus import Gpu, is_count, list_gpus, parse_gpus, to_indices, visible_devices
 
 if TYPE_CHECKING:
-    from taoprofiles.holds.waiting import Request
+    from taoprofiles.holds.manage import Request
 
 
 _MPS_SERVER = "nvidia-cuda-mps"

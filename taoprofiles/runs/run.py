@@ -10,10 +10,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.errors import TaoprofError, UsageError, reason_of
-from taoprofiles.holds.hold import RUN_VARIABLE, Hold, without_run_tag
+from taoprofiles.holds.hold import RUN_VARIABLE, ContainerTask, Hold, without_run_tag
 from taoprofiles.holds.liveness import HEARTBEAT
 from taoprofiles.holds.logs import RunLog, trim
-from taoprofiles.holds.records import ContainerTask, HoldRecords
+from taoprofiles.holds.records import HoldRecords
 from taoprofiles.launcher import installed, simulation
 from taoprofiles.launcher.argv import parse_launcher_argv, unwrapped
 from taoprofiles.launcher.host import runs_without_docker

@@ -20,10 +20,8 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from taoprofiles.errors import TaoprofError
-from taoprofiles.holds import notifications
 from taoprofiles.holds.hold import Hold, format_age
-from taoprofiles.holds.notifications import Notification
-from taoprofiles.holds.records import HoldRecords
+from taoprofiles.holds.records import HoldRecords, Notification, Notifications
 from taoprofiles.masking import MASK, MIN_SECRET_LENGTH, mask_target, mask_text, printable
 from taoprofiles.runs.notify import (
     DESKTOP,
@@ -59,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     run_id, fd, *flags = sys.argv[1:] if argv is None else argv
     signal.alarm(int(TIME_LIMIT))
     context = Context()
-    notification = notifications.read(context, run_id, int(fd))
+    notification = Notifications(context).read(run_id, int(fd))
     if notification is None:
         return 0
     is_attended = "--attended" in flags
@@ -72,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     problems = ["it has no record of its end"] if run is None else _deliver(context, notification, run)
     if problems:
         _report(context, [f"warning: run {run_id}: {problem}" for problem in problems], attended=is_attended)
-    notifications.delete(context, run_id)
+    Notifications(context).delete(run_id)
     return 0
 
 
@@ -80,12 +78,12 @@ def _deliver(context: Context, notification: Notification, run: Hold) -> list[st
     """Send to the targets that are left and run the hook, unless an earlier sender did; return what went wrong."""
     if notification.notes.count("attempt") >= ATTEMPTS:
         return [f"its notification was given up: {ATTEMPTS} processes that sent it were killed"]
-    notifications.note(context, run.id, "attempt")
+    Notifications(context).note(run.id, "attempt")
     done = {int(text.split()[1]) for text in notification.notes if text.startswith(("sent ", "failed "))}
     left = {number: target for number, target in enumerate(notification.targets) if number not in done}
     problems = _send_all(context, run, left) if left else []
     if notification.on_end and "on_end" not in notification.notes:
-        notifications.note(context, run.id, "on_end")
+        Notifications(context).note(run.id, "on_end")
         with suppress(OSError):  # it was deleted
             os.chdir(run.folder)
         problem = run_hook("on_end", notification.on_end, run, context.environ)
@@ -99,7 +97,7 @@ def _send_all(context: Context, run: Hold, targets: dict[int, str]) -> list[str]
 
     def send(number: int) -> str:
         problem = _send(context, targets[number], message)
-        notifications.note(context, run.id, f"failed {number}" if problem else f"sent {number}")
+        Notifications(context).note(run.id, f"failed {number}" if problem else f"sent {number}")
         return problem
 
     pool = ThreadPoolExecutor(len(targets))  # without "with", which would wait for a target that hangs

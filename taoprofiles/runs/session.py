@@ -22,9 +22,16 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn, cast
 
 from taoprofiles.errors import InvalidStateError, NotFoundError, TaoprofError, UsageError, reason_of
-from taoprofiles.holds.hold import RUN_VARIABLE, Hold, results_conflicts, shorten_command, without_run_tag
+from taoprofiles.holds.hold import (
+    RUN_VARIABLE,
+    ContainerTask,
+    Hold,
+    results_conflicts,
+    shorten_command,
+    without_run_tag,
+)
 from taoprofiles.holds.liveness import find_active_holds
-from taoprofiles.holds.records import ContainerTask, HoldRecords
+from taoprofiles.holds.records import HoldRecords
 from taoprofiles.masking import mask_command
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles import kernels

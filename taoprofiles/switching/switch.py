@@ -406,7 +406,7 @@ class _Transaction:
         """Record and replace; return the entry whose undo restores an unmanaged mapping, if one was replaced."""
         before = None if self.content is None else self._history.store_content(self.content)
         if os.path.lexists(self._context.seal):
-            from taoprofiles.switching.seal import Seal
+            from taoprofiles.switching.guard_files import Seal
 
             Seal(self._context).remove()  # so that the new file gets the old mode
         after = None if wanted is None else self._history.store_content(wanted)

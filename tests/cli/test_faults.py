@@ -21,7 +21,7 @@ import filelock  # noqa: F401 - loaded before the forks
 import pytest
 
 from taoprofiles.cli import main
-from taoprofiles.switching.seal import Seal
+from taoprofiles.switching.guard_files import Seal
 from tests.support import injection
 from tests.support.commands import call
 from tests.support.home import Home

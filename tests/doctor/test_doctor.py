@@ -129,7 +129,7 @@ def test_a_read_only_mapping_file(used: Home) -> None:
 
 
 def test_a_guard_of_another_version(used: Home) -> None:
-    from taoprofiles.guard.status import GuardFiles
+    from taoprofiles.switching.guard_files import GuardFiles
 
     guards = GuardFiles(used.context)
     fd = guards.acquire()

@@ -10,7 +10,7 @@ import pytest
 
 from taoprofiles.errors import TaoprofError
 from taoprofiles.holds import manage
-from taoprofiles.switching.seal import Seal
+from taoprofiles.switching.guard_files import Seal
 from tests.support.engine import until
 from tests.support.guard_process import GuardProcess, held, is_sealed, replaced
 from tests.support.home import ALL

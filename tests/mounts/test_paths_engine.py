@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from taoprofiles.check.path_map import translate
 from taoprofiles.mounts import mapping
 from taoprofiles.mounts.paths import PathResolver
-from taoprofiles.switching.translate import translate
 from tests.support.engine import TrainingHome
 
 pytestmark = pytest.mark.engine

@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from taoprofiles.holds import manage
-from taoprofiles.holds.hold import HeldError
-from taoprofiles.holds.records import ContainerTask
-from taoprofiles.holds.waiting import Request, wait_until_free
+from taoprofiles.holds.hold import ContainerTask, HeldError
+from taoprofiles.holds.manage import Request, wait_until_free
 from taoprofiles.runs.monitor import Monitor
 from taoprofiles.switching import switch
 from tests.support.engine import until

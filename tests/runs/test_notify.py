@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 
 from taoprofiles.errors import TaoprofError
-from taoprofiles.holds import manage, notifications
+from taoprofiles.holds import manage
 from taoprofiles.holds.hold import Hold, new_hold
-from taoprofiles.holds.records import HoldRecords
+from taoprofiles.holds.records import HoldRecords, Notifications
 from taoprofiles.runs import notify, sender
+from taoprofiles.storage import atomic, files
 from taoprofiles.storage.locks import Lock
 from taoprofiles.storage.paths import Context
 from taoprofiles.system import processes
@@ -288,7 +289,7 @@ def test_on_a_full_disk_the_end_is_recorded_and_told_all_the_same(
 ) -> None:
     with Lock(sandbox.context.lock):
         records, hold = recorded_run(sandbox, web)
-    monkeypatch.setattr(notifications.atomic, "replace", no_room)
+    monkeypatch.setattr(atomic, "replace", no_room)
     with Lock(sandbox.context.lock):
         records.end(hold)
     settled(sandbox)
@@ -301,7 +302,7 @@ def test_what_cannot_be_read_at_the_end_is_told_by_the_next_command(
     with Lock(sandbox.context.lock):
         records, hold = recorded_run(sandbox, web)
         with monkeypatch.context() as patch:
-            patch.setattr(notifications.files, "try_read", lambda *_: (b"", "permission denied"))
+            patch.setattr(files, "try_read", lambda *_: (b"", "permission denied"))
             records.end(hold)
     assert web.messages == []
     settled(sandbox)
@@ -314,7 +315,7 @@ def test_an_end_whose_recording_was_killed_is_recorded_once_and_stays_what_it_wa
     with Lock(sandbox.context.lock):
         records, hold = recorded_run(sandbox, web)
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(notifications, "publish", killed)
+            patch.setattr(Notifications, "publish", killed)
             records.end(hold)
     settled(sandbox)
     assert [run["status"] for run in sandbox.json("history", "--all")["data"]["runs"]] == [9]

@@ -21,16 +21,15 @@ from taoprofiles.cli import prompts
 from taoprofiles.cli.output import Declined, Result, print_progress, table
 from taoprofiles.errors import NotFoundError, TaoprofError, UsageError
 from taoprofiles.guard.service import UNIT, Service
-from taoprofiles.guard.status import read_status
 from taoprofiles.holds.hold import AGENT, HeldError, shorten_command
-from taoprofiles.holds.manage import active_holds
-from taoprofiles.holds.waiting import waiting_commands
+from taoprofiles.holds.manage import active_holds, waiting_commands
 from taoprofiles.masking import shorten
 from taoprofiles.profiles import kernels
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage import atomic, files
 from taoprofiles.storage.locks import Lock
 from taoprofiles.storage.paths import Context
+from taoprofiles.switching.guard_files import read_status
 from taoprofiles.system.systemd import LOG_FILE, NoManagerError, lingers
 
 LOG_LINES = 50

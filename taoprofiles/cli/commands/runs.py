@@ -145,14 +145,13 @@ def shell_command(context: Context, args: argparse.Namespace) -> Result:
 
 
 def stop_command(context: Context, args: argparse.Namespace) -> Result:
-    from taoprofiles.holds.waiting import leave_queue
     from taoprofiles.runs.lookup import find_run, find_stoppable, stop
 
-    if leave_queue(context, args.id):
+    if manage.leave_queue(context, args.id):
         return Result({"id": args.id, "container": None}, [f"{args.id}: left the queue"])
     active = manage.active_holds(context)
     hold = find_stoppable(context, active, args.id)
-    if hold.phase == QUEUED and leave_queue(context, hold.id):  # of which only the beginning of its id was given
+    if hold.phase == QUEUED and manage.leave_queue(context, hold.id):  # of which only the beginning of its id was given
         return Result({"id": hold.id, "container": None}, [f"{hold.id}: left the queue"])
     own = [other.id for other in active.holds if other.user == context.user and other.kind not in ("manual", AGENT)]
     is_last = own[-1:] == [hold.id] and time.time() - hold.since < LONG_AGO

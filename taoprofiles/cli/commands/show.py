@@ -336,7 +336,7 @@ def render_command(context: Context, args: argparse.Namespace) -> Result:
 
 
 def path_command(context: Context, args: argparse.Namespace) -> Result:
-    from taoprofiles.switching.translate import translate
+    from taoprofiles.check.path_map import translate
 
     translation = translate(context, args.path, args.name)
     data = {key: value for key, value in translation._asdict().items() if key != "note"}
