@@ -103,9 +103,9 @@ def run(
     an exception.
 
     Raises the errors of ``use``, CannotRenderError for what a container without the launcher cannot have, and
-    ``runs.foreground.CommandError`` if the command cannot be started.
+    ``runs.run.CommandError`` if the command cannot be started.
     """
-    from taoprofiles.runs.preparation import RunOptions, prepare_when_free
+    from taoprofiles.runs.start import RunOptions, prepare_when_free
 
     messages: list[str] = []
 

@@ -67,10 +67,10 @@ def get_report(context: Context, reader: ProgressReader | None = None) -> Status
     active.holds = [hold for hold in active.holds if hold.id not in queued]  # they hold nothing yet
     jobs = [hold for hold in active.holds if hold.cluster is not None]
     if jobs:
-        from taoprofiles.runs import cluster
+        from taoprofiles.runs import direct
         from taoprofiles.system.clusters import STATUS_TIMEOUT
 
-        problems = cluster.refresh(context, jobs, STATUS_TIMEOUT)
+        problems = direct.refresh(context, jobs, STATUS_TIMEOUT)
         active.unchecked += [f"the last known state of jobs is shown: {problem}" for problem in problems]
         active.holds = [hold for hold in active.holds if hold.ended is None]
     runs = [hold for hold in active.holds if hold.kind != "manual"]

@@ -292,7 +292,7 @@ class Notifications:
     """Notifications and the hook ``on_end`` at the end of a run, whichever process records the end.
 
     ``holds/ID.notify`` has the targets and the hook. When the run has ended, it gets the outcome and becomes
-    ``notifications/ID.json``, once, however often the end is recorded. A separate process (``runs.sender``) then
+    ``notifications/ID.json``, once, however often the end is recorded. A separate process (``runs.notify``) then
     sends it. It inherits a kernel lock on the file, notes in it what is done, and deletes it. For a file without a
     lock, whose sender was killed, another one is started.
     """
@@ -359,7 +359,7 @@ class Notifications:
         """
         import subprocess  # only here, so that the commands that end no run do not load it
 
-        argv = [sys.executable, "-P", "-m", "taoprofiles.runs.sender", run_id, str(fd), *(["--attended"] * attended)]
+        argv = [sys.executable, "-P", "-m", "taoprofiles.runs.notify", run_id, str(fd), *(["--attended"] * attended)]
         try:
             process = subprocess.Popen(  # noqa: S603
                 argv,

@@ -19,7 +19,7 @@ from taoprofiles.holds.manage import RETRY_INTERVAL, active_holds, wait_for_exit
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.launcher.argv import parse_launcher_argv
 from taoprofiles.profiles.store import Store
-from taoprofiles.runs import cluster
+from taoprofiles.runs import direct
 from taoprofiles.storage import files
 from taoprofiles.storage.locks import Lock
 from taoprofiles.storage.paths import Context, is_inside
@@ -111,7 +111,7 @@ def ended_run(context: Context, run: Hold) -> Hold | None:
     if run.ended is not None:
         return run
     if run.cluster is not None:
-        for problem in cluster.refresh(context, [run]):
+        for problem in direct.refresh(context, [run]):
             raise problem
         return None if run.ended is None else run
     record = HoldRecords(context).get(run.id)
@@ -216,7 +216,7 @@ def stop(context: Context, hold_id: str) -> tuple[Hold, str]:
     """
     hold = find_stoppable(context, active_holds(context), hold_id)
     if hold.cluster is not None:
-        cluster.cancel(context, hold)
+        direct.cancel(context, hold)
         return hold, f"{hold.cluster} job {hold.job} cancelled"
     done = ""
     if hold.container:
@@ -307,7 +307,7 @@ def find_stoppable(context: Context, active: ActiveHolds, hold_id: str) -> Hold:
             raise UsageError(f"'{hold_id}' is the name of a profile", hint=f"its run: taoprof stop {run.id}") from None
         raise NotFoundError(f"run {run.id} has already ended", hint=f"'taoprof wait {run.id}' shows how") from None
     if hold.cluster is not None:
-        cluster.refresh(context, [hold])
+        direct.refresh(context, [hold])
         if hold.ended is not None:
             active.holds.remove(hold)
             return find_stoppable(context, active, hold_id)
@@ -350,8 +350,8 @@ def open_log(context: Context, run: Hold) -> LogReader:
     secrets = Store(context).secret_values(run.profile)
     if run.cluster == "kubernetes":
         if ended_run(context, run) is None:
-            return cluster.PodLog(context, run, secrets)
-        cluster.keep_log(context, run)
+            return direct.PodLog(context, run, secrets)
+        direct.keep_log(context, run)
     try:
         return LogReader(RunLog(context, run.id).path, secrets)
     except NotFoundError:

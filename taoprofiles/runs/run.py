@@ -1,18 +1,27 @@
-"""Runs: a command with a profile's variables and its own mounts file, held for as long as its work is alive."""
+"""Runs: a command with a profile's variables and its own mounts file, held for as long as its work is alive.
+
+Also its signals and its terminal, and the monitor that follows the engine's events: which containers it has, and the
+exit statuses of their tasks.
+"""
 
 from __future__ import annotations
 
 import os
+import shlex
+import signal
 import subprocess
+import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.errors import TaoprofError, UsageError, reason_of
 from taoprofiles.holds.hold import RUN_VARIABLE, ContainerTask, Hold, without_run_tag
 from taoprofiles.holds.liveness import HEARTBEAT
 from taoprofiles.holds.logs import RunLog, trim
+from taoprofiles.holds.manage import wait_for_exit
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.launcher import installed, simulation
 from taoprofiles.launcher.argv import parse_launcher_argv, unwrapped
@@ -20,17 +29,6 @@ from taoprofiles.launcher.host import runs_without_docker
 from taoprofiles.launcher.quoting import quote_argv
 from taoprofiles.rules.start import explain_not_found
 from taoprofiles.runs import notify
-from taoprofiles.runs.foreground import (
-    COMMAND_NOT_FOUND,
-    NOT_EXECUTABLE,
-    CommandError,
-    forwarded_signals,
-    has_terminal,
-    is_interactive_shell,
-    terminal_input,
-    wait_for_session,
-)
-from taoprofiles.runs.monitor import Monitor
 from taoprofiles.runs.tee import copied_output
 from taoprofiles.storage.locks import Lock
 from taoprofiles.storage.paths import Context, to_bytes
@@ -39,6 +37,221 @@ from taoprofiles.system.engine import Engine, EngineError
 
 if TYPE_CHECKING:
     from taoprofiles.profiles.rendering import Renderer
+
+
+COMMAND_NOT_FOUND, NOT_EXECUTABLE = 127, 126
+"""The exit statuses of a shell for such a command."""
+
+_SHELLS = frozenset("bash dash fish ksh sh tcsh zsh".split())
+
+_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class CommandError(TaoprofError):
+    """The command cannot be started; the exit status is a shell's."""
+
+    code = "no-command"
+
+    def __init__(self, message: str, status: int, hint: str) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+
+
+@contextmanager
+def forwarded_signals() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
+    """Forward signals to the command that the yielded function is called with, also those that came before.
+
+    SIGINT and SIGQUIT of the terminal reach the whole process group anyway, so here they are caught only. They are not
+    ignored, since the command would inherit that; what is ignored already (nohup) stays so for both.
+    """
+    started: list[subprocess.Popen[bytes]] = []
+    early: list[int] = []
+
+    def handle(number: int, _: object) -> None:
+        if number not in (signal.SIGINT, signal.SIGQUIT):
+            if started:
+                started[0].send_signal(number)
+            else:
+                early.append(number)
+
+    def forward_to(process: subprocess.Popen[bytes]) -> None:
+        started.append(process)
+        for number in early:
+            process.send_signal(number)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():  # Python allows no other thread to set handlers
+        for number in _SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, handle)
+    try:
+        yield forward_to
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def terminal_input(is_needed: bool) -> Iterator[int | None]:
+    """Yield the descriptor of a new terminal to use as standard input, or None to inherit the present one.
+
+    Under nohup, cron or CI, the launcher's ``docker exec -it`` fails at once ("the input device is not a TTY"), and the
+    launcher reports success. ``"tty": false`` in the mounts file is no way out: the launcher starts the image's shell
+    without a standard input, so without a terminal the shell, and with it the container, ends before the task starts.
+    """
+    if not is_needed:
+        yield None
+        return
+    controller, terminal = os.openpty()
+    # The launcher keeps it open too: without it the terminal hangs up when we are killed, and 'docker exec' ends.
+    os.set_inheritable(controller, True)
+    try:
+        yield terminal
+    finally:
+        os.close(terminal)
+        os.close(controller)
+
+
+def is_interactive_shell(command: list[str]) -> bool:
+    """Check whether a command is a shell in which somebody types."""
+    is_shell = os.path.basename(command[0]) in _SHELLS and all(word.startswith("-") for word in command[1:])
+    return is_shell and os.isatty(0)
+
+
+def wait_for_session(uid: int, run_id: str) -> None:
+    """Wait for what a run's command left behind in the session of this process, before their terminal hangs up.
+
+    Such as the ``docker exec`` of a launcher that was killed: it goes on to write the task's output into the log.
+    """
+    session, own = os.getsid(0), os.getpid()
+    while True:
+        pids: list[int] = []
+        with suppress(TaoprofError):  # no more files can be opened: it looks again later
+            tagged = processes.with_variable(uid, RUN_VARIABLE)
+            pids = [pid for pid, tag in tagged if tag == run_id and pid != own and processes.session(pid) == session]
+            if not pids:
+                return
+        wait_for_exit(pids, HEARTBEAT)
+
+
+REPLAY = 1.0
+"""Seconds of events that are requested again after the stream broke; events that come twice count once."""
+
+
+class Monitor(threading.Thread):
+    """Follows the events until the process ends, and tells ``run`` about its containers, in this thread.
+
+    ``task`` is ``Hold.task``.
+    """
+
+    def __init__(self, environ: Mapping[str, str], hold_id: str, run: Run, task: str | None = None) -> None:
+        super().__init__(daemon=True, name="taoprof-monitor")
+        self._engine = Engine(environ)
+        self._hold_id, self._run, self._task = hold_id, run, task
+        self._since = time.time()
+        self._handled: deque[tuple[object, ...]] = deque(maxlen=1000)
+        self._known: dict[str, ContainerTask | None] = {}  # None: another's
+        self._unknown: set[str] = set()
+        self._changed = threading.Condition()
+        self.listening = threading.Event()
+        self.problem = ""
+        self.absent = False
+        self.stopped = threading.Event()
+
+    @property
+    def containers(self) -> list[ContainerTask]:
+        """The run's containers, in the order in which they were started."""
+        return [container for container in list(self._known.values()) if container is not None]
+
+    def run(self) -> None:
+        """Follow the events until ``stopped`` is set; if the stream breaks, start again a little before that."""
+        failures = 0
+        while not self.stopped.is_set():
+            try:
+                for event in self._engine.events(self._since):
+                    self.listening.set()
+                    self.problem, failures = "", 0
+                    self._run.tick()
+                    if self.stopped.is_set():
+                        break
+                    if event is not None:
+                        self._handle(event)
+            except EngineError as error:
+                with self._changed:
+                    self.problem, self.absent = str(error), error.absent
+                    self._changed.notify_all()
+            self.listening.set()
+            self._run.tick()
+            failures += 1
+            self.stopped.wait(0.5 if failures < 20 else 5)  # a notebook may be open for days, without an engine
+
+    def wait_until_over(self, seconds: float, *, expect_one: bool = False, ids: Collection[str] | None = None) -> None:
+        """Wait, ``seconds`` at most, until every container has exited; with ``expect_one``, also for the first one.
+
+        With ``ids``, only these containers count. If the engine does not answer, no first one is waited for.
+        """
+
+        def is_over() -> bool:
+            exited = [
+                container.is_over and (container.status is not None or container.task is None)
+                for container in self.containers
+                if ids is None or container.id in ids
+            ]
+            return all(exited) and (bool(exited) or not expect_one or bool(self.problem))
+
+        with self._changed:
+            self._changed.wait_for(is_over, seconds)
+
+    def _handle(self, event: dict[str, Any]) -> None:
+        container_id, action = event["Id"], event["Action"]
+        self._since = event["Stamp"] / 1e9 - REPLAY
+        key = (event["Stamp"], container_id, action, event["Task"])
+        if key in self._handled:
+            return
+        self._handled.append(key)
+        container = self._own_container(container_id, action, has_label=event["Run"] == self._hold_id)
+        if container is None:
+            return
+        was_over = container.is_over
+        with self._changed:
+            is_task = container.handle(event)
+            self._changed.notify_all()
+        if is_task:
+            self._run.task_started(container)
+        if container.is_over and not was_over:
+            self._run.container_ended(container)
+
+    def _own_container(self, container_id: str, action: str, *, has_label: bool) -> ContainerTask | None:
+        container = self._known.get(container_id)
+        is_first_event = action in ("start", "exec_create", "exec_start") or container_id in self._unknown
+        if container is not None or not is_first_event or (container_id in self._known and action == "start"):
+            return container
+        try:
+            facts = self._engine.inspect(container_id)
+            is_own = facts is not None and f"{RUN_VARIABLE}={self._hold_id}" in facts["Env"]
+            is_own = is_own or (facts is not None and action != "start" and self._has_own_client(container_id))
+        except (EngineError, TaoprofError):
+            self._unknown.add(container_id)  # to be inspected at its next event
+            return None
+        self._unknown.discard(container_id)
+        if facts is None:
+            if has_label:  # it was removed before it could be inspected; its end is still to come
+                self._known[container_id] = ContainerTask(container_id, self._task)
+            return self._known.get(container_id)
+        if not is_own:
+            self._known.setdefault(container_id, None)
+            return None
+        container = self._known[container_id] = ContainerTask(container_id, self._task)
+        self._run.container_started(facts)
+        return container
+
+    def _has_own_client(self, container_id: str) -> bool:
+        """Check whether the run started the docker exec in a container. With the shared file it has no run tag."""
+        return any(
+            process.container == container_id and processes.environment(process.pid).get(RUN_VARIABLE) == self._hold_id
+            for process in processes.scan()
+        )
+
 
 PROFILE_VARIABLE = "TAOPROF_PROFILE"
 """The environment variable with the profile's name in a run and in a shell, for prompts."""
@@ -86,6 +299,20 @@ class Run:
         self._heartbeat = time.monotonic()
         self._say: Callable[[str], None] = lambda text: None
         self.monitor: Monitor
+
+    def shell_command(self, shell: str) -> list[str]:
+        """Return the command for an interactive shell with the user's own settings and a prefix in its prompt."""
+        kind, folder = os.path.basename(shell), os.path.join(os.path.dirname(__file__), "shells")
+        if kind == "bash":
+            return [shell, "--rcfile", os.path.join(folder, "bashrc"), "-i"]
+        if kind == "zsh":
+            self.environ["TAOPROF_ZDOTDIR"] = self.environ.get("ZDOTDIR", self.context.home)
+            self.environ["ZDOTDIR"] = os.path.join(folder, "zsh")
+            return [shell, "-i"]
+        if kind == "fish":
+            return [shell, "-C", f"source {shlex.quote(os.path.join(folder, 'prompt.fish'))}"]
+        self.environ["PS1"] = f"(taoprof:{self.hold.profile}) $ "
+        return [shell]
 
     def watch(self, say: Callable[[str], None]) -> None:
         """Follow the engine's events about the containers of the run; ``say`` is called with warnings."""
@@ -221,7 +448,7 @@ class Run:
             wants_terminal = self.wanted.get("DockerOptions", {}).get("tty") is not False
             with (
                 forwarded_signals() as forward_to,
-                terminal_input(self._is_launcher and wants_terminal and not has_terminal()) as stdin,
+                terminal_input(self._is_launcher and wants_terminal and not processes.has_terminal()) as stdin,
                 copied_output(log, stdout, self.context.environ, self._say) as output,
             ):
                 # Other descriptors that the caller has open for the command, such as <(…), are inherited too.
@@ -290,7 +517,7 @@ class Run:
                 self._say("the launcher exits with 0 also if its task fails: TAO_DOCKER_DISABLE hides the exit status")
             return 0
         self._say(f"{message}. The launcher always exits with 0, so the run is treated as failed (exit status 1)")
-        if not self._is_launcher and not has_terminal():
+        if not self._is_launcher and not processes.has_terminal():
             self._say("a launcher that a script starts needs a terminal: script -qec 'COMMAND' /dev/null")
         return 1
 

@@ -38,9 +38,9 @@ from taoprofiles.profiles import kernels
 from taoprofiles.profiles.store import Store
 from taoprofiles.rules.command_paths import CommandContext, find_host_results
 from taoprofiles.runs import kernel_program
-from taoprofiles.runs.preparation import RunOptions, prepare
 from taoprofiles.runs.resources import require_free_results
 from taoprofiles.runs.run import EXIT_TIMEOUT, PROFILE_VARIABLE, Run
+from taoprofiles.runs.start import RunOptions, prepare
 from taoprofiles.storage import files
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock
 from taoprofiles.storage.paths import Context, to_bytes

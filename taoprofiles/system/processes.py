@@ -153,6 +153,11 @@ def in_background() -> bool:
         return False
 
 
+def has_terminal() -> bool:
+    """Check whether a command that is started now can read from a terminal."""
+    return os.isatty(0) and not in_background()
+
+
 def with_variable(uid: int, variable: str) -> Iterator[tuple[int, str]]:
     """Yield the pid and the value for each process of the user whose environment has ``variable``."""
     prefix = f"{variable}=".encode()

@@ -106,7 +106,7 @@ def pids_of(sandbox: Sandbox, victim: str) -> list[int]:
     if victim == "sender":
         homes = processes.with_variable(os.getuid(), "HOME")
         own = [pid for pid, home in homes if home == str(sandbox.root)]
-        return [pid for pid in own if b"runs.sender" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        return [pid for pid in own if b"runs.notify" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     holds = sandbox.holds()
     if victim == "run":
         return [hold["pid"] for hold in holds if hold["pid"]]

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from taoprofiles.runs.preparation import prepare
+from taoprofiles.runs.start import prepare
 from taoprofiles.storage.paths import Context
 from tests.support.commands import as_them, do_as_them
 from tests.support.engine import Engine

@@ -20,7 +20,7 @@ import pytest
 from taoprofiles.holds import liveness
 from taoprofiles.holds.hold import HeldError, Hold
 from taoprofiles.holds.records import HoldRecords
-from taoprofiles.runs.preparation import RunOptions, prepare
+from taoprofiles.runs.start import RunOptions, prepare
 from taoprofiles.storage.locks import Lock
 from taoprofiles.switching import switch
 from taoprofiles.system import processes

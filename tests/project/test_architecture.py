@@ -130,7 +130,7 @@ PRINTERS = {
     "taoprofiles.cli.output": "everything that a command prints",
     "taoprofiles.cli.main": "the answer to a prompt, which must not wait for the import of output",
     "taoprofiles.guard.daemon": "its log",
-    "taoprofiles.runs.sender": "its warnings: it is a process of its own",
+    "taoprofiles.runs.notify": "its warnings: it is a process of its own",
 }
 
 

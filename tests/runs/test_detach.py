@@ -265,7 +265,7 @@ def test_killing_taoprof_ends_neither_the_command_nor_its_log(sandbox: Sandbox) 
 KILLED = """
 import os, signal, sys
 from taoprofiles.cli.main import main
-from taoprofiles.runs import detach, run
+from taoprofiles.runs import run, start
 
 def killed_behind(owner, name, who):
     original, starter = getattr(owner, name), os.getpid()
@@ -276,7 +276,7 @@ def killed_behind(owner, name, who):
         return result
     setattr(owner, name, call)
 
-owners = {"fork": os, "setsid": os, "start_detached": detach, "create": detach.RunLog, "write": detach.HoldRecords,
+owners = {"fork": os, "setsid": os, "start_detached": start, "create": start.RunLog, "write": start.HoldRecords,
           "start": run.Run, "Popen": run.subprocess, "finish": run.Run, "mask": run.RunLog, "end": run.HoldRecords}
 who, name = sys.argv.pop(1).split()
 killed_behind(owners[name], name, who)

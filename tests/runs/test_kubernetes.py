@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from taoprofiles.holds.records import HoldRecords
-from taoprofiles.runs import cluster as jobs
+from taoprofiles.runs import direct as jobs
 from taoprofiles.runs import lookup
 from tests.support.commands import call, one_clear_error
 from tests.support.engine import until

@@ -13,7 +13,7 @@ import pytest
 from taoprofiles.holds import manage
 from taoprofiles.holds.hold import ContainerTask, HeldError
 from taoprofiles.holds.manage import Request, wait_until_free
-from taoprofiles.runs.monitor import Monitor
+from taoprofiles.runs.run import Monitor
 from taoprofiles.switching import switch
 from tests.support.engine import until
 from tests.support.sandbox import FakeEngine, Sandbox, answer, mounts_of

@@ -19,7 +19,7 @@ from taoprofiles.errors import TaoprofError
 from taoprofiles.holds import manage
 from taoprofiles.holds.hold import Hold, new_hold
 from taoprofiles.holds.records import HoldRecords, Notifications
-from taoprofiles.runs import notify, sender
+from taoprofiles.runs import notify
 from taoprofiles.storage import atomic, files
 from taoprofiles.storage.locks import Lock
 from taoprofiles.storage.paths import Context
@@ -222,14 +222,14 @@ def test_who_does_not_answer_is_a_warning_and_the_others_are_told(
 ) -> None:
     run = ended_run(sandbox)
     notify.new_apprise()  # its import takes a while
-    monkeypatch.setattr(sender, "SEND_TIMEOUT", 3)
+    monkeypatch.setattr(notify, "SEND_TIMEOUT", 3)
     web.may_answer.clear()
     Path(f"{desktop.place}.fails").write_text("Call failed: it is broken\n")
     with WebReceiver() as refusing, WebReceiver() as other:
         refusing.status = 500
         targets = dict(enumerate([web.url, "desktop", refusing.url, other.url]))
         began = time.monotonic()
-        problems = sender._send_all(Context(sandbox.environ), run, targets)
+        problems = notify._send_all(Context(sandbox.environ), run, targets)
         assert time.monotonic() - began < 20
         assert len(other.messages) == 1
     assert sorted(problem.partition(" failed: ")[0] for problem in problems) == [
@@ -433,7 +433,7 @@ def test_a_killed_sender_is_replaced_and_does_nothing_twice_that_was_noted(
     (path,) = pending(sandbox)
     until(lambda: "sent 0" in path.read_text(), "the first is noted")
     children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
-    (sender,) = [pid for pid in children if b"runs.sender" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    (sender,) = [pid for pid in children if b"runs.notify" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     kill(int(sender))
     assert run.wait(20) == 6
     web.may_answer.set()
@@ -447,12 +447,12 @@ def test_a_killed_sender_is_replaced_and_does_nothing_twice_that_was_noted(
 def test_senders_that_are_killed_again_and_again_are_given_up(sandbox: Sandbox, web: WebReceiver) -> None:
     web.may_answer.clear()
     sandbox.start(sandbox.taoprof, "run", "b", "--notify", web.url, "--", "true")
-    for number in range(1, sender.ATTEMPTS + 1):
+    for number in range(1, notify.ATTEMPTS + 1):
         until(lambda number=number: sandbox.holds() == [] and len(web.messages) == number, "one more was sent")
         for pid in pids_of_senders(sandbox):
             kill(pid)
     settled(sandbox)
-    assert len(web.messages) == sender.ATTEMPTS
+    assert len(web.messages) == notify.ATTEMPTS
     assert "given up" in sandbox.run("list").stderr
 
 
@@ -460,7 +460,7 @@ def pids_of_senders(sandbox: Sandbox) -> list[int]:
     return [
         pid
         for pid, home in processes.with_variable(os.getuid(), "HOME")
-        if home == str(sandbox.root) and b"runs.sender" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        if home == str(sandbox.root) and b"runs.notify" in Path(f"/proc/{pid}/cmdline").read_bytes()
     ]
 
 

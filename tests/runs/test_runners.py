@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from taoprofiles.launcher.argv import parse_runner
-from taoprofiles.runs.preparation import prepare
+from taoprofiles.runs.start import prepare
 from tests.support.commands import call, one_clear_error
 from tests.support.home import Home
 from tests.support.stand_ins import RUNNER

@@ -19,7 +19,7 @@ import pytest
 from taoprofiles.holds import records
 from taoprofiles.holds.hold import Hold
 from taoprofiles.runs import lookup
-from taoprofiles.runs.preparation import prepare
+from taoprofiles.runs.start import prepare
 from taoprofiles.system import processes
 from tests.support.commands import Terminal, one_clear_error
 from tests.support.engine import until

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from taoprofiles.errors import TaoprofError
-from taoprofiles.runs.preparation import prepare
+from taoprofiles.runs.start import prepare
 from taoprofiles.switching import switch
 from taoprofiles.system import filesystem
 from tests.support.commands import CommandResult, call

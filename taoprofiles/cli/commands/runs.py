@@ -15,8 +15,8 @@ from taoprofiles.holds.hold import AGENT, QUEUED, format_age
 from taoprofiles.storage.paths import Context
 
 if TYPE_CHECKING:
-    from taoprofiles.runs.preparation import RunOptions
     from taoprofiles.runs.run import Run
+    from taoprofiles.runs.start import RunOptions
 
 LONG_AGO = 3600
 """Seconds after which 'stop' asks."""
@@ -24,7 +24,7 @@ LONG_AGO = 3600
 
 def run_command(context: Context, args: argparse.Namespace) -> Result:
     from taoprofiles.runs import session
-    from taoprofiles.runs.preparation import RunOptions, prepare_when_free
+    from taoprofiles.runs.start import RunOptions, prepare_when_free
     from taoprofiles.system.gpus import parse_gpus
 
     if not args.command:
@@ -65,16 +65,15 @@ def _execute(run: Run, command: list[str], *, as_json: bool, fields: tuple[str, 
 
 def _detach(context: Context, args: argparse.Namespace, options: RunOptions) -> Result:
     """Start a run in the background, or let it wait there; the result is its id."""
-    from taoprofiles.runs import detach
-    from taoprofiles.runs.preparation import prepare
+    from taoprofiles.runs.start import prepare, start_detached, start_queued
     from taoprofiles.system import systemd
 
     if args.wait is None:
         run = prepare(context, args.name, args.command, options=options)
         messages, run.notes = run.notes, []
-        start = detach.start_detached(run, args.command, say=print_progress)
+        start = start_detached(run, args.command, say=print_progress)
     else:
-        start = detach.start_queued(context, args.name, args.command, options, seconds=args.wait, say=print_progress)
+        start = start_queued(context, args.name, args.command, options, seconds=args.wait, say=print_progress)
         messages = [start.waiting] if start.waiting else []
     if systemd.is_booted() and start.unit is None and not systemd.lingers(context.uid):
         messages.append("systemd may end the run when you log out; to prevent that: loginctl enable-linger")
@@ -84,9 +83,9 @@ def _detach(context: Context, args: argparse.Namespace, options: RunOptions) -> 
 
 def _submit(run: Run) -> Result:
     """Submit a prepared run to its cluster; the result is its id."""
-    from taoprofiles.runs import cluster
+    from taoprofiles.runs import direct
 
-    cluster.submit(run)
+    direct.submit(run)
     hold = run.hold
     job = f"job {hold.job}" if hold.job else "job, whose id is not known yet"
     messages = [*run.notes, f"submitted: {hold.cluster} {job}. To follow it: taoprof logs -f {hold.id}"]
@@ -126,9 +125,8 @@ def wait_command(context: Context, args: argparse.Namespace) -> Result:
 
 
 def shell_command(context: Context, args: argparse.Namespace) -> Result:
-    from taoprofiles.runs import foreground
-    from taoprofiles.runs.preparation import RunOptions, prepare
     from taoprofiles.runs.run import PROFILE_VARIABLE
+    from taoprofiles.runs.start import RunOptions, prepare
 
     kernel = f"taoprof kernel install {args.name}"
     prompts.refuse_in_cell("a shell", f"'taoprof shell {args.name}' in a terminal; for the notebook: {kernel}")
@@ -138,7 +136,7 @@ def shell_command(context: Context, args: argparse.Namespace) -> Result:
     shell = context.environ.get("SHELL") or "/bin/sh"
     options = RunOptions(mkdir=args.mkdir, check=not args.force)
     run = prepare(context, args.name, [shell], kind="shell", options=options)
-    command = foreground.shell_command(run, shell)
+    command = run.shell_command(shell)
     if not args.json:
         print_progress(f"shell with profile '{args.name}' (hold {run.hold.id}); 'exit' leaves it")
     return _execute(run, command, as_json=args.json)
