@@ -13,7 +13,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.errors import TaoprofError
-from taoprofiles.importer.values import Segment, SimulatedException, SourceLocation, TracedStr, Unknown, concat, cut
+from taoprofiles.importer.state import (
+    Segment,
+    SimulatedException,
+    SourceLocation,
+    TracedStr,
+    Unknown,
+    concat,
+    cut,
+)
 from taoprofiles.launcher.argv import KEYWORDS, commands_of_script
 from taoprofiles.launcher.versions import find_tag, is_tao_image
 from taoprofiles.masking import is_secret

@@ -11,9 +11,15 @@ import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from taoprofiles.importer import cells, ipython
-from taoprofiles.importer.state import names_mounts_file
-from taoprofiles.importer.values import Function, Library, NotFollowed, OpenFile, View
+from taoprofiles.importer import ipython
+from taoprofiles.importer.state import (
+    Function,
+    Library,
+    NotFollowed,
+    OpenFile,
+    View,
+    names_mounts_file,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -242,7 +248,7 @@ class _Code:
         return isinstance(node, ast.Attribute) and node.attr in ("environ", "environb")
 
     def _call(self, node: ast.Call) -> None:
-        number = cells.magic_number(node)
+        number = ipython.magic_number(node)
         if number is not None:
             self._magic(self._ev.magics[number] if number < len(self._ev.magics) else "")
             return

@@ -9,7 +9,6 @@ import sys
 from typing import Any
 
 from taoprofiles.importer import containers, functions, ipython
-from taoprofiles.importer.cells import Cell, CellError, magic_number, prepare
 from taoprofiles.importer.effects import (
     bound_names,
     invalidate,
@@ -18,11 +17,13 @@ from taoprofiles.importer.effects import (
     mark_escaped,
     skip,
 )
-from taoprofiles.importer.state import MAY_SET, PLACEHOLDER_NAME, State, doubt, names_mounts_file
-from taoprofiles.importer.values import (
+from taoprofiles.importer.ipython import Cell, CellError, magic_number, prepare
+from taoprofiles.importer.state import (
     DEPTH_LIMIT,
     ENTRY_SIZE,
+    MAY_SET,
     NUMBER_BITS,
+    PLACEHOLDER_NAME,
     PLAIN,
     TEXT_LIMIT,
     Budget,
@@ -37,11 +38,14 @@ from taoprofiles.importer.values import (
     Segment,
     SimulatedException,
     SourceLocation,
+    State,
     TracedStr,
     Unknown,
     View,
     attempt,
     concat,
+    doubt,
+    names_mounts_file,
     segments,
     type_name,
 )

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from taoprofiles.importer import containers, ipython
 from taoprofiles.importer.effects import mark_escaped
-from taoprofiles.importer.values import (
+from taoprofiles.importer.state import (
     DEPTH_LIMIT,
     ENTRY_SIZE,
     PLAIN,

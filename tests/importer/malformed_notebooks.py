@@ -403,14 +403,14 @@ SPECIAL: dict[str, Callable[[], bytes]] = {
 
 def _main() -> None:
     from taoprofiles.errors import TaoprofError
-    from taoprofiles.importer import build, values
+    from taoprofiles.importer import build, state
     from taoprofiles.masking import printable
     from taoprofiles.profiles.model import parse, to_toml
     from taoprofiles.storage.paths import Context
 
     folder = sys.argv[1]
     for bound in ("STEPS_LIMIT", "SIZE_LIMIT"):
-        setattr(values, bound, int(getattr(values, bound) * float(sys.argv[2])))
+        setattr(state, bound, int(getattr(state, bound) * float(sys.argv[2])))
     context = Context({"HOME": folder, "USER": "ana", "NGC_API_KEY": "secret"})
 
     def read(content: bytes) -> str:
@@ -418,7 +418,7 @@ def _main() -> None:
         found = source.evaluate({})
         if found.questions:
             found = source.evaluate({question.name: "/answer" for question in found.questions if question.name})
-        made, notes = build.build(context, found, name="net", where="file")
+        made, notes = build.build(found, name="net", where="file")
         for text in [*found.notes, *notes]:
             printable(text)
         parse(to_toml(made).encode(), name="net", path="net.toml")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from taoprofiles.importer import build
-from taoprofiles.importer.result import ImportResult
+from taoprofiles.importer.build import ImportResult
 from taoprofiles.profiles.model import template
 from taoprofiles.profiles.rendering import Renderer
 from taoprofiles.storage.paths import Context
@@ -36,6 +36,6 @@ def read(home: Path, content: bytes, *, folder: Path | None = None, **given: str
 
 def rendered(home: Path, found: ImportResult) -> tuple[dict[str, str], dict[str, Any]]:
     """Make a profile of it, and give what that sets: its variables and its mapping."""
-    profile, _ = build.build(context(home), found, name="net", where="file")
+    profile, _ = build.build(found, name="net", where="file")
     renderer = Renderer(template(profile, name="net"), context(home), name="net", path="net.toml")
     return renderer.variables(), renderer.mapping()

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from taoprofiles.importer import build
-from taoprofiles.importer.values import Unknown
+from taoprofiles.importer.state import Unknown
 from tests.importer.evaluator_cases import ALIASES, CELLS, CONTROL, LATER, VALUES
 from tests.importer.notebook_execution import Job, Outcome, execute
-from tests.importer.notebooks import context, read, write
+from tests.importer.notebooks import read, write
 from tests.support.home import ALL, require
 from tests.support.notebooks import notebook
 
@@ -126,6 +126,6 @@ def test_a_value_made_of_a_path_refers_to_its_variable(tmp_path: Path) -> None:
         "]}\n(Path.home() / '.tao_mounts.json').write_text(json.dumps(m))"
     )
     found = read(tmp_path, notebook([START, cell]))
-    profile, _ = build.build(context(tmp_path), found, name="net", where="file")
+    profile, _ = build.build(found, name="net", where="file")
     sources = [mount.source for mount in profile.mounts or []]
     assert sources == ["${A}/x", "${A}/y", "${A}/z", "${A}/v", "~/h"]

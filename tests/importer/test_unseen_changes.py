@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from taoprofiles.importer.values import Unknown
+from taoprofiles.importer.state import Unknown
 from tests.importer.notebooks import read, write
 from tests.support.notebooks import notebook
 

@@ -22,7 +22,7 @@ import pytest
 
 from taoprofiles import VERSION
 from taoprofiles.cli.dispatch import COMMANDS
-from taoprofiles.importer import cells, functions, values
+from taoprofiles.importer import functions, ipython, state
 from tests.support.home import Home, find_command
 
 ROOT = Path(__file__).parents[2]
@@ -170,11 +170,11 @@ def test_the_changelog_has_this_version() -> None:
 def test_the_limits_of_import_are_those_in_the_reference() -> None:
     page = (ROOT / "docs/reference/notebook.md").read_text()
     limits = (
-        f"{cells.NOTEBOOK_LIMIT >> 20} MB, {cells.CELLS_LIMIT:,} cells, {cells.CODE_LIMIT >> 10} KB of code",
-        f"{cells.CELL_LIMIT >> 10} K characters, brackets {cells._NESTING} deep",
-        f"{values.STEPS_LIMIT:,} steps, and {values.SIZE_LIMIT >> 20} million characters",
-        f"{values.TEXT_LIMIT:,} characters, {values.SEGMENTS_LIMIT:,} segments",
-        f"nesting of lists and dictionaries | {values.DEPTH_LIMIT} levels",
+        f"{ipython.NOTEBOOK_LIMIT >> 20} MB, {ipython.CELLS_LIMIT:,} cells, {ipython.CODE_LIMIT >> 10} KB of code",
+        f"{ipython.CELL_LIMIT >> 10} K characters, brackets {ipython._NESTING} deep",
+        f"{state.STEPS_LIMIT:,} steps, and {state.SIZE_LIMIT >> 20} million characters",
+        f"{state.TEXT_LIMIT:,} characters, {state.SEGMENTS_LIMIT:,} segments",
+        f"nesting of lists and dictionaries | {state.DEPTH_LIMIT} levels",
     )
     followed = [name for name in (*functions._FUNCTIONS, *functions._PATH_FUNCTIONS) if "." in name]
     others = ("pathlib.", "os.environ.")  # by their methods

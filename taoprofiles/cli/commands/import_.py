@@ -19,7 +19,7 @@ from taoprofiles.cli.prompts import ask_value, can_ask, confirm
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, TaoprofError, UsageError, reason_of
 from taoprofiles.export.plan import OF_PROGRAMS
 from taoprofiles.importer import build
-from taoprofiles.importer.cells import NOTEBOOK_LIMIT
+from taoprofiles.importer.ipython import NOTEBOOK_LIMIT
 from taoprofiles.importer.state import doubt, is_placeholder
 from taoprofiles.masking import printable
 from taoprofiles.profiles import convert, kernels, manage
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Iterator
 
-    from taoprofiles.importer.result import ImportResult, Question
+    from taoprofiles.importer.build import ImportResult, Question
     from taoprofiles.storage.paths import Context
 
 INCOMPLETE = 3
@@ -235,8 +235,8 @@ def _import_code(
         result = source.evaluate(user_values)
     build.reject_unused_values(result, where)
     run_once = f"run it once, then: {_import_of_mapping(args)}"
-    profile, notes = build.build(context, result, name=name, where=where, command=again(args), run_once=run_once)
-    complete = build.with_secrets(context, result)
+    profile, notes = build.build(result, name=name, where=where, command=again(args), run_once=run_once)
+    complete = result.context_with_secrets()
     summary = Renderer(template(profile, name=name), complete, name=name, path=NOT_WRITTEN).summary()
     lines = profile_lines(context, f"'{name}'", summary)
     if asked:
@@ -366,9 +366,7 @@ def _candidates(
     candidates = [file for file in read if file.result is None or file.result.mapping is not None]
     if not candidates:
         message = f"no notebook or Python script in '{args.file}' writes a mounts file (~/.tao_mounts.json)"
-        unfollowed = [
-            f"{file.relative}: {line}" for file in read if file.result for line in build.may_write(file.result)
-        ]
+        unfollowed = [f"{file.relative}: {line}" for file in read if file.result for line in file.result.may_write]
         if unfollowed:
             message += " in code that import can evaluate"
         raise InvalidStateError(message, problems=unread + unfollowed, hint=build.RUN_ONCE if unfollowed else "")
@@ -400,7 +398,7 @@ def _build(context: Context, args: argparse.Namespace, file: _File, name: str) -
     if not args.force and Store(context).text_or_none(name) is not None:
         raise manage.name_exists_error("import", name)
     file.needs = [question for question in file.result.questions if question.name]
-    file.profile, file.notes = build.build(context, file.result, name=name, where=file.path)
+    file.profile, file.notes = build.build(file.result, name=name, where=file.path)
     if name != plain_name(os.path.basename(file.path).rpartition(".")[0]):
         file.notes.append(_RENAMED)
 
