@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from taoprofiles.errors import InvalidStateError, TaoprofError
 from taoprofiles.storage import files
-from taoprofiles.storage.files import PRIVATE, file_type, to_taoprof_error, unlink_quietly
+from taoprofiles.storage.files import PRIVATE, errors_as, file_type, to_taoprof_error, unlink_quietly
 from taoprofiles.storage.locks import DirectoryLock
 
 OnReplaced = Callable[[int | None], None]
@@ -77,15 +77,13 @@ def replace(
             keep=keep,
         )
 
-    try:
+    with errors_as("write", path):
         if link and link != files.link_target(path):
             _swap(path, lambda temporary, _: os.symlink(link, temporary), report_link, may_be_link=True, keep=keep)
         if link is None:
             swap(path)
         else:  # not through ``path`` if the link is known: it may be replaced now, and another file be overwritten
             _at_target(os.path.join(os.path.dirname(path), link) if link else path, swap)
-    except OSError as error:
-        raise to_taoprof_error(path, "write", error) from error
 
 
 def _swap(
@@ -145,10 +143,8 @@ def delete(path: str, *, on_deleted: OnReplaced | None = None) -> None:
     After an error, also one that ``on_deleted`` raises, the file is back. It stays for ``collect_replaced``. Raises
     TaoprofError.
     """
-    try:
+    with errors_as("remove", path):
         _at_target(path, lambda target: _delete(target, on_deleted))
-    except OSError as error:
-        raise to_taoprof_error(path, "remove", error) from error
 
 
 def _delete(target: str, on_deleted: OnReplaced | None) -> None:
@@ -214,13 +210,10 @@ def _is_own(leftover: str, path: str) -> bool:
 
     Raises TaoprofError.
     """
-    try:
+    with errors_as("look at", leftover), suppress(FileNotFoundError):
         now = files.stat_or_none(path)
         return os.lstat(leftover).st_uid in (os.geteuid(), now.st_uid if now else -1)
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise to_taoprof_error(leftover, "look at", error) from error
+    return False
 
 
 def _is_read(leftover: str, is_over: Callable[[int], bool]) -> bool:

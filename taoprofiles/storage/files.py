@@ -33,12 +33,9 @@ def read(path: str, limit: int) -> bytes | None:
     Raises InvalidStateError for anything that is not a regular file or has more than ``limit`` bytes, TaoprofError
     if it cannot be read. A FIFO or a device is never waited for.
     """
-    try:
+    with errors_as("read", path), suppress(FileNotFoundError):
         return _read(path, limit)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise to_taoprof_error(path, "read", error) from error
+    return None
 
 
 def try_read(path: str, limit: int) -> tuple[bytes, str]:
@@ -135,22 +132,16 @@ def exists(path: str) -> bool:
 
 
 def _status_if_exists(path: str, *, follow_symlinks: bool) -> os.stat_result | None:
-    try:
+    with errors_as("look at", path), suppress(FileNotFoundError, NotADirectoryError):
         return os.stat(path, follow_symlinks=follow_symlinks)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise to_taoprof_error(path, "look at", error) from error
+    return None
 
 
 def names_in(folder: str) -> list[str]:
     """Return the names in a folder, none if it does not exist. Raises TaoprofError if it cannot be read."""
-    try:
+    with errors_as("list", folder), suppress(FileNotFoundError):
         return os.listdir(folder)
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise to_taoprof_error(folder, "list", error) from error
+    return []
 
 
 def readable_by_others(path: str) -> int:
@@ -190,11 +181,8 @@ def sync_folder(folder: str) -> None:
 
 def remove(path: str) -> None:
     """Delete ``path`` durably, if it exists; of a symlink, only the symlink. Raises TaoprofError."""
-    try:
-        with suppress(FileNotFoundError):
-            os.unlink(path)
-    except OSError as error:
-        raise to_taoprof_error(path, "remove", error) from error
+    with errors_as("remove", path), suppress(FileNotFoundError):
+        os.unlink(path)
     with suppress(OSError):  # it is deleted, and an error would say that it is not
         sync_folder(os.path.dirname(path))
 
@@ -204,11 +192,10 @@ def remove_all(paths: Iterable[str]) -> None:
     failure: TaoprofError | None = None
     for path in paths:
         try:
-            os.unlink(path)
-        except (FileNotFoundError, IsADirectoryError):
-            pass
-        except OSError as error:
-            failure = failure or to_taoprof_error(path, "remove", error)
+            with errors_as("remove", path), suppress(FileNotFoundError, IsADirectoryError):
+                os.unlink(path)
+        except TaoprofError as error:
+            failure = failure or error
     if failure is not None:
         raise failure
 
@@ -218,20 +205,16 @@ def remove_folder(path: str) -> None:
     import shutil
 
     if os.path.islink(path):
-        return remove(path)
-    try:
-        shutil.rmtree(path)
-    except OSError as error:
-        raise to_taoprof_error(path, "remove the folder", error) from error
-    return None
+        remove(path)
+    else:
+        with errors_as("remove the folder", path):
+            shutil.rmtree(path)
 
 
 def rename(path: str, to: str) -> None:
     """Rename a file within its folder, durably. The caller has made sure that ``to`` is free. Raises TaoprofError."""
-    try:
+    with errors_as("rename", path):
         os.rename(path, to)
-    except OSError as error:
-        raise to_taoprof_error(path, "rename", error) from error
     with suppress(OSError):  # as in ``remove``
         sync_folder(os.path.dirname(to))
 
@@ -242,25 +225,27 @@ def append(path: str, data: bytes) -> int:
     A torn last line, left by a power failure, is ended first. After an error the file is unchanged. Raises
     TaoprofError.
     """
-    try:
-        with opened(path, os.O_RDWR | os.O_CREAT) as fd:
-            size = os.fstat(fd).st_size
+    with errors_as("write", path), opened(path, os.O_RDWR | os.O_CREAT) as fd:
+        size = os.fstat(fd).st_size
+        if size == 0:
+            _make_private(fd, path)
+        elif os.pread(fd, 1, size - 1) != b"\n":
+            data = b"\n" + data
+        try:
+            write_all(fd, data, size)
+            os.fsync(fd)
             if size == 0:
-                os.fchmod(fd, PRIVATE)  # the umask may have removed bits
-                give_to_owner(fd, os.path.dirname(path))
-            elif os.pread(fd, 1, size - 1) != b"\n":
-                data = b"\n" + data
-            try:
-                write_all(fd, data, size)
-                os.fsync(fd)
-                if size == 0:
-                    sync_folder(os.path.dirname(path))
-            except BaseException:
-                os.ftruncate(fd, size)
-                raise
-            return size
-    except OSError as error:
-        raise to_taoprof_error(path, "write", error) from error
+                sync_folder(os.path.dirname(path))
+        except BaseException:
+            os.ftruncate(fd, size)
+            raise
+        return size
+
+
+def _make_private(fd: int, path: str) -> None:
+    """Give a new file its mode, of which the umask may have removed bits, and its owner."""
+    os.fchmod(fd, PRIVATE)
+    give_to_owner(fd, os.path.dirname(path))
 
 
 def give_to_owner(fd: int, folder: str) -> None:
@@ -283,13 +268,10 @@ def truncate(path: str, size: int) -> None:
 
 def open_to_append(path: str) -> int:
     """Create a private file to which other programs append, and return its descriptor. Raises TaoprofError."""
-    try:
+    with errors_as("create", path):
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, PRIVATE)
-        os.fchmod(fd, PRIVATE)  # the umask may have removed bits
-        give_to_owner(fd, os.path.dirname(path))
+        _make_private(fd, path)
         return fd
-    except OSError as error:
-        raise to_taoprof_error(path, "create", error) from error
 
 
 def change_mode(path: str, mode: int, *, name: str = "") -> None:
@@ -316,7 +298,7 @@ def make_folder(path: str, mode: int = 0o700) -> None:
     parent = os.path.dirname(path)
     if parent != path:
         make_folder(parent, mode)
-    try:
+    with errors_as("create the folder", path):
         if path in _never_created:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         with suppress(FileExistsError):
@@ -328,8 +310,15 @@ def make_folder(path: str, mode: int = 0o700) -> None:
             sync_folder(parent)
         if not stat.S_ISDIR(os.stat(path).st_mode):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+
+
+@contextmanager
+def errors_as(action: str, path: str) -> Iterator[None]:
+    """Raise ``to_taoprof_error`` for an OSError in the block."""
+    try:
+        yield
     except OSError as error:
-        raise to_taoprof_error(path, "create the folder", error) from error
+        raise to_taoprof_error(path, action, error) from error
 
 
 def to_taoprof_error(path: str, action: str, error: OSError) -> TaoprofError:
@@ -354,14 +343,9 @@ def dangling_link_hint(path: str) -> str:
 
 def file_type(mode: int) -> str:
     """Return the name of a file type, from its ``st_mode``."""
-    names = (
-        (stat.S_ISDIR, "a folder"),
-        (stat.S_ISFIFO, "a named pipe"),
-        (stat.S_ISSOCK, "a socket"),
-        (stat.S_ISCHR, "a device"),
-        (stat.S_ISBLK, "a device"),
-    )
-    return next((name for is_type, name in names if is_type(mode)), "a file")
+    names = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+    names |= dict.fromkeys((stat.S_IFCHR, stat.S_IFBLK), "a device")
+    return names.get(stat.S_IFMT(mode), "a file")
 
 
 def parse_json(content: bytes) -> tuple[Any, str]:
@@ -396,8 +380,7 @@ def write_cache(path: str, data: bytes) -> bool:
         make_folder(os.path.dirname(path))
         unlink_quietly(temporary)
         with opened(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as fd:
-            os.fchmod(fd, PRIVATE)
-            give_to_owner(fd, os.path.dirname(path))
+            _make_private(fd, path)
             write_all(fd, data, 0)
         os.replace(temporary, path)
         return True

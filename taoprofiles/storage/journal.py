@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from taoprofiles.errors import InvalidStateError, TaoprofError
 from taoprofiles.storage import atomic, files
-from taoprofiles.storage.files import to_taoprof_error
+from taoprofiles.storage.files import errors_as
 from taoprofiles.storage.paths import Context
 
 T = TypeVar("T")
@@ -326,9 +326,9 @@ class History:
 
         ``used`` and ``offset`` are the result of the last call, or {} and 0.
         """
-        used = dict(used)
-        try:
-            with open(os.open(self._context.history, os.O_RDONLY | os.O_NONBLOCK), "rb") as journal:
+        path, used = self._context.history, dict(used)
+        with errors_as("read", path), suppress(FileNotFoundError):
+            with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as journal:
                 if offset > os.fstat(journal.fileno()).st_size:
                     used, offset = {}, 0
                 journal.seek(offset)
@@ -336,18 +336,15 @@ class History:
                     if not line.endswith(b"\n"):
                         break
                     offset += len(line)
-                    entry = _entry(_fields(line, self._context.history))
+                    entry = _entry(_fields(line, path))
                     if entry is None or entry.profile is None:
                         continue
                     if entry.was is not None and entry.was in used:
                         used[entry.profile] = used.pop(entry.was)
                     if entry.action == "use":
                         used[entry.profile] = entry.time
-        except FileNotFoundError:
-            return {}, 0
-        except OSError as error:
-            raise to_taoprof_error(self._context.history, "read", error) from error
-        return used, offset
+            return used, offset
+        return {}, 0
 
 
 def digest_of(content: bytes) -> str:
@@ -398,27 +395,21 @@ def require_known_format(path: str, version: int, known: int) -> None:
 
 def lines_backwards(path: str, limit: int | None = None) -> Iterator[bytes]:
     """Yield the lines of a journal, the last one first, reading no more of it than needed, and of ``limit`` bytes."""
+    fd = None
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise to_taoprof_error(path, "read", error) from error
-    try:
-        position, block = os.fstat(fd).st_size, 1 << 13
-        start = max(position - limit, 0) if limit is not None else 0
-        tail = b""
-        while position > start:
-            size = min(block, position - start)
-            position -= size
-            head, *whole = (os.pread(fd, size, position) + tail).split(b"\n")
-            yield from reversed(whole)
-            tail = head
-            block = min(block * 2, 1 << 20)
-        if tail and not start:  # else it may be the end of a line
-            yield tail
-    except OSError as error:
-        raise to_taoprof_error(path, "read", error) from error
+        with errors_as("read", path), suppress(FileNotFoundError):
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            position, block = os.fstat(fd).st_size, 1 << 13
+            start = max(position - limit, 0) if limit is not None else 0
+            tail = b""
+            while position > start:
+                size = min(block, position - start)
+                position -= size
+                head, *whole = (os.pread(fd, size, position) + tail).split(b"\n")
+                yield from reversed(whole)
+                tail = head
+                block = min(block * 2, 1 << 20)
+            if tail and not start:  # else it may be the end of a line
+                yield tail
     finally:
-        with suppress(OSError):  # a reader that stops early could only print a traceback of it
-            os.close(fd)
+        files.close_quietly(fd)  # a reader that stops early could only print a traceback of an error

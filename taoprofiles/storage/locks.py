@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 
 from taoprofiles.errors import BusyError, TaoprofError
 from taoprofiles.storage import files
-from taoprofiles.storage.files import PRIVATE, to_taoprof_error
+from taoprofiles.storage.files import PRIVATE, errors_as
 
 DEFAULT_TIMEOUT = 10.0
 """Seconds to wait for one holder of the lock. A change holds it for milliseconds."""
@@ -78,10 +78,8 @@ class Lock:
 
     def _open(self) -> int:
         files.make_folder(os.path.dirname(self._path))
-        try:
+        with errors_as("open the lock", self._path):
             return os.open(self._path, _OPEN | os.O_CREAT, PRIVATE)
-        except OSError as error:
-            raise to_taoprof_error(self._path, "open the lock", error) from error
 
     def _set_acquired(self, fd: int) -> None:
         status = os.fstat(fd)
@@ -102,17 +100,16 @@ class Lock:
         while self._fd < 0:
             fd = self._open()
             try:
-                while files.has_name(fd, self._path):  # else the state folder has been removed or moved away
-                    self._check_timeout()
-                    with suppress(OSError):
-                        os.utime(fd, ns=(time.time_ns(), os.fstat(fd).st_mtime_ns))
-                    time.sleep(_PAUSE)
-                    if lock_descriptor(fd, blocking=False):
-                        if files.has_name(fd, self._path):
-                            self._set_acquired(fd)
-                        break
-            except OSError as error:
-                raise to_taoprof_error(self._path, "lock", error) from error
+                with errors_as("lock", self._path):
+                    while files.has_name(fd, self._path):  # else the state folder has been removed or moved away
+                        self._check_timeout()
+                        with suppress(OSError):
+                            os.utime(fd, ns=(time.time_ns(), os.fstat(fd).st_mtime_ns))
+                        time.sleep(_PAUSE)
+                        if lock_descriptor(fd, blocking=False):
+                            if files.has_name(fd, self._path):
+                                self._set_acquired(fd)
+                            break
             finally:
                 if self._fd != fd:
                     files.close_quietly(fd)
@@ -197,19 +194,14 @@ class LivenessLock:
 
     def acquire(self) -> int:
         """Create the file, lock it and return the descriptor. Raises TaoprofError, also if the file exists."""
-        try:
+        with errors_as("lock", self.path):
             return self._open_locked(os.O_CREAT | os.O_EXCL)
-        except OSError as error:
-            raise to_taoprof_error(self.path, "lock", error) from error
 
     def try_acquire(self) -> int | None:
         """Lock the file, which may exist, and return the descriptor; None if it is locked. Raises TaoprofError."""
-        try:
+        with errors_as("lock", self.path), suppress(BlockingIOError):
             return self._open_locked(os.O_CREAT)
-        except BlockingIOError:
-            return None
-        except OSError as error:
-            raise to_taoprof_error(self.path, "lock", error) from error
+        return None
 
     def try_inherit(self) -> int | None:
         """Lock a file that a process has left and return the descriptor; None if it is locked or does not exist."""
@@ -239,19 +231,13 @@ class LivenessLock:
         It tries a shared lock, so that several processes can ask at the same time. ``acquire`` has locked the file
         before anyone else can know of it, and is never disturbed by this.
         """
-        try:
-            fd = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            raise to_taoprof_error(self.path, "read", error) from error
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return False
-        except OSError:
-            return True
-        finally:
-            os.close(fd)
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+        with errors_as("read", self.path), suppress(FileNotFoundError), files.opened(self.path, flags) as fd:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return True
+        return False
 
     def heartbeat(self) -> None:
         """Set the file's time to now, which other hosts see; errors are ignored."""
