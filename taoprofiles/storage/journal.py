@@ -209,7 +209,7 @@ class History:
         last_mapping, kept = None, list[Entry]()
         used_profiles: set[str | None] = set()
         names: dict[str, str] = {}  # of the dropped renames: the kept ones apply to what is written here
-        for entry, today, took_effect in self._timeline(files.read_mapping_file(self._context)):
+        for entry, today, took_effect in self.outcomes(files.read_mapping_file(self._context)):
             is_last = last_mapping is None and took_effect and entry.target == "mapping"
             last_mapping = entry if is_last else last_mapping
             is_use = entry.action == "use" and took_effect and today not in used_profiles
@@ -266,15 +266,11 @@ class History:
         done, and the file still has the content ``before``, the change was interrupted. Profiles have their names of
         today, but for those of a renaming.
         """
-        for entry, today, took_effect in self._timeline(content):
+        for entry, today, took_effect in self.outcomes(content):
             is_renaming = entry.was is not None and entry.target == "profile"
             yield entry if is_renaming else entry._replace(profile=today), took_effect
 
-    def outcomes(self, content: bytes | None) -> Iterator[tuple[Entry, bool]]:
-        """Yield the entries as ``timeline`` does, with the names that their profiles had."""
-        return ((entry, took_effect) for entry, _, took_effect in self._timeline(content))
-
-    def _timeline(self, content: bytes | None) -> Iterator[tuple[Entry, str | None, bool]]:
+    def outcomes(self, content: bytes | None) -> Iterator[tuple[Entry, str | None, bool]]:
         """Yield the entries as they were written, each with today's name of its profile and whether it took effect."""
         digest = None if content is None else digest_of(content)
         names: dict[str, str] = {}

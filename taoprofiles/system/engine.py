@@ -10,8 +10,8 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from taoprofiles.errors import reason_of
 from taoprofiles.storage import files
@@ -64,18 +64,17 @@ class EngineError(Exception):
 _INVALID_RESPONSE = "its response is not that of a Docker API"
 
 
-class Endpoint:
+class Endpoint(NamedTuple):
     """Where the ``docker`` command finds its engine, and why there.
 
     ``context`` is the Docker context that names it, "" if DOCKER_HOST does or nothing; ``certificates`` is the folder
     of ``ca.pem``, ``cert.pem`` and ``key.pem``, "" without TLS; ``is_verified``: the engine's certificate is checked.
     """
 
-    __slots__ = ("address", "certificates", "context", "is_verified")
-
-    def __init__(self, address: str, context: str = "", certificates: str = "", *, is_verified: bool = True) -> None:
-        self.address, self.context = address, context
-        self.certificates, self.is_verified = certificates, is_verified
+    address: str
+    context: str = ""
+    certificates: str = ""
+    is_verified: bool = True
 
     @property
     def is_remote(self) -> bool:
@@ -163,10 +162,7 @@ class Engine:
 
     def containers(self) -> list[dict[str, Any]]:
         """Return the containers that have not ended (running, paused, restarting); see ``parse_container_list``."""
-        containers = parse_container_list(self._ask("GET", "/containers/json"))
-        if containers is None:
-            raise EngineError("its response is not a list of containers")
-        return containers
+        return parse_container_list(self._ask("GET", "/containers/json"))
 
     def inspect(self, container: str) -> dict[str, Any] | None:
         """Return ``parse_container`` of a container, None if it does not exist."""
@@ -193,10 +189,7 @@ class Engine:
         """
         filters = f"%7B%22container%22%3A%7B%22{container}%22%3Atrue%7D%7D"
         body = self._get_body("GET", f"/events?since=1&until={time.time():.9f}&filters={filters}")[1]
-        try:
-            events = [parse_event(json.loads(line)) for line in body.split(b"\n") if line.strip()]
-        except (ValueError, RecursionError):
-            raise EngineError(_INVALID_RESPONSE) from None
+        events = [parse_event(_parse_json(line)) for line in body.split(b"\n") if line.strip()]
         return [event for event in events if event is not None and event["Id"] == container]
 
     def events(self, since: float, *, idle: float = 1.0) -> Iterator[dict[str, Any] | None]:
@@ -206,54 +199,52 @@ class Engine:
         Raises EngineError if the stream breaks.
         """
         path = f"/events?since={since:.9f}&filters=%7B%22type%22%3A%7B%22container%22%3Atrue%7D%7D"
-        deadline = time.monotonic() + self._timeout
-        try:
-            with self._connect(deadline) as connection:
-                _send(connection, "GET", path)
-                _, rest = _read_head(connection, deadline)
-                connection.settimeout(idle)
-                yield None
-                while True:
-                    *lines, rest = rest.split(b"\n")
-                    for line in lines:
-                        if line.strip() and (event := parse_event(json.loads(line))) is not None:
-                            yield event
-                    try:
-                        chunk = connection.recv(1 << 16)
-                    except TimeoutError:
-                        yield None
-                        continue
-                    if not chunk:
-                        raise EngineError("it ended the stream of events")
-                    rest += chunk
-        except OSError as error:
-            raise self._error(error) from None
-        except (ValueError, RecursionError):
-            raise EngineError(_INVALID_RESPONSE) from None
+        with self._request("GET", path, time.monotonic() + self._timeout) as (connection, _, received):
+            connection.settimeout(idle)
+            rest = received
+            yield None
+            while True:
+                *lines, rest = rest.split(b"\n")
+                for line in lines:
+                    if line.strip() and (event := parse_event(_parse_json(line))) is not None:
+                        yield event
+                try:
+                    chunk = connection.recv(1 << 16)
+                except TimeoutError:
+                    yield None
+                    continue
+                if not chunk:
+                    raise EngineError("it ended the stream of events")
+                rest += chunk
 
     def _ask(self, method: str, path: str) -> Any:
         status, body = self._get_body(method, path)
-        if status == 404:
-            return None
-        try:
-            return json.loads(body) if body else {}
-        except (ValueError, RecursionError):
-            raise EngineError(_INVALID_RESPONSE) from None
+        return None if status == 404 else _parse_json(body or b"{}")
 
     def _get_body(self, method: str, path: str) -> tuple[int, bytes]:
         """Return the status and the body of an answer. Raises EngineError."""
         deadline = min(time.monotonic() + self._timeout, self._end)
+        with self._request(method, path, deadline) as (connection, status, received):
+            body = received
+            while chunk := _receive(connection, deadline):
+                body += chunk
+                if len(body) > _LIMIT:
+                    raise EngineError("its response is too long")
+        return status, body
+
+    @contextmanager
+    def _request(self, method: str, path: str, deadline: float) -> Iterator[tuple[socket.socket, int, bytes]]:
+        """Send a request; yield the connection, the status of the answer and what has come of its body.
+
+        Raises EngineError, also for a connection that breaks in the block.
+        """
+        length = "Content-Length: 0\r\n" if method == "POST" else ""
         try:
             with self._connect(deadline) as connection:
-                _send(connection, method, path)
-                status, body = _read_head(connection, deadline)
-                while chunk := _receive(connection, deadline):
-                    body += chunk
-                    if len(body) > _LIMIT:
-                        raise EngineError("its response is too long")
+                connection.sendall(f"{method} {path} HTTP/1.0\r\nHost: docker\r\n{length}\r\n".encode())
+                yield connection, *_read_head(connection, deadline)
         except OSError as error:
             raise self._error(error) from None
-        return status, body
 
     def _error(self, error: OSError) -> EngineError:
         if isinstance(error, TimeoutError):
@@ -268,19 +259,17 @@ class Engine:
         return EngineError(text, REFUSED if isinstance(error, ConnectionError) else INVALID)
 
     def _connect(self, deadline: float) -> socket.socket:
+        left = max(0.01, deadline - time.monotonic())
+        scheme, _, rest = self.address.partition("://")
         try:
-            return self._connect_to_address(max(0.01, deadline - time.monotonic()))
+            if scheme == "unix":
+                return _connect_unix(rest, left)
+            if scheme in ("tcp", "http", "https"):
+                return self._connect_tcp(rest, left, secure=scheme == "https" or bool(self.endpoint.certificates))
+            if scheme == "ssh":
+                return self._connect_through_docker(left)
         except ValueError:  # a NUL, or a character that no address and no path can have
             raise EngineError(f"DOCKER_HOST '{self.address}' is not an address") from None
-
-    def _connect_to_address(self, left: float) -> socket.socket:
-        scheme, _, rest = self.address.partition("://")
-        if scheme == "unix":
-            return _connect_unix(rest, left)
-        if scheme in ("tcp", "http", "https"):
-            return self._connect_tcp(rest, left, secure=scheme == "https" or bool(self.endpoint.certificates))
-        if scheme == "ssh":
-            return self._connect_through_docker(left)
         if scheme == "context":
             raise EngineError(f"the Docker context '{rest}' does not exist", ABSENT)
         raise EngineError(f"DOCKER_HOST '{self.address}' has a scheme that taoprof does not support")
@@ -350,11 +339,6 @@ def _connect_unix(path: str, seconds: float) -> socket.socket:
     return connection
 
 
-def _send(connection: socket.socket, method: str, path: str) -> None:
-    length = "Content-Length: 0\r\n" if method == "POST" else ""
-    connection.sendall(f"{method} {path} HTTP/1.0\r\nHost: docker\r\n{length}\r\n".encode())
-
-
 def _receive(connection: socket.socket, deadline: float) -> bytes:
     left = deadline - time.monotonic()
     if left <= 0:
@@ -381,16 +365,23 @@ def _read_head(connection: socket.socket, deadline: float) -> tuple[int, bytes]:
     return status, body
 
 
+def _parse_json(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise EngineError(_INVALID_RESPONSE) from None
+
+
 # The used fields of the engine's answers, with the types that the Docker Engine API 1.41 promises; Podman's are alike.
 
 
-def parse_container_list(value: object) -> list[dict[str, Any]] | None:
-    """Return the containers of ``GET /containers/json``, None for anything but a list.
+def parse_container_list(value: object) -> list[dict[str, Any]]:
+    """Return the containers of ``GET /containers/json``. Raises EngineError for anything but a list.
 
     Keys: Id, Image, Created, Binds (destination by source) and Labels, of which only ours are kept.
     """
     if not isinstance(value, list):
-        return None
+        raise EngineError("its response is not a list of containers")
     return [
         {
             "Id": item["Id"],

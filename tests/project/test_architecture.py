@@ -145,9 +145,7 @@ def test_few_modules_print() -> None:
     assert [module for module in PRINTERS if module not in FILES] == []
 
 
-COMPLEX = {
-    "system/engine.py:events": "one loop that reads the head of the answer and then its stream",
-}
+COMPLEX: dict[str, str] = {}
 """Functions that ruff's C901 finds too complex, by "FILE:FUNCTION", each with the reason why it is not divided."""
 
 

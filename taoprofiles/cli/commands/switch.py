@@ -211,16 +211,17 @@ def history_command(context: Context, args: argparse.Namespace) -> Result:
     from taoprofiles.runs import lookup
 
     limit = None if args.all else SHOWN_ENTRIES
-    outcomes = islice(History(context).outcomes(files.read_mapping_file(context)), limit)
+    outcomes = History(context).outcomes(files.read_mapping_file(context))
+    changes = islice(((entry, took_effect) for entry, _, took_effect in outcomes), limit)
 
     def runs(oldest: float) -> Iterator[Hold]:
         return islice(lookup.runs_since(context, 0.0 if args.all else oldest), limit)
 
     if args.json:
-        entries = list(outcomes)
+        entries = list(changes)
         listed = list(runs(entries[-1][0].time if entries else 0.0))
         return Result({"entries": starmap(_entry_data, entries), "runs": map(Hold.as_dict, listed), "path": None})
-    rows = [(entry.time, _entry_row(entry, is_interrupted=not took_effect)) for entry, took_effect in outcomes]
+    rows = [(entry.time, _entry_row(entry, is_interrupted=not took_effect)) for entry, took_effect in changes]
     rows += [(run.since, _run_row(run)) for run in runs(rows[-1][0] if rows else 0.0)]
     rows.sort(key=lambda row: row[0], reverse=True)
     lines = table([("ID", "TIME", "WHAT", "PROFILE", "BY"), *(row for _, row in rows)], fit=True)
