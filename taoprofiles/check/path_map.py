@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 
 from taoprofiles import current_cache
 from taoprofiles.errors import NotFoundError, UsageError
-from taoprofiles.launcher.host import Host, ResolvedMount, find_mounts_file, resolve
+from taoprofiles.launcher.behaviour import Host, ResolvedMount, find_mounts_file, resolve
 from taoprofiles.launcher.quoting import VARIABLE, expand_variables
 from taoprofiles.masking import is_secret, printable, shorten, text_width
 from taoprofiles.mounts import mapping, paths
 from taoprofiles.mounts.mapping import mounted
 from taoprofiles.mounts.paths import HostFiles, PathResolver, Resolution
 from taoprofiles.profiles.store import Store
-from taoprofiles.rules import mounts
+from taoprofiles.rules import container
 from taoprofiles.rules.finding import ERROR, INFO, SEVERITIES, WARNING, Finding, Locator, in_profile
 from taoprofiles.storage import files
 from taoprofiles.storage.paths import Context, is_inside
@@ -113,7 +113,7 @@ def get_path_map(context: Context, name: str, summary: Mapping[str, Any]) -> Pat
         host, locate = Host(context.environ, context.folder), in_profile(mapping)
         resolved = resolve(mapping, host)
         folders = [(mount.source, mount.destination) for mount in resolved]
-        findings = list(mounts.check(resolved, locate, host))
+        findings = list(container.check_mounts(resolved, locate, host))
         _add_findings(drawn, resolved, findings, locate)
     values = {name: value for name, value in summary["variables"].items() if value.startswith("/")}
     resolver = PathResolver(mounted(mapping), _Unseen() if silent else None)
@@ -149,7 +149,7 @@ def _add_findings(
 ) -> None:
     """Add the labels for the findings about mounts."""
     missing = {finding.where for finding in findings if finding.id == "src-missing"}
-    existing = mounts.by_destination(
+    existing = container.by_destination(
         [mount for mount in resolved if locate(mount.location._replace(key="source")) not in missing]
     )
     by_location: dict[str, list[Finding]] = {}
@@ -157,7 +157,7 @@ def _add_findings(
         by_location.setdefault(finding.where, []).append(finding)
     for number, mount in enumerate(resolved):
         sides = {locate(mount.location._replace(key=key)): side for key, side in _SIDES.items()}
-        outer = mounts.find_outer(mount, existing)
+        outer = container.find_outer(mount, existing)
         for finding in (finding for where in sides for finding in by_location.get(where, ())):
             if finding.id == "dst-shadow" and outer is not None:
                 path = os.path.relpath(mount.destination, outer.destination)

@@ -11,18 +11,36 @@ from typing import NamedTuple
 from taoprofiles import current_cache
 from taoprofiles.check import fix
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, UsageError
-from taoprofiles.launcher import argv, home_probe, installed, versions
+from taoprofiles.launcher import argv, probes
 from taoprofiles.launcher.argv import MAIN_PROGRAMS, container_words, launcher_words, simple_commands, unwrapped
-from taoprofiles.launcher.command_line import known_images
-from taoprofiles.launcher.host import Host, find_mounts_file, resolve, runs_in_ci
-from taoprofiles.launcher.prediction import MOST_REFUSALS, Call, Prediction, Refusal, StartLog
-from taoprofiles.launcher.simulation import Content, get_volumes, predict, read_mounts_file, size_in_bytes
-from taoprofiles.launcher.versions import Behaviour
+from taoprofiles.launcher.behaviour import (
+    NEWEST,
+    Behaviour,
+    Host,
+    behaviour_of,
+    find_mounts_file,
+    parse_version,
+    resolve,
+    runs_in_ci,
+)
+from taoprofiles.launcher.simulation import (
+    MOST_REFUSALS,
+    Call,
+    Content,
+    Prediction,
+    Refusal,
+    StartLog,
+    get_volumes,
+    known_images,
+    predict,
+    read_mounts_file,
+    size_in_bytes,
+)
 from taoprofiles.masking import is_copied, is_secret, mask_text
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.rendering import Renderer, unset_variables
 from taoprofiles.profiles.store import Store
-from taoprofiles.rules import container, direct, machine, mounts
+from taoprofiles.rules import container, direct
 from taoprofiles.rules.command_paths import CommandContext, check_command, find_results
 from taoprofiles.rules.direct import DirectStart
 from taoprofiles.rules.finding import (
@@ -39,12 +57,17 @@ from taoprofiles.rules.finding import (
 )
 from taoprofiles.rules.start import (
     MountsFile,
+    check_folders,
+    check_launcher_mounts,
+    check_login,
     check_options,
     check_program,
     check_start,
     explain_task,
     find_missing_program,
+    in_ci,
     other_refusal,
+    without_docker,
 )
 from taoprofiles.storage import files
 from taoprofiles.storage.files import MAPPING_LIMIT
@@ -124,8 +147,8 @@ class CheckTarget(NamedTuple):
             return cls(None, path, None, _file(name, ""), {}, (error("json-parse", f"{name}:1", problem.message),))
         file = _file(name, (content or b"").decode("utf-8", "replace"))
         if content is None:
-            meant = home_probe.guess_mounts_file(launcher_mounts or "", context.environ)
-            missing = machine.check_launcher_mounts(launcher_mounts, "a file that does not exist", meant)
+            meant = probes.guess_mounts_file(launcher_mounts or "", context.environ)
+            missing = check_launcher_mounts(launcher_mounts, "a file that does not exist", meant)
             return cls(None, path, None, file, {}, tuple(missing) or (_no_file(context),))
         store = Store(context)
         return cls(
@@ -168,7 +191,7 @@ def _no_file(context: Context) -> Finding:
     what, hint = "there is no mounts file", "'taoprof list' shows the profiles, 'taoprof use NAME' creates the file"
     if not Store(context).names():
         hint = "in the project's folder: 'taoprof new NAME', and then 'taoprof use NAME --mkdir'"
-    for path in home_probe.find_similar_files(context.mapping_file, context.folder)[:1]:
+    for path in probes.find_similar_files(context.mapping_file, context.folder)[:1]:
         what += f"; perhaps '{path}' was meant"
         hint = shlex.join(["mv", path, context.mapping_file])
     return error("no-mapping-file", context.short(context.mapping_file), what, why, hint)
@@ -196,7 +219,7 @@ class Report(NamedTuple):
 
     name: str | None
     path: str
-    launcher: installed.Launcher | None
+    launcher: probes.Launcher | None
     version: str
     prediction: Prediction | None
     dropped_in_ci: list[str]
@@ -234,7 +257,7 @@ def check(
     if runner is not None:
         return _check_runner(context, name, runner)
     installed_launcher, version = _select_launcher(context, launcher)
-    behaviour = versions.behaviour_of(version)
+    behaviour = behaviour_of(version)
     is_profile_given = name is not None
     target = CheckTarget.from_file(context, behaviour) if name is None else CheckTarget.from_profile(context, name)
     command_context = CommandContext(
@@ -260,13 +283,13 @@ def check(
     if target.content is not None or target.name is None:
         host = _get_host(context, target, installed_launcher, version)
         arguments = words[1:] if words and words[0] in MAIN_PROGRAMS else None  # the simulation knows no tao-deploy
-        prediction = predict(version, host, arguments, ignore_ci=True)
+        prediction = predict(version, host, arguments)
         dropped = [change.location for change in prediction.changes if change.kind == "ci-dropped"]
         dropped_in_ci = [location.key or str(location) for location in dropped]
         problems = _check_start(context, target, prediction, host, command_context, command=command)
         findings += islice(problems, MOST_FINDINGS)
         if dropped_in_ci:
-            findings.append(machine.in_ci(context.environ["CI_PROJECT_DIR"], ", ".join(dropped_in_ci)))
+            findings.append(in_ci(context.environ["CI_PROJECT_DIR"], ", ".join(dropped_in_ci)))
         if prediction.content is not None and target.content is not None:
             pairs = [(str(entry["variable"]), str(entry["value"])) for _, entry in prediction.content.variables]
             copies = [text for text in target.secret_values if is_copied("SECRET", text)]
@@ -443,7 +466,7 @@ def _check_start(
     else:
         yield from check_program(words, command_context)
     if command_context.is_without_docker:
-        yield machine.without_docker()
+        yield without_docker()
         unread = read_mounts_file(target.path, host, StartLog())  # it says which paths are the container's
         volumes = get_volumes(unread.mounts) if unread is not None else {}
         yield from check_command(command, replace(command_context, mounts=volumes))
@@ -474,31 +497,31 @@ def check_settings(context: Context, name: str, settings: Mapping[str, str | Non
         decides_about_mounts = any(key in _PATH_KEYS or "/" in (value or "") for key, value in paths_only.items())
     if decides_about_mounts:
         preflight.require_answer(target.content)
-        findings += mounts.check(resolve(rendered, host), locate, host)
+        findings += container.check_mounts(resolve(rendered, host), locate, host)
     if target.renderer is not None:
         findings = list(container.name_origins(findings, target.renderer))
     return [finding for finding in findings if finding.severity in (ERROR, WARNING)]
 
 
-def _select_launcher(context: Context, wanted: str | None) -> tuple[installed.Launcher | None, str]:
+def _select_launcher(context: Context, wanted: str | None) -> tuple[probes.Launcher | None, str]:
     if wanted is not None:
         try:
-            versions.parse(wanted)
+            parse_version(wanted)
         except ValueError as error:
-            raise UsageError(str(error), hint=f"such as --launcher {versions.NEWEST}") from None
+            raise UsageError(str(error), hint=f"such as --launcher {NEWEST}") from None
         return None, wanted
-    launcher = installed.first(context.environ)
+    launcher = probes.first_launcher(context.environ)
     version = launcher.version if launcher else ""
     try:
-        versions.parse(version)
+        parse_version(version)
     except ValueError:
-        version = versions.NEWEST
+        version = NEWEST
     return launcher, version
 
 
-def _get_host(context: Context, target: CheckTarget, launcher: installed.Launcher | None, version: str) -> Host:
+def _get_host(context: Context, target: CheckTarget, launcher: probes.Launcher | None, version: str) -> Host:
     """Return the host on which the launcher finds the mounts file that is checked."""
-    config = installed.config(launcher) if launcher and launcher.version == version else None
+    config = probes.launcher_config(launcher) if launcher and launcher.version == version else None
     if target.content is None:
         return Host(context.environ, context.folder, config)
     environ = {**context.environ, "LAUNCHER_MOUNTS": target.path}
@@ -509,8 +532,8 @@ def _check_login(context: Context, prediction: Prediction) -> Iterator[Finding]:
     refusal = next((refusal for refusal in prediction.refusals if refusal.location.section == "login"), None)
     if refusal is None:
         return
-    login = home_probe.probe_login(context.environ)
-    findings = machine.check_login(login, prediction.version, context.environ, context.uid)
+    login = probes.probe_login(context.environ)
+    findings = check_login(login, prediction.version, context.environ, context.uid)
     explained = [finding._replace(why=f"the launcher stops: {refusal}; {finding.why}") for finding in findings]
     yield from explained or [other_refusal(refusal)]
 
@@ -541,7 +564,7 @@ def _check_content(
     command_context = replace(command_context, mounts=mounts)
     yield from check_command(command, command_context)
     results = find_results(command or ["train"], command_context)
-    yield from machine.check_folders(
+    yield from check_folders(
         context, content.mounts, locate, mounted=mounts, results=results, profile=target.name,
         user=container.host_user(docker, context, rootless=rootless),
     )  # fmt: skip

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from taoprofiles.launcher.home_probe import FileSystem
+from taoprofiles.launcher.probes import FileSystem
 from taoprofiles.masking import mask_text
 from taoprofiles.rules.finding import Finding, error, warning
 from taoprofiles.storage import files

@@ -23,13 +23,22 @@ from taoprofiles.doctor.docker import DockerFacts, Gpus, check_docker, probe_doc
 from taoprofiles.errors import TaoprofError, reason_of
 from taoprofiles.guard.service import Service
 from taoprofiles.holds.records import HoldRecords
-from taoprofiles.launcher import home_probe, installed
-from taoprofiles.launcher.home_probe import FileSystem, Home, Login
-from taoprofiles.launcher.installed import NO_ANSWER, NO_INTERPRETER, Launcher, Launchers
+from taoprofiles.launcher.probes import (
+    NO_ANSWER,
+    NO_INTERPRETER,
+    FileSystem,
+    Home,
+    Launcher,
+    Launchers,
+    Login,
+    probe_home,
+    probe_launchers,
+    probe_login,
+)
 from taoprofiles.masking import mask_text
 from taoprofiles.profiles.store import Store, Summary
-from taoprofiles.rules import machine as machine_rules
 from taoprofiles.rules.finding import INFO, Finding, by_severity, error, warning, without_sudo
+from taoprofiles.rules.start import check_home, check_login
 from taoprofiles.storage import files, locks
 from taoprofiles.storage.journal import History
 from taoprofiles.storage.paths import Context, is_inside
@@ -334,17 +343,17 @@ def probe_machine(context: Context) -> Machine:
     environ = context.environ
     interpreter_folder = os.path.dirname(sys.executable)
     with ThreadPoolExecutor(6) as pool:
-        launchers = pool.submit(installed.probe_launchers, environ, context.home, interpreter_folder)
+        launchers = pool.submit(probe_launchers, environ, context.home, interpreter_folder)
         engines = pool.submit(probe_docker, environ)
         gpus = pool.submit(probe_gpus, environ)
-        login = pool.submit(home_probe.probe_login, environ)
+        login = pool.submit(probe_login, environ)
         state = pool.submit(probe_state, context)
         clusters = pool.submit(_probe_clusters, context)
     docker = engines.result()
     folders = [("home", context.home), ("state", context.state)]
     if docker.first.root and docker.first.address.startswith("unix://") and os.path.isdir(docker.first.root):
         folders.append(("images", docker.first.root))
-    home = home_probe.probe_home(context, folders)
+    home = probe_home(context, folders)
     probes = (launchers.result(), docker, gpus.result(), login.result(), home, state.result(), clusters.result())
     return Machine(VERSION, *probes)
 
@@ -352,16 +361,16 @@ def probe_machine(context: Context) -> Machine:
 def evaluate(machine: Machine, environ: Mapping[str, str]) -> list[Finding]:
     """Apply all rules; return the errors first, otherwise in the order in which a start of tao would meet them.
 
-    Of ``environ`` only the names in ``home_probe.PROBED_VARIABLES`` are used.
+    Of ``environ`` only the names in ``launcher.probes.PROBED_VARIABLES`` are used.
     """
     first = machine.launchers.found[0] if machine.launchers.found else None
     version = first.version if first else ""
     uid = machine.home.uid
     findings = [
-        *machine_rules.check_home(machine.home, version),
+        *check_home(machine.home, version),
         *_check_launchers(machine.launchers),
         *check_docker(machine.docker, machine.gpus, _file_system(machine, "images")),
-        *machine_rules.check_login(machine.login, version, environ, uid),
+        *check_login(machine.login, version, environ, uid),
         *_check_clusters(machine.clusters),
         *check_state(machine.state, uid, machine.version, _file_system(machine, "state")),
     ]

@@ -7,9 +7,9 @@ import difflib
 from taoprofiles.errors import CannotRenderError, UsageError
 from taoprofiles.export import docker, kubernetes, plan, slurm
 from taoprofiles.export.plan import Plan, Rendered
-from taoprofiles.launcher import command_line, installed, versions
+from taoprofiles.launcher import behaviour, probes, simulation
 from taoprofiles.launcher.argv import container_words, parse_launcher_argv
-from taoprofiles.launcher.host import Host
+from taoprofiles.launcher.behaviour import Host
 from taoprofiles.profiles.layouts import EXAMPLE_IMAGE
 from taoprofiles.profiles.rendering import Renderer
 from taoprofiles.storage.paths import Context
@@ -105,9 +105,9 @@ def find_image(context: Context, command: list[str]) -> str:
 
 def _images(context: Context) -> dict[tuple[str, str], str]:
     """Return the images by group and task of the launcher on PATH; {} if there is none or its table is invalid."""
-    launcher = installed.first(context.environ)
+    launcher = probes.first_launcher(context.environ)
     if launcher is None:
         return {}
-    host = Host(context.environ, context.folder, installed.config(launcher))
-    table = command_line.known_images(versions.behaviour_or_newest(launcher.version), host)
+    host = Host(context.environ, context.folder, probes.launcher_config(launcher))
+    table = simulation.known_images(behaviour.behaviour_or_newest(launcher.version), host)
     return {(group, name): f"{registry}/{image}" for (group, name), (registry, image) in table.items()}

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from taoprofiles.errors import CannotRenderError
+from taoprofiles.launcher.behaviour import find_hidden
 from taoprofiles.launcher.quoting import VARIABLE
 from taoprofiles.launcher.simulation import size_in_bytes
-from taoprofiles.launcher.versions import find_hidden
 from taoprofiles.masking import MASK, MIN_SECRET_LENGTH, is_secret_argument, mask_command
 from taoprofiles.profiles.layouts import with_identity
 from taoprofiles.profiles.rendering import Renderer

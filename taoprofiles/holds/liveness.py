@@ -18,8 +18,7 @@ from taoprofiles.holds.hold import AGENT, OWN_KINDS, QUEUED, RUN_VARIABLE, Conta
 from taoprofiles.holds.logs import RunLog, trim
 from taoprofiles.holds.records import HoldRecords, Notifications
 from taoprofiles.launcher.argv import parse_launcher_argv, parse_runner
-from taoprofiles.launcher.host import find_mounts_file, runs_without_docker
-from taoprofiles.launcher.versions import is_tao_image
+from taoprofiles.launcher.behaviour import find_mounts_file, is_tao_image, runs_without_docker
 from taoprofiles.masking import mask_command
 from taoprofiles.mounts import mapping
 from taoprofiles.storage.journal import Entry, History

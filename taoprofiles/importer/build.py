@@ -31,7 +31,7 @@ from taoprofiles.importer.state import (
     segments,
     suggestion,
 )
-from taoprofiles.launcher.host import runs_without_docker
+from taoprofiles.launcher.behaviour import runs_without_docker
 from taoprofiles.masking import is_secret
 from taoprofiles.profiles import layouts
 from taoprofiles.profiles.convert import from_mapping, last_mounts, resolve_path

@@ -23,7 +23,7 @@ from taoprofiles.importer.state import (
     cut,
 )
 from taoprofiles.launcher.argv import KEYWORDS, commands_of_script
-from taoprofiles.launcher.versions import find_tag, is_tao_image
+from taoprofiles.launcher.behaviour import find_tag, is_tao_image
 from taoprofiles.masking import is_secret
 from taoprofiles.storage import files
 from taoprofiles.system.docker_run import ENGINES, DockerRun, parse

@@ -13,8 +13,7 @@ from itertools import pairwise
 
 from taoprofiles.errors import UsageError
 from taoprofiles.launcher.argv import VOLUME, parse_launcher_argv, unwrapped
-from taoprofiles.launcher.host import runs_in_ci, runs_without_docker
-from taoprofiles.launcher.versions import Behaviour, behaviour_of
+from taoprofiles.launcher.behaviour import Behaviour, behaviour_of, runs_in_ci, runs_without_docker
 
 SHELLS_OWN = frozenset(
     "BASH BASHOPTS BASHPID BASH_VERSION DIRSTACK EPOCHREALTIME EPOCHSECONDS EUID FUNCNAME GROUPS HOSTNAME HOSTTYPE "

@@ -4,7 +4,8 @@ It reads the mounts file in the order of the launcher, which stops at the first 
 ``formatted_mounts`` and ``formatted_envs`` in docker_handler.py of every version), and makes the request to the engine
 as the Docker SDK does: docker 4.3.1, which every launcher so far pins (``containers.run`` in models/containers.py,
 ``HostConfig`` and ``ContainerConfig`` in types/containers.py). The SDK refuses some values before it calls the engine;
-the engine judges the others.
+the engine judges the others. The command line: ``main`` of each version's entrypoint, ``launch_command`` and
+``parse_launcher_config`` in local_instance.py and whl_instance.py, and types/task.py.
 """
 
 from __future__ import annotations
@@ -12,26 +13,139 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from itertools import takewhile
+from typing import Any, NamedTuple, TypeVar
 
-from taoprofiles.launcher import command_line
-from taoprofiles.launcher.host import (
+from taoprofiles.launcher.argv import GROUPS, HANDLERS, VOLUME
+from taoprofiles.launcher.behaviour import (
     ENTRY_KEYS,
+    Behaviour,
     Host,
     Location,
     ResolvedMount,
+    behaviour_of,
     find_mounts_path,
     missing_source,
     runs_in_ci,
     runs_without_docker,
+    skips_login,
 )
-from taoprofiles.launcher.prediction import CONTAINER, Call, Prediction, RefusedError, StartLog
-from taoprofiles.launcher.versions import behaviour_of
+from taoprofiles.masking import mask_command
 from taoprofiles.system.filesystem import real_paths
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+T = TypeVar("T")
+
+_ERRORS = (AssertionError, AttributeError, LookupError, OSError, OverflowError, RecursionError, TypeError, ValueError)
+"""What the launcher's own statements raise on values of a wrong type or form."""
+
+
+class Refusal(NamedTuple):
+    """A reason for which the launcher ends before it starts a container.
+
+    ``kind`` is the name of the exception's class as in the last line of the traceback (without the module), or
+    "SystemExit" if the launcher itself ends; ``message`` its text.
+    """
+
+    kind: str
+    message: str
+    location: Location
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.message.strip()}".replace("\n", " ")[:300]
+
+
+class SilentEffect(NamedTuple):
+    """A silent effect that is not visible in the mounts file itself. ``was`` never holds secrets.
+
+    - volume-not-seen: a ``--volume`` (``was``) that goes to the task as an argument
+    - mode-ignored: a ``--volume`` is writable in spite of its mode ``was``
+    - ci-dropped: with CI_PROJECT_DIR this does not reach Docker
+    """
+
+    kind: str
+    location: Location
+    was: str = ""
+
+
+class Call(NamedTuple):
+    """The container that Docker is asked for.
+
+    ``volumes`` is the destination by source, both as they reach Docker, all writable; ``environment`` has NAME=VALUE
+    lines, secrets included; ``ulimits`` the limit by name; ``ports`` the PortBindings of the request; ``shm_size`` is
+    in bytes if it was text. None or {} means: not asked for. ``body`` is the whole request that the Docker SDK
+    sends to ``/containers/create``. All GPUs are always asked for.
+    """
+
+    image: str
+    volumes: dict[str, str]
+    environment: list[str]
+    user: str | None
+    shm_size: Any
+    ulimits: Mapping[str, Any]
+    ports: Mapping[str, Any]
+    network: Any
+    privileged: bool
+    tty: bool
+    body: dict[str, Any]
+
+
+class RefusedError(Exception):
+    """Raised with the fields of a Refusal, if the launcher ends with a message of its own, or of the Docker SDK."""
+
+
+MOST_REFUSALS = 1000
+"""No more are looked for: a mounts file has room for 300,000 entries, each of which is wrong."""
+
+
+class StartLog:
+    """The refusals and silent effects of a start, in the order of the launcher."""
+
+    def __init__(self) -> None:
+        self.refusals: list[Refusal] = []
+        self.changes: list[SilentEffect] = []
+
+    def while_few(self, entries: Iterable[T]) -> Iterator[T]:
+        """Yield the entries until there are MOST_REFUSALS."""
+        return takewhile(lambda _: len(self.refusals) < MOST_REFUSALS, entries)
+
+    @contextmanager
+    def step(self, section: str, number: int | None = None, key: str = "") -> Iterator[None]:
+        """Record an exception in the body as a refusal, and end the step.
+
+        The body does what the launcher does, such as ``keys()`` of a list, so that Python's message is the same.
+        """
+        try:
+            yield
+        except RefusedError as error:
+            self.refusals.append(Refusal(*error.args))
+        except _ERRORS as error:
+            message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+            self.refusals.append(Refusal(type(error).__name__, message, Location(section, number, key)))
+
+
+class Prediction(StartLog):
+    """What the launcher does up to its last call of Docker.
+
+    ``version`` is the known launcher whose behaviour is predicted; ``source_file`` the path of the mounts file that it
+    reads, None if it reads none; ``content`` what it takes from that file; ``volumes`` the mounts of ``--volume``.
+    ``refusals`` are in the order of the launcher, which stops at the first. ``call`` leaves out what is refused, and
+    is None if no container is asked for (``tao list``, ``--help``, TAO_DOCKER_DISABLE) or the mounts file cannot be
+    read. CI_PROJECT_DIR makes the launcher put together a ``docker run`` instead, from a part of the same: ``call`` is
+    that of a start without the variable, and what the launcher then leaves out is among the changes.
+    """
+
+    def __init__(self, version: str) -> None:
+        super().__init__()
+        self.version = version
+        self.source_file: str | None = None
+        self.content: Content | None = None
+        self.volumes: list[ResolvedMount] = []
+        self.call: Call | None = None
+
+
+# The mounts file
 
 
 class Content(NamedTuple):
@@ -41,44 +155,33 @@ class Content(NamedTuple):
     variables: list[tuple[Location, dict[str, Any]]]
     options: Any
 
-    @property
-    def environment(self) -> list[str]:
-        """Return the variables of the container as NAME=VALUE."""
-        return [f"{entry['variable']}={entry['value']}" for _, entry in self.variables]
-
 
 def read_mounts_file(path: str, host: Host, log: StartLog) -> Content | None:
     """Read a mounts file; return None if it is not a JSON object. A file that does not exist is empty."""
+    content = Content([], [], {})
     if not host.exists(path):
-        return Content([], [], {})
+        return content
     data: dict[str, Any] | None = None
     with log.step("file"):
-        text = io.TextIOWrapper(io.BytesIO(host.read(path)), encoding="utf-8").read()
-        value = json.loads(text)
+        value = json.loads(io.TextIOWrapper(io.BytesIO(host.read(path)), encoding="utf-8").read())
         _ = value.keys()
         data = value
-    return None if data is None else _take_sections(data, host, log, path)
-
-
-def _take_sections(data: dict[str, Any], host: Host, log: StartLog, path: str) -> Content:
-    mounts: list[ResolvedMount] = []
-    variables: list[tuple[Location, dict[str, Any]]] = []
-    options: Any = {}
-    with log.step("file"):
-        if "Mounts" not in data:
-            raise RefusedError("AssertionError", "Invalid json file. Requires Mounts key.", Location("file"))
+    if data is None:
+        return None
+    if "Mounts" not in data:
+        log.refusals.append(Refusal("AssertionError", "Invalid json file. Requires Mounts key.", Location("file")))
     for section, value in log.while_few(data.items()):
         if section == "Mounts":
-            mounts = _take_mounts(value, host, log)
+            content = content._replace(mounts=_take_mounts(value, host, log))
         elif section == "Envs":
-            variables = _take_variables(value, log)
+            message = "Env variables aren't formatter correctly."
+            content = content._replace(variables=list(_entries(value, "Envs", message, log)))
         elif section == "DockerOptions":
-            options = value
+            content = content._replace(options=value)
         else:
-            with log.step("file"):
-                message = f"Invalid field {section} found in {path} file."
-                raise RefusedError("KeyError", message, Location("file", key=section))
-    return Content(mounts, variables, options)
+            message = f"Invalid field {section} found in {path} file."
+            log.refusals.append(Refusal("KeyError", message, Location("file", key=section)))
+    return content
 
 
 def get_volumes(mounts: Iterable[ResolvedMount]) -> dict[str, str]:
@@ -88,42 +191,142 @@ def get_volumes(mounts: Iterable[ResolvedMount]) -> dict[str, str]:
 
 def _take_mounts(value: Any, host: Host, log: StartLog) -> list[ResolvedMount]:
     mounts: list[ResolvedMount] = []
-    entries: list[Any] = []
-    with log.step("Mounts"):
-        entries = list(value)
-    for index, entry in log.while_few(enumerate(entries)):
-        location = Location("Mounts", index)
-        if not _has_keys(entry, "Mounts are not formatted correctly.", location, log):
-            continue
-        paths: list[str] = []
+    for location, entry in _entries(value, "Mounts", "Mounts are not formatted correctly.", log):
+        paths = []
         for key in ENTRY_KEYS["Mounts"]:
-            with log.step("Mounts", index, key):
+            with log.step("Mounts", location.number, key):
                 paths.append(host.realpath(host.expanduser(entry[key])))
-        if len(paths) < 2:
-            continue
-        source, destination = paths
-        with log.step("Mounts", index):
-            if not host.exists(source):
-                raise RefusedError("ValueError", missing_source(source), location._replace(key="source"))
-        mounts.append(ResolvedMount(location, source, destination, entry))
+        if len(paths) == 2:
+            if not host.exists(paths[0]):
+                log.refusals.append(Refusal("ValueError", missing_source(paths[0]), location._replace(key="source")))
+            mounts.append(ResolvedMount(location, paths[0], paths[1], entry))
     return mounts
 
 
-def _take_variables(value: Any, log: StartLog) -> list[tuple[Location, dict[str, Any]]]:
+def _entries(value: Any, section: str, message: str, log: StartLog) -> Iterator[tuple[Location, dict[str, Any]]]:
+    """Yield the entries of a list that have the keys that they need; ``message`` is said of the others."""
     entries: list[Any] = []
-    with log.step("Envs"):
+    with log.step(section):
         entries = list(value)
-    located = [(Location("Envs", index), entry) for index, entry in enumerate(entries)]
-    message = "Env variables aren't formatter correctly."
-    return [(location, entry) for location, entry in log.while_few(located) if _has_keys(entry, message, location, log)]
+    for number, entry in log.while_few(enumerate(entries)):
+        with log.step(section, number):
+            if not set(ENTRY_KEYS[section]) <= set(entry.keys()):
+                raise RefusedError("AssertionError", message, Location(section, number))
+            yield Location(section, number), entry
 
 
-def _has_keys(entry: Any, message: str, location: Location, log: StartLog) -> bool:
-    before = len(log.refusals)
-    with log.step(*location):
-        if not set(ENTRY_KEYS[location.section]) <= set(entry.keys()):
-            raise RefusedError("AssertionError", message, location)
-    return len(log.refusals) == before
+# The task, its image and the login that it needs
+
+
+class Task(NamedTuple):
+    """The task of a start.
+
+    ``rest`` are the arguments after the task; ``image`` is "" if no table of images is known; ``registry`` must be
+    logged in to.
+    """
+
+    rest: list[str]
+    image: str
+    registry: str
+
+
+def find_task(behaviour: Behaviour, host: Host, arguments: list[str]) -> Task | None:
+    """Find the task that the command line names, or None if it asks for no container.
+
+    Raises RefusedError, and what a damaged table of images makes the launcher raise.
+    """
+    known = read_images(behaviour, host)
+    depth = 2 if behaviour.task_groups else 1
+    words, rest = arguments[:depth], list(arguments[depth:])
+    if known is None and len(words) == depth and not words[-1].startswith("-") and words[0] not in HANDLERS:
+        if (words[0] in GROUPS) is not behaviour.task_groups:
+            raise RefusedError("SystemExit", f"invalid choice: '{words[0]}'", Location("command", 0))
+        return Task(rest, "", "nvcr.io")
+    is_bare = runs_without_docker(host.environ, behaviour)
+    tasks = known or {}
+    key = tuple(words) if behaviour.task_groups else ("", *words)
+    if len(words) == depth and key in tasks:
+        registry, name = tasks[key]
+        return Task(rest, f"{registry}/{name}", registry)
+    if not words or (words[0] in HANDLERS and not is_bare):
+        return None
+    choices = {group if behaviour.task_groups else name for group, name in tasks} or set(GROUPS)
+    if _shows_help(arguments, choices if is_bare else {*choices, *HANDLERS}, depth):
+        return None
+    if is_bare:
+        message = "Task asked for wasn't implemented to run on WHL instance. " + words[-1]
+        if behaviour.task_groups and words[0] not in choices:
+            message = f"Task group asked for wasn't implemented to run on WHL instance: {words[0]}"
+        raise RefusedError("NotImplementedError", message, Location("command"))
+    if words[0] in choices:
+        return None  # 'tao model --nosuch': it does nothing
+    message = "The tasks provided must be in instance handlers tasks or supported DL tasks."
+    raise RefusedError("AssertionError", message, Location("command"))
+
+
+def _shows_help(arguments: list[str], choices: Collection[str], depth: int) -> bool:
+    """Return whether the launcher's argparse prints the help for arguments that name no task.
+
+    It skips every option that it does not know, and each other argument must be one of ``choices``, at any depth: the
+    parsers of the groups and tasks have the first parser as their parent. Raises RefusedError for one that is not.
+    """
+    for number, word in enumerate(arguments):
+        if word == "-h" or (len(word) > 2 and "--help".startswith(word)):
+            return True
+        is_option = word.startswith("-") and word != "-" and " " not in word
+        if not is_option and word not in choices:
+            message = f"invalid choice: '{mask_command(arguments)[number]}'"
+            raise RefusedError("SystemExit", message, Location("command", number))
+    return len(arguments) < depth  # then the launcher adds --help
+
+
+def known_images(behaviour: Behaviour, host: Host) -> dict[tuple[str, ...], tuple[str, str]]:
+    """Return what ``read_images`` does, {} for no table or a damaged one."""
+    images = None
+    with StartLog().step("config"):
+        images = read_images(behaviour, host)
+    return images or {}
+
+
+def read_images(behaviour: Behaviour, host: Host) -> dict[tuple[str, ...], tuple[str, str]] | None:
+    """Return registry, which OVERRIDE_REGISTRY replaces, and NAME:TAG by (group, task); None if no table is known.
+
+    Before 5.0.0 the group is "".
+
+    Raises RefusedError, and what a damaged table makes the launcher raise.
+    """
+    own = host.expanduser(behaviour.override_config)
+    content = host.config
+    if host.exists(own):
+        with suppress(IsADirectoryError):
+            content = host.read(own)
+    if content is None:
+        return None
+    data = json.loads(content)
+    if not behaviour.task_groups and not runs_without_docker(host.environ, behaviour):
+        _ = data["dockers"].keys()  # the launcher reads it first
+    if "format_version" not in list(data.keys()):  # raises as in the launcher if it is not an object
+        raise KeyError("format is a required key in the launcher config.")
+    form = data["format_version"]
+    if form == 3.0 and behaviour.task_groups:
+        groups = {group: about["dockers"] for group, about in data["task_group"].items()}
+    elif form in (1.0, 2.0):
+        groups = {"container_actions" if behaviour.task_groups else "": data["dockers"]}
+    else:
+        raise RefusedError("NotImplementedError", f"Invalid format type: {form}", Location("config"))
+    if form == 1.0:
+        dockers = groups.popitem()
+        groups = {dockers[0]: {name: {about["docker_tag"]: about} for name, about in dockers[1].items()}}
+    return {
+        (group, task): (host.environ.get("OVERRIDE_REGISTRY", about["docker_registry"]), f"{name}:{tag}")
+        for group, images in groups.items()
+        for name, tags in images.items()
+        for tag, about in tags.items()
+        for task in about["tasks"]
+    }
+
+
+# The container
 
 
 _ALL_GPUS = {"Driver": "", "Count": -1, "DeviceIDs": [], "Capabilities": [["gpu"]], "Options": {}}
@@ -185,63 +388,19 @@ def _binding(host: Any) -> dict[str, Any]:
     return {"HostIp": address, "HostPort": "" if host is None else str(host)}
 
 
-def _create_request(
-    image: str,
-    volumes: dict[str, str],
-    environment: list[str],
-    options: dict[str, Any],
-    *,
-    entrypoint: list[str] | None,
-    log: StartLog,
-) -> dict[str, Any]:
-    """Return the body of the request ``/containers/create``; ``options`` are the launcher's arguments, tty included."""
-    network = options.get("network")
-    host: dict[str, Any] = {"AutoRemove": True, "DeviceRequests": [_ALL_GPUS], "NetworkMode": network or "default"}
-    networking = None
-    with log.step("DockerOptions", key="network"):
-        networking = {network: None} if network else None
-    size = options.get("shm_size")
-    with log.step("DockerOptions", key="shm_size"):
-        host["ShmSize"] = _parse_size(size) if isinstance(size, str) else size
-    host["Privileged"] = options.get("privileged") or None
-    if volumes:
-        host["Binds"] = [f"{source}:{destination}:rw" for source, destination in volumes.items()]
-    ports = options.get("ports")
-    bindings = _port_bindings(ports, log) if ports else {}
-    host["PortBindings"] = bindings if ports else None
-    if "ulimits" in options:
-        host["Ulimits"] = [{"Name": name, "Soft": v, "Hard": v} for name, v in options["ulimits"].items()]
-    user = options.get("user")
-    request = {
-        "Image": image,
-        "Entrypoint": entrypoint,
-        "User": None if user is None else str(user),
-        "Tty": options["tty"],
-        "Env": environment or None,
-        "Volumes": {bind: {} for bind in volumes.values()} if volumes else None,
-        "ExposedPorts": {port: {} for port in bindings} if bindings else None,
-        "NetworkingConfig": networking,
-        "HostConfig": {key: value for key, value in host.items() if value is not None},
-    }
-    never = ("OpenStdin", "StdinOnce", "AttachStdin", "AttachStdout", "AttachStderr", "NetworkDisabled")
-    return {key: value for key, value in request.items() if value is not None} | dict.fromkeys(never, False)
-
-
 _CI_OPTIONS = ("tty", "privileged", "shm_size")
-_ANY_TASK = command_line.Task("", [], "", "")
+_ANY_TASK = Task([], "", "")
 
 
-def predict(version: str, host: Host, arguments: list[str] | None, *, ignore_ci: bool = False) -> Prediction:
+def predict(version: str, host: Host, arguments: list[str] | None) -> Prediction:
     """Return what ``tao ARGUMENTS`` does with the mounts file that it reads, up to its last call of Docker.
 
     Docker is assumed to answer, and to have the image. ``arguments`` None means any task: then the task is not
-    looked up, the login to the registry not tested, and ``call.image`` is "". With ``ignore_ci`` the container is the
-    one of a start without CI_PROJECT_DIR, and what that variable would drop is still among the changes. Only ``host``
-    is read.
+    looked up, the login to the registry not tested, and ``call.image`` is "". Only ``host`` is read.
 
-    Raises ValueError for anything that is not a version of the launcher (see ``versions.parse``).
+    Raises ValueError for anything that is not a version of the launcher (see ``parse_version``).
     """
-    start = _Start(version, host, ignore_ci=ignore_ci)
+    start = _Start(version, host)
     start.run(arguments)
     return start
 
@@ -249,102 +408,105 @@ def predict(version: str, host: Host, arguments: list[str] | None, *, ignore_ci:
 class _Start(Prediction):
     """One start, step by step, in the launcher's order; a step that is refused is left out."""
 
-    def __init__(self, version: str, host: Host, *, ignore_ci: bool) -> None:
-        self.behaviour, self.host, self.ignore_ci = behaviour_of(version), host, ignore_ci
+    def __init__(self, version: str, host: Host) -> None:
+        self.behaviour, self.host = behaviour_of(version), host
         super().__init__(self.behaviour.version)
-        self.is_ci = runs_in_ci(host.environ, self.behaviour)
 
     def run(self, arguments: list[str] | None) -> None:
         if self.behaviour.has_no_docker_mode and self.host.environ.get("TAO_DOCKER_DISABLE", "0") not in ("0", "1"):
             with self.step("environ", key="TAO_DOCKER_DISABLE"):
                 raise AssertionError("Invalid value for TAO_DOCKER_DISABLE")
-        is_bare = runs_without_docker(self.host.environ, self.behaviour)
-        task: command_line.Task | None = _ANY_TASK
+        task: Task | None = _ANY_TASK
         if arguments is not None:
             with self.step("config"):
-                task = command_line.find_task(self.behaviour, self.host, arguments)
-        if task is not None and not is_bare:
+                task = find_task(self.behaviour, self.host, arguments)
+        if task is not None and not runs_without_docker(self.host.environ, self.behaviour):
             self._start_task(task)
-        elif task is not None and task is not _ANY_TASK:
-            with self.step("command"):
-                if not task.rest:
-                    message = "cannot access local variable 'command' where it is not associated with a value"
-                    raise RefusedError("UnboundLocalError", message, Location("command"))
-                self.shell = command_line.container_command_line(task.name, task.rest)
-                command_line.check_argument(self.shell)
+        elif task is not None and task is not _ANY_TASK and not task.rest:
+            message = "cannot access local variable 'command' where it is not associated with a value"
+            self.refusals.append(Refusal("UnboundLocalError", message, Location("command")))
 
-    def _start_task(self, task: command_line.Task) -> None:
+    def _start_task(self, task: Task) -> None:
         if task is not _ANY_TASK:
-            command_line.check_login(self.behaviour, self.host, task.registry, self)
-        given = command_line.take_volumes(task.rest, self) if self.behaviour.volume_argument else []
+            self._check_login(task.registry)
+        volumes = self._take_volumes(task.rest) if self.behaviour.volume_argument else []
         for word in task.rest:
-            if word == "--volume" or word.startswith("--volume="):
-                self.change("volume-not-seen", Location("command"), was=word)
+            if word == VOLUME or word.startswith(f"{VOLUME}="):
+                self.changes.append(SilentEffect("volume-not-seen", Location("command"), word))
         path = find_mounts_path(self.host, self.behaviour)
         self.source_file = path if self.host.exists(path) else None
         self.content = read_mounts_file(path, self.host, self)
-        if self.content is None:
+        if self.content is not None:
+            self._add_volumes(volumes)
+            options = self._accept_options(self.content.options)
+            if runs_in_ci(self.host.environ, self.behaviour):
+                dropped = [Location("DockerOptions", key=key) for key in options if key not in _CI_OPTIONS]
+                dropped += [Location(VOLUME, number) for number in range(len(volumes))]
+                self.changes += [SilentEffect("ci-dropped", location) for location in dropped]
+            self._ask_docker(task.image, self.content, options)
+
+    def _check_login(self, registry: str) -> None:
+        """Repeat the launcher's test of the login: the registry must be a key of ``auths`` in its one file.
+
+        ``docker_logged_in`` in the launcher's utils.py (nvidia-tao 6.26.3 lines 147 to 173, and the same in 0.1.21 and
+        4.0.1): DOCKER_CONFIG and the credential helpers do not count.
+        """
+        if skips_login(self.host.environ, self.behaviour):
             return
-        line = command_line.container_command_line(task.name, task.rest)
-        if self.is_ci and not self.ignore_ci:
-            self._run_in_ci(task.image, self.content, line)
-        else:
-            self._run_container(task.image, self.content, given, line)
+        path = self.host.expanduser("~/.docker/config.json")
+        with self.step("login"):
+            if not self.host.exists(path):
+                message = f"Config path must be a valid unix path. No file found at: {path}. Did you run docker login?"
+                raise RefusedError("AssertionError", message, Location("login"))
+            data = json.loads(self.host.read(path).decode())
+            if "auths" not in list(data.keys()):
+                message = "Docker CLI hasn't been logged in to a registry.Please run `docker login nvcr.io`"
+                raise RefusedError("ValueError", message, Location("login"))
+            with self.step("login", key="auths"):
+                if registry not in list(data["auths"].keys()):
+                    message = f"\nDocker not logged in to {registry}. Please run docker login {registry}"
+                    raise RefusedError("AssertionError", message, Location("login", key=registry))
 
-    def _run_container(self, image: str, content: Content, given: list[tuple[Location, str]], line: str) -> None:
-        host = self.host
-        for location, text in given:
+    def _take_volumes(self, rest: list[str]) -> list[str]:
+        """Take every ``--volume VALUE`` out of a task's arguments."""
+        values: list[str] = []
+        with self.step(VOLUME):
+            while VOLUME in rest:
+                at = rest.index(VOLUME)
+                if at + 1 == len(rest):
+                    message = "Missing mount given --volume arg provided"
+                    raise RefusedError("AssertionError", message, Location(VOLUME, len(values)))
+                values.append(rest[at + 1])
+                del rest[at : at + 2]
+            if values and not rest:  # the launcher looks at the first of the remaining arguments
+                raise RefusedError("IndexError", "list index out of range", Location("command"))
+        return values
+
+    def _add_volumes(self, values: list[str]) -> None:
+        for number, text in enumerate(values):
+            location, parts = Location(VOLUME, number), text.split(":")
             with self.step(*location):
-                parts = text.split(":")
                 entry = {"source": parts[0], "destination": parts[1]}
-                self.volumes.append(ResolvedMount(location, host.realpath(parts[0]), host.realpath(parts[1]), entry))
+                source, destination = map(self.host.realpath, entry.values())
+                self.volumes.append(ResolvedMount(location, source, destination, entry))
                 if parts[2:] and parts[2:] != ["rw"]:
-                    self.change("mode-ignored", location, ":".join(parts[2:]))
-        volumes = get_volumes([*content.mounts, *self.volumes])
-        environment = list(content.environment)
-        if self.behaviour.sets_client_type:
-            environment.append("TAO_CLIENT_TYPE=launcher")
-        tty: Any = True
-        has_options = content.options is not None
-        if self.behaviour.needs_options:
-            has_options = False
-            with self.step("DockerOptions"):
-                tty = content.options["tty"] if "tty" in list(content.options.keys()) else True
-                has_options = True
-        options = {"tty": True, **(self._check_options(content.options) if has_options else {})}
-        if self.is_ci:
-            dropped = [Location("DockerOptions", key=key) for key in options if key not in _CI_OPTIONS]
-            for location in [*dropped, *(location for location, _ in given)]:
-                self.change("ci-dropped", location)
-        body = _create_request(image, volumes, environment, options, entrypoint=self.behaviour.entrypoint, log=self)
-        config = body["HostConfig"]
-        self.call = Call(
-            image,
-            volumes,
-            environment,
-            body.get("User"),
-            config.get("ShmSize"),
-            options.get("ulimits", {}),
-            config.get("PortBindings", {}),
-            options.get("network") or None,
-            bool(options.get("privileged")),
-            bool(tty),
-            body,
-        )
-        interactive = "-it" if tty else "-i"
-        self.shell = f"bash -c 'docker exec {interactive} {CONTAINER} {line}'"
+                    self.changes.append(SilentEffect("mode-ignored", location, ":".join(parts[2:])))
 
-    def _check_options(self, options: Any) -> dict[str, Any]:
+    def _accept_options(self, written: Any) -> dict[str, Any]:
+        """Return the options that the launcher gives to the Docker SDK; ``written`` is DockerOptions, of any type."""
         items: list[tuple[str, Any]] = []
-        accepted: dict[str, Any] = {}
         with self.step("DockerOptions"):
-            items = list(options.items())
+            if self.behaviour.needs_options:
+                written.keys()  # it looks for "tty" first
+            if written is not None:
+                items = list(written.items())
+        accepted: dict[str, Any] = {"tty": True}
         for key, value in self.while_few(items):
             with self.step("DockerOptions", key=key):
-                accepted[key] = self._check_option(key, value)
+                accepted[key] = self._accept_option(key, value)
         return accepted
 
-    def _check_option(self, key: str, value: Any) -> Any:
+    def _accept_option(self, key: str, value: Any) -> Any:
         location = Location("DockerOptions", key=key)
         if key not in self.behaviour.options:
             message = (
@@ -364,21 +526,47 @@ class _Start(Prediction):
                 limits[name] = limit
         return limits
 
-    def _run_in_ci(self, image: str, content: Content, line: str) -> None:
-        tty, options = True, {}
-        with self.step("DockerOptions"):
-            tty = bool(content.options.get("tty", True))
-            options = dict(content.options)
-        words = ["docker run", "-it" if tty else "-i", "--rm", "--gpus all"]
-        volumes = get_volumes(content.mounts)
-        words.append(" ".join(f"-v {source}:{destination}:rw" for source, destination in volumes.items()))
-        words.append(" ".join(f"-e {variable}" for variable in content.environment))
-        for key, value in options.items():
-            words += ["--privileged"] if key == "privileged" and value else []
-            words += [f"--shm-size {value}"] if key == "shm_size" else []
-        self.shell = f"{' '.join(words)} {image} {line}"
-        with self.step("file"):
-            command_line.check_argument(self.shell)
+    def _ask_docker(self, image: str, content: Content, options: dict[str, Any]) -> None:
+        """Make the body of the request ``/containers/create``; ``options`` are the launcher's arguments."""
+        volumes = get_volumes([*content.mounts, *self.volumes])
+        environment = [f"{entry['variable']}={entry['value']}" for _, entry in content.variables]
+        if self.behaviour.sets_client_type:
+            environment.append("TAO_CLIENT_TYPE=launcher")
+        network = options.get("network")
+        host: dict[str, Any] = {"AutoRemove": True, "DeviceRequests": [_ALL_GPUS], "NetworkMode": network or "default"}
+        networking = None
+        with self.step("DockerOptions", key="network"):
+            networking = {network: None} if network else None
+        size = options.get("shm_size")
+        with self.step("DockerOptions", key="shm_size"):
+            host["ShmSize"] = _parse_size(size) if isinstance(size, str) else size
+        host["Privileged"] = options.get("privileged") or None
+        if volumes:
+            host["Binds"] = [f"{source}:{destination}:rw" for source, destination in volumes.items()]
+        ports = options.get("ports")
+        bindings = _port_bindings(ports, self) if ports else {}
+        host["PortBindings"] = bindings if ports else None
+        ulimits = options.get("ulimits", {})
+        if "ulimits" in options:
+            host["Ulimits"] = [{"Name": name, "Soft": v, "Hard": v} for name, v in ulimits.items()]
+        user = None if options.get("user") is None else str(options["user"])
+        request = {
+            "Image": image,
+            "Entrypoint": self.behaviour.entrypoint,
+            "User": user,
+            "Tty": options["tty"],
+            "Env": environment or None,
+            "Volumes": {bind: {} for bind in volumes.values()} if volumes else None,
+            "ExposedPorts": {port: {} for port in bindings} if bindings else None,
+            "NetworkingConfig": networking,
+            "HostConfig": {key: value for key, value in host.items() if value is not None},
+        }
+        never = ("OpenStdin", "StdinOnce", "AttachStdin", "AttachStdout", "AttachStderr", "NetworkDisabled")
+        body = {key: value for key, value in request.items() if value is not None} | dict.fromkeys(never, False)
+        self.call = Call(
+            image, volumes, environment, user, host.get("ShmSize"), ulimits, bindings, network or None,
+            bool(options.get("privileged")), bool(options["tty"]), body,
+        )  # fmt: skip
 
 
 def differences(wanted: Mapping[str, Any], container: Mapping[str, Any], environ: Mapping[str, str]) -> list[str]:

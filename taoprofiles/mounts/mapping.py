@@ -230,7 +230,7 @@ def _change(item: _Item, a: str | None, b: str | None, secrets: Collection[str],
         is_hidden = key in secrets or is_secret(key, a or "") or is_secret(key, b or "")
         is_hidden = is_hidden or any(value in text for value in known for text in (a, b) if text is not None)
     elif what == "docker":
-        from taoprofiles.launcher.versions import behaviour_or_newest
+        from taoprofiles.launcher.behaviour import behaviour_or_newest
 
         # The value of an option that even the newest launcher does not know may be a secret.
         is_hidden = key not in behaviour_or_newest("").options or is_secret(key)

@@ -12,7 +12,7 @@ import stat
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, UsageError
-from taoprofiles.launcher.host import ENTRY_KEYS
+from taoprofiles.launcher.behaviour import ENTRY_KEYS
 from taoprofiles.launcher.quoting import expand_variables
 from taoprofiles.masking import is_copied, is_secret
 from taoprofiles.mounts.mapping import parse as parse_mapping

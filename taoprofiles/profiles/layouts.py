@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from taoprofiles.launcher.versions import find_tag
+from taoprofiles.launcher.behaviour import find_tag
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

@@ -464,7 +464,7 @@ class Renderer:
 
 
 def _mount_problems(mounts: Sequence[Mapping[str, str]]) -> Iterator[str]:
-    """Yield what is wrong with the mounts of a profile, as text; ``rules.mounts`` judges them as a launcher does."""
+    """Yield what is wrong with the mounts of a profile, as text; ``rules.container`` judges them as a launcher does."""
     first: dict[tuple[str, str], int] = {}
     for number, mount in enumerate(mounts):
         for key, path in mount.items():

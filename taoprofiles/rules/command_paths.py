@@ -17,7 +17,7 @@ from taoprofiles.launcher.argv import (
     script_of,
     simple_commands,
 )
-from taoprofiles.launcher.host import runs_without_docker
+from taoprofiles.launcher.behaviour import Behaviour, behaviour_or_newest, runs_without_docker
 from taoprofiles.launcher.quoting import (
     SHELLS_OWN,
     VARIABLE,
@@ -28,7 +28,6 @@ from taoprofiles.launcher.quoting import (
     split_like_bash,
     taken_volumes,
 )
-from taoprofiles.launcher.versions import Behaviour, behaviour_or_newest
 from taoprofiles.masking import MASK, MIN_SECRET_LENGTH, is_secret, is_secret_argument, mask_command, mask_text
 from taoprofiles.mounts.paths import (
     HostFiles,

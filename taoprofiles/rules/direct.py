@@ -16,17 +16,16 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from taoprofiles.launcher.argv import RunnerCommand, launcher_words, script_of, simple_commands
-from taoprofiles.launcher.host import Host, Location, ResolvedMount
-from taoprofiles.launcher.versions import find_tag, is_tao_image
+from taoprofiles.launcher.behaviour import Host, Location, ResolvedMount, find_tag, is_tao_image
 from taoprofiles.masking import is_secret, mask_command, mask_text
 from taoprofiles.mounts.paths import HostFiles
 from taoprofiles.profiles.layouts import is_network, missing_identity
 from taoprofiles.profiles.rendering import Renderer
-from taoprofiles.rules import container, machine, mounts
+from taoprofiles.rules import container
 from taoprofiles.rules.command_paths import CommandContext, check_task, find_results
 from taoprofiles.rules.finding import INFO, Finding, Locator, error, quoted, warning
 from taoprofiles.rules.specs import ACTIONS, MODEL_ACTIONS, SPEC_OPTIONS, wrong_gpus
-from taoprofiles.rules.start import check_options
+from taoprofiles.rules.start import check_folders, check_options
 from taoprofiles.storage.paths import Context, is_inside
 from taoprofiles.system import filesystem
 from taoprofiles.system.commands import find_missing, login_words
@@ -203,7 +202,7 @@ def check(
     if is_remote:
         yield from _check_remote(start, endpoint.address, context.environ)
     else:
-        yield from mounts.check_direct(start.mounts, locate, host, start.created)
+        yield from container.check_direct_mounts(start.mounts, locate, host, start.created)
     yield from _check_sources(start)
     names = [entry["variable"] for _, entry in start.variables]
     if not start.line:
@@ -236,7 +235,7 @@ def check(
     for name in others:
         yield _unknown_command(name)
     if not is_remote:
-        yield from machine.check_folders(
+        yield from check_folders(
             context, start.mounts, locate, mounted=start.mounted, results=results,
             user=container.host_user(docker, context, rootless=rootless), profile=command_context.profile or None,
         )  # fmt: skip
@@ -301,7 +300,7 @@ def _check_sources(start: DirectStart) -> Iterator[Finding]:
     for mount in start.mounts:
         at, where = mount.destination, start.locate(mount.location._replace(key="destination"))
         if is_tao_image(start.image) or not start.image:
-            yield from mounts.check_hiding(at, where)
+            yield from container.check_hiding(at, where)
         if str(mount.entry["source"]).startswith("~") and start.line:
             what = f"Docker does not expand the '~' of '{mount.entry['source']}'"
             yield error("src-missing", where, what, "", "write $HOME, or the whole path")

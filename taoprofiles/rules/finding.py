@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
-from taoprofiles.launcher.host import Location
+from taoprofiles.launcher.behaviour import Location
 from taoprofiles.storage.paths import Context
 
 ERROR, WARNING, INFO = "error", "warning", "info"

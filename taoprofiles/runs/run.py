@@ -23,9 +23,9 @@ from taoprofiles.holds.liveness import HEARTBEAT
 from taoprofiles.holds.logs import RunLog, trim
 from taoprofiles.holds.manage import wait_for_exit
 from taoprofiles.holds.records import HoldRecords
-from taoprofiles.launcher import installed, simulation
+from taoprofiles.launcher import probes, simulation
 from taoprofiles.launcher.argv import parse_launcher_argv, unwrapped
-from taoprofiles.launcher.host import runs_without_docker
+from taoprofiles.launcher.behaviour import runs_without_docker
 from taoprofiles.launcher.quoting import quote_argv
 from taoprofiles.rules.start import explain_not_found
 from taoprofiles.runs import notify
@@ -454,7 +454,7 @@ class Run:
                 # Other descriptors that the caller has open for the command, such as <(…), are inherited too.
                 os.set_inheritable(self.liveness_fd, True)
                 program = unwrapped(command)[:1]
-                words = quote_argv(command, self.environ, lambda: installed.version_of(program[0], self.environ))
+                words = quote_argv(command, self.environ, lambda: probes.version_of(program[0], self.environ))
                 environ = {to_bytes(name): to_bytes(value) for name, value in self.environ.items()}
                 process = subprocess.Popen(  # noqa: S603
                     list(map(to_bytes, words)),

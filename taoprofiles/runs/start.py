@@ -24,7 +24,7 @@ from taoprofiles.holds.logs import RunLog
 from taoprofiles.holds.manage import Request, wait_until_free
 from taoprofiles.holds.records import HoldRecords, JobRecords, Notifications
 from taoprofiles.launcher.argv import launcher_words, parse_launcher_argv, parse_runner, unwrapped
-from taoprofiles.launcher.host import runs_in_ci, runs_without_docker
+from taoprofiles.launcher.behaviour import runs_in_ci, runs_without_docker
 from taoprofiles.masking import mask_command
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store

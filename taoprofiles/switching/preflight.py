@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from taoprofiles.errors import InvalidProfileError, TaoprofError
-from taoprofiles.launcher.host import Host, Location, resolve, runs_in_ci
+from taoprofiles.launcher.behaviour import Host, Location, resolve, runs_in_ci
 from taoprofiles.masking import mask_command
 from taoprofiles.mounts.mapping import sources
-from taoprofiles.rules import container, mounts
+from taoprofiles.rules import container
 from taoprofiles.rules.finding import ERROR, WARNING, Finding, in_profile
 from taoprofiles.storage.files import to_taoprof_error
 from taoprofiles.system import filesystem
@@ -59,7 +59,7 @@ def check_mapping(
     """
     locate, attempt = in_profile(mapping), attempt or Attempt()
     host, command = Host(context.environ, context.folder), attempt.command
-    findings = list(mounts.check(resolve(mapping, host), locate, host))
+    findings = list(container.check_mounts(resolve(mapping, host), locate, host))
     if check:
         envs = mapping.get("Envs", [])
         located = [(Location("Envs", number), entry) for number, entry in enumerate(envs)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from taoprofiles import current_cache
 from taoprofiles.errors import InvalidStateError, TaoprofError
-from taoprofiles.launcher.host import find_mounts_file
+from taoprofiles.launcher.behaviour import find_mounts_file
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store
 from taoprofiles.storage import files

@@ -42,8 +42,8 @@ def test_nothing_is_lost_without_a_finding(root: Path, case: Case, version: str)
         assert all(finding.lines() for finding in report.findings)
         prediction = report.prediction
         assert prediction is not None
-        if prediction.refusal is not None:
-            assert counts(report.findings)[ERROR], prediction.refusal
+        if prediction.refusals:
+            assert counts(report.findings)[ERROR], prediction.refusals
             return
         if prediction.source_file is None or prediction.call is None:
             assert found & {"no-mapping-file", "lm-bad-path", "json-parse", "tao-docker-disabled"}

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from taoprofiles.launcher.host import Location
-from taoprofiles.launcher.prediction import Refusal
+from taoprofiles.launcher.behaviour import Location
+from taoprofiles.launcher.simulation import Refusal
 from taoprofiles.rules.command_paths import CommandContext, check_command
 from taoprofiles.rules.start import explain_task
 from tests.support.commands import call, one_clear_error

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from taoprofiles.doctor import docker, doctor
-from taoprofiles.launcher import installed
+from taoprofiles.launcher import probes
 from taoprofiles.storage.paths import Context
 from tests.support.commands import call
 from tests.support.home import Home, find_command, require
@@ -146,7 +146,7 @@ def test_a_guard_of_another_version(used: Home) -> None:
 
 
 def test_an_engine_and_programs_that_hang(used: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, name in ((docker, "TIMEOUT"), (docker, "GPU_TIMEOUT"), (installed, "_TIMEOUT")):
+    for module, name in ((docker, "TIMEOUT"), (docker, "GPU_TIMEOUT"), (probes, "_TIMEOUT")):
         monkeypatch.setattr(module, name, 0.5)
     for name in ("docker", "nvidia-smi", "pyenv"):
         program(used, name, "sleep 300 & wait")

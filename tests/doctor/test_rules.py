@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from taoprofiles.doctor import doctor
 from taoprofiles.doctor.doctor import Machine
 from taoprofiles.rules.finding import Finding
-from taoprofiles.rules.machine import LOGIN
+from taoprofiles.rules.start import LOGIN
 from tests.support.doctor_cases import (
     CASES,
     CONFLICTS,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from taoprofiles.errors import CannotRenderError
 from taoprofiles.export.plan import Plan, plan_container
-from taoprofiles.launcher.host import Host
+from taoprofiles.launcher.behaviour import Host
 from taoprofiles.launcher.simulation import predict
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.layouts import with_identity
@@ -91,6 +91,6 @@ def test_the_plan_is_the_launchers_own_call(data: st.DataObject) -> None:
             raise
         (root / ".tao_mounts.json").write_bytes(mapping.to_bytes(rendered))
         prediction = predict(VERSION, Host({"HOME": str(root)}, str(root)), None)
-        assert prediction.call is not None, prediction.refusal
+        assert prediction.call is not None, prediction.refusals
         assert prediction.call.body is not None
         assert as_asked(plan, env) == asked(prediction.call.body)

@@ -15,9 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taoprofiles.errors import InvalidProfileError
-from taoprofiles.launcher.host import Host
-from taoprofiles.launcher.prediction import Call
-from taoprofiles.launcher.simulation import predict
+from taoprofiles.launcher.behaviour import Host
+from taoprofiles.launcher.simulation import Call, predict
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.model import Profile, parse, template, to_toml
 from taoprofiles.profiles.rendering import Renderer

@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from taoprofiles.launcher.host import Host
-from taoprofiles.launcher.prediction import Prediction, Refusal
-from taoprofiles.launcher.simulation import predict
+from taoprofiles.launcher.behaviour import Host, Location, behaviour_of, runs_in_ci
+from taoprofiles.launcher.simulation import Content, Prediction, Refusal, get_volumes, predict
 from tests.support.launcher_cases import Case, cases, make_tree, singles
 from tests.support.launchers import Launcher, Launchers
 
@@ -39,18 +38,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def ask(launchers: list[Launcher], root: Path, case: Case) -> list[tuple[Launcher, Prediction, dict[str, Any]]]:
-    """Return, for each launcher, the prediction and what really happened."""
-    case.lay_out(root)
-    environ, cwd = case.environ_in(root), str(root / "cwd")
-    asked = []
-    for launcher in launchers:
-        arguments = case.arguments(launcher.version, root)
-        launcher.ask(environ, cwd, arguments)
-        asked.append((launcher, predict(launcher.version, Host(environ, cwd, launcher.config), arguments)))
-    return [(launcher, prediction, launcher.answer()) for launcher, prediction in asked]
-
-
 def happened(answer: dict[str, Any]) -> dict[str, Any]:
     """Say what a launcher did in the terms of ``predicted``."""
     read = [path for path in answer["opened"] if not path.endswith("/config.json")]
@@ -60,32 +47,71 @@ def happened(answer: dict[str, Any]) -> dict[str, Any]:
         "message": message,
         "status": answer["status"],
         "created": json.dumps(answer["created"], sort_keys=True),
-        "shell": answer["shell"] or "",
         "read": read[-1] if read else None,
     }
 
 
-def predicted(prediction: Prediction) -> dict[str, Any]:
-    refusal = prediction.refusal
-    body = prediction.call.body if prediction.call and not refusal else None
+def predicted(prediction: Prediction, refusal: Refusal | None, body: dict[str, Any] | None) -> dict[str, Any]:
+    is_exit = refusal is not None and refusal.kind == "SystemExit"
     return {
         "refused": refusal and refusal.kind,
-        "message": refusal.message if refusal and refusal.kind != "SystemExit" else None,
-        "status": refusal.status if refusal else 0,
+        "message": None if is_exit else refusal and refusal.message,
+        "status": 2 if is_exit else int(refusal is not None),
         "created": json.dumps(json.loads(json.dumps(body)), sort_keys=True),
-        "shell": "" if refusal else prediction.shell,
         "read": None if refusal and _ends_before_the_file(refusal) else prediction.source_file,
     }
 
 
 def _ends_before_the_file(refusal: Refusal) -> bool:
-    section = refusal.location.section
-    return section in ("environ", "command", "config", "login") or refusal.message.startswith("Missing mount")
+    return refusal.location.section in ("environ", "command", "config", "login") or _lacks_volume(refusal)
+
+
+def _lacks_volume(refusal: Refusal) -> bool:
+    return refusal.message.startswith("Missing mount")
+
+
+def in_ci(prediction: Prediction, content: Content) -> tuple[Refusal | None, str]:
+    """Return the refusal, or else the command up to the task's words, of a start with CI_PROJECT_DIR.
+
+    As ``run_container_on_ci`` in docker_handler.py: what is predicted of the options and ``--volume`` does not count.
+    """
+    for refusal in prediction.refusals:
+        if refusal.location.section not in ("DockerOptions", "--volume") or _lacks_volume(refusal):
+            return refusal, ""
+    options, here = content.options, Location("DockerOptions")
+    if not isinstance(options, dict):
+        return Refusal("AttributeError", f"'{type(options).__name__}' object has no attribute 'get'", here), ""
+    words = ["docker run", "-it" if options.get("tty", True) else "-i", "--rm", "--gpus all"]
+    words.append(" ".join(f"-v {source}:{path}:rw" for source, path in get_volumes(content.mounts).items()))
+    words.append(" ".join(f"-e {entry['variable']}={entry['value']}" for _, entry in content.variables))
+    for key, value in options.items():
+        words += ["--privileged"] if key == "privileged" and value else []
+        words += [f"--shm-size {value}"] if key == "shm_size" else []
+    shell = " ".join([*words, prediction.call.image if prediction.call else "", ""])
+    try:
+        os.fsencode(shell)
+        if "\0" in shell:
+            raise ValueError("embedded null byte")
+    except ValueError as error:
+        return Refusal(type(error).__name__, str(error), here), ""
+    return None, shell
 
 
 def compare(launchers: list[Launcher], root: Path, case: Case) -> None:
-    for launcher, prediction, answer in ask(launchers, root, case):
-        assert predicted(prediction) == happened(answer), (launcher.version, case)
+    case.lay_out(root)
+    environ, cwd = case.environ_in(root), str(root / "cwd")
+    for launcher in launchers:
+        launcher.ask(environ, cwd, case.arguments(launcher.version, root))
+    for launcher in launchers:
+        arguments = case.arguments(launcher.version, root)
+        prediction = predict(launcher.version, Host(environ, cwd, launcher.config), arguments)
+        refusal = next(iter(prediction.refusals), None)
+        body, shell = prediction.call.body if prediction.call and not refusal else None, ""
+        if prediction.content is not None and runs_in_ci(environ, behaviour_of(launcher.version)):
+            body, (refusal, shell) = None, in_ci(prediction, prediction.content)
+        answer = launcher.answer()
+        assert predicted(prediction, refusal, body) == happened(answer), (launcher.version, case)
+        assert (answer["shell"] or "").startswith(shell), (launcher.version, case)
 
 
 @pytest.mark.timeout(300)

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from taoprofiles.launcher.argv import VOLUME
+from taoprofiles.launcher.behaviour import behaviour_of
 from taoprofiles.launcher.quoting import quote_argv, taken_volumes
-from taoprofiles.launcher.versions import behaviour_of
 from tests.support.home import ALL
 from tests.support.launchers import Launcher, Launchers
 

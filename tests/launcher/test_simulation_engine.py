@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from taoprofiles.launcher.host import Host
-from taoprofiles.launcher.prediction import Call
-from taoprofiles.launcher.simulation import predict
+from taoprofiles.launcher.behaviour import Host
+from taoprofiles.launcher.simulation import Call, predict
 from tests.support.engine import Engine
 from tests.support.launcher_cases import Case, good_cases, make_tree
 from tests.support.launchers import Launcher
@@ -85,7 +84,7 @@ def test_the_engine_has_what_was_predicted(launcher: Launcher, engine: Engine, t
         prediction = predict("6.26.3", Host(environ, cwd, launcher.config), arguments)
         launcher.ask(environ, cwd, arguments)
         answer = launcher.answer()
-        assert prediction.call and answer["container"], (prediction.refusal, answer, case)
+        assert prediction.call and answer["container"], (prediction.refusals, answer, case)
         made[answer["container"]] = prediction.call
 
     try:

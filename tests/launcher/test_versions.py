@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from taoprofiles.launcher.versions import KNOWN, NEWEST, Behaviour, behaviour_of, parse
+from taoprofiles.launcher.behaviour import KNOWN, NEWEST, Behaviour, behaviour_of, parse_version
 
 
 def test_the_known_ones_are_in_order_and_themselves() -> None:
-    assert sorted(KNOWN, key=parse) == list(KNOWN)
+    assert sorted(KNOWN, key=parse_version) == list(KNOWN)
     assert [behaviour_of(version).version for version in KNOWN] == list(KNOWN)
 
 

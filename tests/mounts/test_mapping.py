@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taoprofiles.errors import InvalidStateError
-from taoprofiles.launcher.versions import behaviour_or_newest
+from taoprofiles.launcher.behaviour import behaviour_or_newest
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.model import Docker, Profile, template
 from taoprofiles.profiles.rendering import Renderer

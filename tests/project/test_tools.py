@@ -40,7 +40,7 @@ def test_hot_commands_load_no_library() -> None:
         "shlex",
         "hashlib",
         "csv",
-        *(f"taoprofiles.{m}" for m in ("export.plan", "launcher.prediction", "launcher.simulation")),
+        *(f"taoprofiles.{m}" for m in ("export.plan", "launcher.simulation")),
     }
     code = (
         "import sys\n"

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taoprofiles.launcher.versions import behaviour_of
+from taoprofiles.launcher.behaviour import behaviour_of
 from taoprofiles.mounts.paths import HostFiles
 from taoprofiles.rules.command_paths import (
     CommandContext,

@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taoprofiles.doctor import docker
-from taoprofiles.launcher import home_probe, installed
-from taoprofiles.launcher.installed import NO_ANSWER, NO_INTERPRETER, NO_LAUNCHER, OTHER_PROGRAM
-from taoprofiles.rules.machine import check_home, check_login
+from taoprofiles.launcher import probes
+from taoprofiles.launcher.probes import NO_ANSWER, NO_INTERPRETER, NO_LAUNCHER, OTHER_PROGRAM
+from taoprofiles.rules.start import check_home, check_login
 from taoprofiles.storage import files
 from taoprofiles.storage.paths import Context
 from taoprofiles.system.commands import run_bounded
@@ -37,11 +37,11 @@ LAUNCHER = importlib.util.find_spec("nvidia_tao_cli")
 PATH = {"PATH": os.environ["PATH"]}
 
 
-def logged_in(content: bytes, **environ: str) -> home_probe.Login:
+def logged_in(content: bytes, **environ: str) -> probes.Login:
     with tempfile.TemporaryDirectory() as home:
         Path(home, ".docker").mkdir()
         Path(home, ".docker/config.json").write_bytes(content)
-        return home_probe.probe_login({**PATH, "HOME": home, **environ})
+        return probes.probe_login({**PATH, "HOME": home, **environ})
 
 
 @given(st.binary(max_size=200) | JSON.map(lambda result: json.dumps(result).encode()))
@@ -91,7 +91,7 @@ def test_what_json_stumbles_over_is_a_finding(content: bytes) -> None:
 def test_a_pipe_in_the_place_of_a_file_keeps_nobody_waiting(tmp_path: Path) -> None:
     (tmp_path / ".docker").mkdir()
     os.mkfifo(tmp_path / ".docker/config.json")
-    assert home_probe.probe_login({**PATH, "HOME": str(tmp_path)}).state == "unreadable"
+    assert probes.probe_login({**PATH, "HOME": str(tmp_path)}).state == "unreadable"
 
 
 def test_a_helper_that_is_not_there(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_helper_that_is_not_there(tmp_path: Path) -> None:
 )
 def test_the_python_of_a_script(tmp_path: Path, head: str, python: str) -> None:
     (tmp_path / "tao").write_text(head)
-    assert installed.interpreter(str(tmp_path / "tao"), {"PATH": str(tmp_path)}) == python
+    assert probes.interpreter(str(tmp_path / "tao"), {"PATH": str(tmp_path)}) == python
 
 
 def program(path: Path, text: str) -> Path:
@@ -137,7 +137,7 @@ def test_programs_that_are_no_launcher(tmp_path: Path) -> None:
         f"#!{silent}\n": NO_ANSWER,
     }
     for head, trouble in cases.items():
-        result = installed.inspect(str(program(tmp_path / "tao", head)), PATH)
+        result = probes.inspect_launcher(str(program(tmp_path / "tao", head)), PATH)
         assert result.trouble == trouble, (head, result)
         assert bool(result.problem) is bool(trouble)
 
@@ -146,7 +146,7 @@ def test_what_lies_in_the_current_folder_takes_no_part(tmp_path: Path, monkeypat
     (tmp_path / "json.py").write_text("raise SystemExit('mine')")
     (tmp_path / "docker.py").write_text("raise SystemExit('mine')")
     monkeypatch.chdir(tmp_path)
-    result = installed.inspect(str(program(tmp_path / "tao", f"#!{sys.executable}\n")), PATH)
+    result = probes.inspect_launcher(str(program(tmp_path / "tao", f"#!{sys.executable}\n")), PATH)
     assert (result.trouble in ("", NO_LAUNCHER), result.imports) == (True, ""), result
 
 
@@ -154,13 +154,13 @@ def test_the_launcher_whose_python_is_gone_is_known_by_what_it_left(tmp_path: Pa
     (tmp_path / "lib/python3.8/site-packages/nvidia_tao-5.5.1.dist-info").mkdir(parents=True)
     (tmp_path / "bin").mkdir()
     tao = program(tmp_path / "bin/tao", f"#!{tmp_path}/bin/python3.8\n")
-    assert installed.inspect(str(tao), PATH).left == "nvidia-tao==5.5.1"
+    assert probes.inspect_launcher(str(tao), PATH).left == "nvidia-tao==5.5.1"
 
 
 def test_what_a_launcher_imports_is_tried(tmp_path: Path) -> None:
     (tmp_path / "tabulate.py").write_text("raise ImportError('rotten')")
     environ = {**PATH, "PYTHONPATH": str(tmp_path)}
-    result = installed.inspect(str(program(tmp_path / "tao", f"#!{sys.executable}\n")), environ)
+    result = probes.inspect_launcher(str(program(tmp_path / "tao", f"#!{sys.executable}\n")), environ)
     assert "rotten" in result.imports or "docker" in result.imports
 
 
@@ -235,7 +235,7 @@ def test_names_that_come_near(tmp_path: Path) -> None:
     others = {".tao_mounts.json.bak", "tao_mounts.json~", "mounts.json", "my_tao_mounts.json", ".tao", "tao_mountsets"}
     for name in near | others:
         (tmp_path / name).touch()
-    result = home_probe.probe_home(Context({"HOME": str(tmp_path)}), [])
+    result = probes.probe_home(Context({"HOME": str(tmp_path)}), [])
     assert {os.path.basename(path) for path in result.near} == near
     assert not result.has_mapping
 
@@ -247,10 +247,10 @@ def test_a_mounts_file_beside_the_notebook(tmp_path: Path, monkeypatch: pytest.M
         (folder / "train.json").touch()
     (notebooks / ".tao_mounts.json").touch()
     mapping_file = str(home / ".tao_mounts.json")
-    assert home_probe.find_similar_files(mapping_file, str(notebooks)) == [str(notebooks / ".tao_mounts.json")]
-    assert home_probe.find_similar_files(mapping_file, str(home)) == []
+    assert probes.find_similar_files(mapping_file, str(notebooks)) == [str(notebooks / ".tao_mounts.json")]
+    assert probes.find_similar_files(mapping_file, str(home)) == []
     monkeypatch.chdir(notebooks)
-    (finding,) = check_home(home_probe.probe_home(Context({"HOME": str(home)}), []), "")
+    (finding,) = check_home(probes.probe_home(Context({"HOME": str(home)}), []), "")
     assert (finding.id, finding.hint) == ("file-near-miss-name", f"mv {notebooks}/.tao_mounts.json {mapping_file}")
     assert finding.what == f"tao does not read it, but '{mapping_file}'"
 
@@ -261,14 +261,14 @@ def test_an_older_file_with_a_near_name_is_no_news_beside_the_right_one(tmp_path
         path.touch()
     os.utime(near, (1, 1))
     context = Context({"HOME": str(tmp_path)})
-    assert home_probe.probe_home(context, []).near == ()
+    assert probes.probe_home(context, []).near == ()
     os.utime(right, (0, 0))
-    assert home_probe.probe_home(context, []).near == (str(near),)
+    assert probes.probe_home(context, []).near == (str(near),)
 
 
 def test_the_environment_is_kept_by_names_that_are_known() -> None:
     environ = {"WANDB_API_KEY": "s3cret", "KEY": "s3cret", "HOME": "/", "LAUNCHER_MOUNTS": "/x"}
-    result = home_probe.probe_home(Context(environ), [("home", "/nowhere/at/all")])
+    result = probes.probe_home(Context(environ), [("home", "/nowhere/at/all")])
     assert "s3cret" not in repr(result)
     assert result.variables == {"LAUNCHER_MOUNTS": "/x"}
     assert result.mounts_state == "a file that is not there"

@@ -6,8 +6,7 @@ from typing import Any
 
 from taoprofiles.doctor.docker import DockerFacts, EngineProbe, Gpus
 from taoprofiles.doctor.doctor import ClusterState, Machine, OwnState
-from taoprofiles.launcher.home_probe import FileSystem, Home, Login
-from taoprofiles.launcher.installed import Launcher, Launchers
+from taoprofiles.launcher.probes import FileSystem, Home, Launcher, Launchers, Login
 
 SOCKET = "unix:///var/run/docker.sock"
 OTHER = "unix:///run/user/1000/docker.sock"

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 
-from taoprofiles.launcher.versions import behaviour_of
+from taoprofiles.launcher.behaviour import behaviour_of
 
 FILES = {"tao": "home/.tao_mounts.json", "tlt": "home/.tlt_mounts.json", "other": "home/other.json",
          "here": "cwd/other.json"}  # fmt: skip

@@ -18,7 +18,7 @@ from taoprofiles.storage.paths import Context
 if TYPE_CHECKING:  # loaded by the command that needs it
     from taoprofiles.check.report import Report
     from taoprofiles.doctor.doctor import Machine
-    from taoprofiles.launcher.prediction import Call
+    from taoprofiles.launcher.simulation import Call
 
 
 def check_command(context: Context, args: argparse.Namespace) -> Result:
