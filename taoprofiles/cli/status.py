@@ -238,13 +238,13 @@ ASCII_BARS = "_.:-=+*#"
 """What a sparkline consists of where the output's encoding does not have the other characters."""
 
 
-def sparkline(values: Sequence[float], *, encoding: str | None = None) -> str:
+def sparkline(values: Sequence[float]) -> str:
     """Return the last values as a row of bars, the lowest and the highest at both ends; "" for fewer than two.
 
-    Values that are no finite numbers are shown as "?". ``encoding`` is that of stdout by default.
+    Values that are no finite numbers are shown as "?".
     """
     try:
-        BARS.encode(encoding or sys.stdout.encoding or "ascii")
+        BARS.encode(sys.stdout.encoding or "ascii")
         bars = BARS
     except (UnicodeEncodeError, LookupError):
         bars = ASCII_BARS

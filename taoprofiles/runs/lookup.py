@@ -64,13 +64,14 @@ def runs_since(context: Context, oldest: float) -> Iterator[Hold]:
 def find_run(context: Context, word: str) -> Hold:
     """Return the run that ``word`` means: an id, the name of a profile (its newest run), or as ``match_id``."""
     # Records first: a run that ends meanwhile is in both. One that nobody has recorded as ended yet is not active.
-    active = [run for run in HoldRecords(context).all({}) if run.kind == "run"]
+    records = HoldRecords(context)
+    active = [run for run in records.all({}) if run.kind == "run"]
     meant = [run for run in active if word in ("-", run.profile)]
-    ended = (run for run in HoldRecords(context).ended_runs("" if word == "-" else word) if run.kind == "run")
+    ended = (run for run in records.ended_runs("" if word == "-" else word) if run.kind == "run")
     meant += _may_be_newest(run for run in ended if word in ("-", run.profile))
     if meant:
         return max(meant, key=lambda run: run.since)
-    return match_id([*active, *(run for run in HoldRecords(context).ended_runs(word) if run.kind == "run")], word)
+    return match_id([*active, *(run for run in records.ended_runs(word) if run.kind == "run")], word)
 
 
 def _may_be_newest(ended: Iterable[Hold]) -> Iterator[Hold]:
@@ -114,50 +115,40 @@ def ended_run(context: Context, run: Hold) -> Hold | None:
         for problem in direct.refresh(context, [run]):
             raise problem
         return None if run.ended is None else run
-    record = HoldRecords(context).get(run.id)
+    records = HoldRecords(context)
+    record = records.get(run.id)
     if record is not None:
-        if record.has_process_here():
+        # The search records the end of a run whose processes were killed.
+        if record.has_process_here() or active_holds(context).find(run.id) is not None:
             return None
-        if active_holds(context).find(run.id) is not None:  # records the end of a run whose processes were killed
-            return None
-        if HoldRecords(context).get(run.id) is not None:  # not while another command had the lock
+        if records.get(run.id) is not None:  # not while another command had the lock
             with suppress(TaoprofError), Lock(context.lock):
                 if find_active_holds(context, files.read_mapping_file(context), may_write=True).find(run.id):
                     return None
-    recorded = next((ended for ended in HoldRecords(context).ended_runs(run.id) if ended.id == run.id), None)
+    recorded = next((ended for ended in records.ended_runs(run.id) if ended.id == run.id), None)
     if recorded is None:
         run.ended = time.time()
     return recorded or run
 
 
-class EndWatch:
-    """Checks repeatedly whether a run is over; a call returns what ``ended_run`` does.
+def watch_end(context: Context, run: Hold) -> Iterator[Hold | None]:
+    """Yield again and again what ``ended_run`` returns. Raises ClusterError.
 
     A cluster is queried less often the older its job is (CLUSTER_INTERVALS). If it cannot be reached, the run counts as
     active for UNREACHABLE_TIMEOUT.
     """
-
-    def __init__(self, context: Context, run: Hold) -> None:
-        self._context, self._run = context, run
-        self._next, self._answered = 0.0, float("-inf")
-
-    def __call__(self) -> Hold | None:
-        """Return the run as it ended, None while it is active. Raises ClusterError."""
-        now = time.monotonic()
-        if self._run.cluster is not None:
-            if now < self._next:
-                return None
-            self._next = now + min(
-                max((time.time() - self._run.since) / 20, CLUSTER_INTERVALS[0]), CLUSTER_INTERVALS[1]
-            )
-        try:
-            ended = ended_run(self._context, self._run)
-            self._answered = now
-        except ClusterError:
-            if now - self._answered > UNREACHABLE_TIMEOUT:
-                raise
-            return None
-        return ended
+    query_at, answered = 0.0, float("-inf")
+    shortest, longest = CLUSTER_INTERVALS
+    while True:
+        ended, now = None, time.monotonic()
+        if run.cluster is None or now >= query_at:
+            query_at = now + min(max((time.time() - run.since) / 20, shortest), longest)
+            try:
+                ended, answered = ended_run(context, run), now
+            except ClusterError:
+                if now - answered > UNREACHABLE_TIMEOUT:
+                    raise
+        yield ended
 
 
 def wait_for_end(context: Context, run: Hold, *, end: float = float("inf")) -> Hold:
@@ -165,8 +156,8 @@ def wait_for_end(context: Context, run: Hold, *, end: float = float("inf")) -> H
 
     Raises WaitTimeoutError at ``end``, by the monotonic clock, and ClusterError.
     """
-    find_end = EndWatch(context, run)
-    while (ended := find_end()) is None:
+    ends = watch_end(context, run)
+    while (ended := next(ends)) is None:
         left = end - time.monotonic()
         if left <= 0:
             raise WaitTimeoutError(f"run {run.id} is still running", hint="'taoprof status' shows how far it is")
@@ -259,31 +250,30 @@ def _wait_or_kill(context: Context, hold: Hold) -> bool:
 
     Runs that it has started are stopped before: killing their taoprof would leave their commands and containers.
     """
-    for seconds, is_killing in ((STOP_TIMEOUT, False), (KILL_TIMEOUT, True)):
-        if is_killing:
-            _stop_inner_runs(context, hold)
-        end = time.monotonic() + seconds
-        while pids := _processes(context, hold):
-            if is_killing:
-                _send_signal(pids, signal.SIGKILL)
-            if time.monotonic() >= end:
-                break
-            wait_for_exit(pids, min(RETRY_INTERVAL, end - time.monotonic()))
-        else:
-            return is_killing
-    raise TaoprofError(
-        f"run {hold.id} is still running after SIGKILL: {', '.join(f'pid {pid}' for pid in pids)}",
-        hint="it may be waiting for a device or a file server; it ends when that answers",
-    )
-
-
-def _stop_inner_runs(context: Context, hold: Hold) -> None:
+    if not _wait(context, hold, STOP_TIMEOUT):
+        return False
     pids = _processes(context, hold)
     for run in HoldRecords(context).all({}):
         if run.id != hold.id and run.pid in pids and run.has_process_here():
             with suppress(NotFoundError):  # it has just ended
                 stop(context, run.id)
             wait_for_exit([run.pid], KILL_TIMEOUT)  # it records the end
+    if pids := _wait(context, hold, KILL_TIMEOUT, kill=True):
+        raise TaoprofError(
+            f"run {hold.id} is still running after SIGKILL: {', '.join(f'pid {pid}' for pid in pids)}",
+            hint="it may be waiting for a device or a file server; it ends when that answers",
+        )
+    return True
+
+
+def _wait(context: Context, hold: Hold, seconds: float, *, kill: bool = False) -> list[int]:
+    """Wait until the processes of a run have ended, for ``seconds`` at most; return those that have not."""
+    end = time.monotonic() + seconds
+    while (pids := _processes(context, hold)) and time.monotonic() < end:
+        if kill:
+            _send_signal(pids, signal.SIGKILL)
+        wait_for_exit(pids, min(RETRY_INTERVAL, end - time.monotonic()))
+    return pids
 
 
 def _send_signal(pids: Iterable[int], number: signal.Signals) -> None:
@@ -385,9 +375,8 @@ def last_line(context: Context, run: Hold) -> str:
 
 def follow_log(context: Context, run: Hold, reader: LogReader) -> Iterator[bytes]:
     """Yield what the run prints, until it is over, and its process has printed what its notification or hook did."""
-    find_end = EndWatch(context, run)
-    while True:
-        is_over = find_end() is not None and not run.has_process_here()  # first, or what is printed now may be missed
+    for ended in watch_end(context, run):
+        is_over = ended is not None and not run.has_process_here()  # first, or what is printed now may be missed
         if is_over:
             reader.set_over()
         end = time.monotonic() + CHECK_INTERVAL

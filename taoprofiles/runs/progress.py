@@ -111,8 +111,8 @@ class ProgressReader:
     """Reads the progress of runs; a file that has not changed since the last call is not read again."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, float], tuple[tuple[int, ...], Progress | None]] = {}
-        self._next: dict[tuple[str, float], float] = {}
+        # By path and start of the run: the state of the file that was read, the progress, when it may be read again.
+        self._known: dict[tuple[str, float], tuple[tuple[int, ...], Progress | None, float]] = {}
 
     def read(self, holds: Sequence[Hold]) -> dict[str, Progress]:
         """Return the progress of each active run that has one, by the id of its hold. Never raises.
@@ -135,11 +135,11 @@ class ProgressReader:
                 candidates.append((status.st_mtime, path, state))
         for _, path, state in sorted(candidates, reverse=True):
             key, began = (path, hold.since), time.monotonic()
-            is_same = key in self._known and self._known[key][0] == state
-            if not is_same and began >= self._next.get(key, 0.0):
-                self._known[key] = (state, read_file(path, hold.since))
-                self._next[key] = began + (1 + READ_SHARE) * (time.monotonic() - began)
-            progress = self._known[key][1]
+            known, progress, next_read = self._known.get(key, ((), None, 0.0))
+            if known != state and began >= next_read:
+                progress = read_file(path, hold.since)
+                next_read = began + (1 + READ_SHARE) * (time.monotonic() - began)
+                self._known[key] = (state, progress, next_read)
             if progress is not None:
                 return progress
         return None
@@ -187,19 +187,10 @@ def read_file(path: str, since: float) -> Progress | None:
     lines = None
     with suppress(OSError, ValueError), files.opened(path, os.O_RDONLY | os.O_NONBLOCK) as fd:  # ValueError: a NUL
         for window in WINDOWS:
-            tail = _read_tail(fd, window)
-            lines = None if tail is None else _lines_of_run(tail, since)
-            if tail is None or lines is None or lines.complete or any("epoch" in line for line in lines.records):
+            lines = _lines_of_run(fd, window, since)
+            if lines is None or lines.complete or any("epoch" in record for record in lines.records):
                 break
     return _summarize(path, lines) if lines is not None and lines.records else None
-
-
-class _Tail(NamedTuple):
-    """The end of a file; ``whole``: it is the whole file."""
-
-    content: bytes
-    whole: bool
-    mtime: float
 
 
 class _Lines(NamedTuple):
@@ -214,23 +205,29 @@ class _Lines(NamedTuple):
     sure: bool
 
 
-def _read_tail(fd: int, size: int) -> _Tail | None:
-    """Return at most ``size`` bytes of the end, or None if they change while they are read.
+def _read_tail(fd: int, size: int) -> tuple[bytes, bool, float] | None:
+    """Return at most ``size`` bytes of the end, whether that is all, and the time of the last change.
 
-    A file that is truncated and written again meanwhile could give half of an old line and half of a new one.
+    None if they change while they are read: a file that is truncated and written again meanwhile could give half of an
+    old line and half of a new one.
     """
     for _ in range(3):
         status = os.fstat(fd)
         start = max(0, status.st_size - size)
         content = os.pread(fd, status.st_size - start, start)
         if len(content) == status.st_size - start and content == os.pread(fd, len(content), start):
-            return _Tail(content, start == 0, status.st_mtime)
+            return content, start == 0, status.st_mtime
     return None
 
 
-def _lines_of_run(tail: _Tail, since: float) -> _Lines | None:
-    *lines, rest = tail.content.split(b"\n")
-    if not tail.whole:
+def _lines_of_run(fd: int, size: int, since: float) -> _Lines | None:
+    """Return the lines of the run that began at ``since`` among the last ``size`` bytes, None if not certain."""
+    tail = _read_tail(fd, size)
+    if tail is None:
+        return None
+    content, is_complete, mtime = tail
+    *lines, rest = content.split(b"\n")
+    if not is_complete:
         lines = lines[1:]  # the first may have lost its beginning
     is_last = not rest
     zone, sure, newest = 0, False, None
@@ -243,19 +240,20 @@ def _lines_of_run(tail: _Tail, since: float) -> _Lines | None:
             continue
         if newest is None:
             # Only the line with which the file was changed last tells the time zone of the container.
-            zone, sure = _time_zone(naive - tail.mtime) if is_last else (0, False)
+            zone, sure = _time_zone(naive - mtime) if is_last else (0, False)
             newest = naive - zone
-            if newest > tail.mtime + 60:
+            if newest > mtime + 60:
                 return None
         moment = naive - zone
-        if moment < math.floor(since) or moment > newest + 60:  # the file has whole seconds
-            return _Lines(records[::-1], times[::-1], True, sure)
-        newest = moment
-        records.append(record)
-        times.append(moment)
-        if record["status"] == "STARTED":
-            return _Lines(records[::-1], times[::-1], True, sure)
-    return _Lines(records[::-1], times[::-1], tail.whole, sure)
+        is_earlier = moment < math.floor(since) or moment > newest + 60  # the file has whole seconds
+        if not is_earlier:
+            newest = moment
+            records.append(record)
+            times.append(moment)
+        if is_earlier or record["status"] == "STARTED":
+            is_complete = True
+            break
+    return _Lines(records[::-1], times[::-1], is_complete, sure)
 
 
 def _time_zone(ahead: float) -> tuple[int, bool]:
@@ -300,8 +298,7 @@ def _summarize(path: str, lines: _Lines) -> Progress:
     state = {"STARTED": "starting", "SUCCESS": "finished", "FAILURE": "error"}.get(last["status"], "running")
     if state == "running" and _FINISHED.search(message[-TEXT_LIMIT:]):
         state = "finished"
-    epochs = _NO_EPOCHS
-    end = None
+    epochs, end = _NO_EPOCHS, None
     for record, moment in zip(reversed(lines.records), reversed(lines.times), strict=True):
         epochs = _read_epochs(record)
         if epochs is not _NO_EPOCHS:
@@ -366,27 +363,22 @@ def _read_metrics(records: Iterable[dict[str, Any]]) -> list[Metric]:
     A logger repeats ``kpi`` and ``graphical`` in all lines until it gets new ones, so that a repetition is no value.
     """
     metrics: dict[str, list[float]] = {}
-    before: tuple[str, float | None] = ("", None)
+    last_kpi = last_loss = ""  # as text: NaN differs from NaN
     for record in records:
         kpi = _numbers(record.get("kpi"))
-        message = record.get("message")
-        if str(kpi) != before[0] or (isinstance(message, str) and message.endswith("metrics generated.")):
+        if str(kpi) != last_kpi or str(record.get("message")).endswith("metrics generated."):
             for name, value in kpi.items():
                 _add(metrics, name, value)
         graphical = record.get("graphical")
         loss = _value(record.get("loss", graphical.get("loss") if isinstance(graphical, dict) else None))
-        if loss is not None and ("epoch" in record or "cur_iter" in record) and not _same(loss, before[1]):
+        if loss is not None and ("epoch" in record or "cur_iter" in record) and str(loss) != last_loss:
             _add(metrics, "loss", loss)
-        before = (str(kpi) if kpi else before[0], before[1] if loss is None else loss)  # as text: NaN differs from NaN
+        last_kpi, last_loss = str(kpi) if kpi else last_kpi, last_loss if loss is None else str(loss)
     return [Metric(name, values[-HISTORY:]) for name, values in list(metrics.items())[-METRICS_LIMIT:]]
 
 
 def _add(metrics: dict[str, list[float]], name: str, value: float) -> None:
     metrics[name] = [*metrics.pop(name, [])[-HISTORY:], value]
-
-
-def _same(a: float, b: float | None) -> bool:
-    return b is not None and (a == b or (math.isnan(a) and math.isnan(b)))
 
 
 def _numbers(values: object) -> dict[str, float]:

@@ -66,7 +66,7 @@ def gpu_uses(gpus: Sequence[Gpu], holds: Sequence[Hold]) -> list[GpuUse]:
     """
     uses = []
     for gpu in gpus:
-        users = [hold.id for hold in holds if _has_gpu(hold, gpu, gpus)]
+        users = [hold.id for hold in holds if gpus_overlap([gpu.number], _indices(hold.gpus, gpus))]
         foreign = []
         for pid in gpu.pids:
             owner = next((hold.id for hold in holds if _is_of(pid, hold)), None)
@@ -81,12 +81,6 @@ def gpu_uses(gpus: Sequence[Gpu], holds: Sequence[Hold]) -> list[GpuUse]:
                 foreign.append(Hold(kind="found", id=f"p{pid}", phase="", **fields))
         uses.append(GpuUse(gpu, list(dict.fromkeys(users)), foreign))
     return uses
-
-
-def _has_gpu(hold: Hold, gpu: Gpu, gpus: Sequence[Gpu]) -> bool:
-    if isinstance(hold.gpus, list):
-        return gpu.number in to_indices(hold.gpus, gpus)
-    return hold.gpus == "all"
 
 
 def _is_of(pid: int, hold: Hold) -> bool:
@@ -149,8 +143,9 @@ def reserve(
     wanted = parse_gpus(option)
     if isinstance(wanted, int):
         taken = [user.gpus for user in users] + [_names(request.gpus) for request in waiting]
+        pids = [pid for gpu in gpus for pid in gpu.pids]
         computing = [process for use in gpu_uses(gpus, active.holds) for process in use.processes]
-        computing += [run for run in active.holds if not run.gpus and any(_is_of(pid, run) for pid in _pids(gpus))]
+        computing += [run for run in active.holds if not run.gpus and any(_is_of(pid, run) for pid in pids)]
         hold.gpus = _free_gpus(wanted, gpus, taken, active.others) or None
         is_held = hold.gpus is None
         users += computing if is_held else []
@@ -162,7 +157,7 @@ def reserve(
         why = "the NVIDIA driver does not respond" if is_silent else "the GPUs that it requests are in use"
         raise HeldError(
             f"cannot start '{hold.profile}': {why}",
-            problems=[f"GPU {_gpu_names(other) or '?'}: {other.line()}" for other in users],
+            problems=[f"GPU {','.join(_names(other.gpus)) or other.gpus or '?'}: {other.line()}" for other in users],
             hint=f"to start when they are free: {retry}",
             holds=users,
         )
@@ -208,17 +203,9 @@ def _free_gpus(
     return [gpu.number for gpu in free if gpu in best] if len(best) == count else []
 
 
-def _pids(gpus: Iterable[Gpu]) -> list[int]:
-    return [pid for gpu in gpus for pid in gpu.pids]
-
-
-def _indices(gpus: list[str] | str | None, known: list[Gpu]) -> list[str] | str | None:
+def _indices(gpus: list[str] | str | None, known: Sequence[Gpu]) -> list[str] | str | None:
     return to_indices(gpus, known) if isinstance(gpus, list) else gpus
 
 
 def _names(gpus: list[str] | int | str | None) -> list[str]:
     return gpus if isinstance(gpus, list) else []
-
-
-def _gpu_names(hold: Hold) -> str:
-    return hold.gpus if isinstance(hold.gpus, str) else ",".join(hold.gpus or [])

@@ -449,7 +449,7 @@ class Run:
             with (
                 forwarded_signals() as forward_to,
                 terminal_input(self._is_launcher and wants_terminal and not processes.has_terminal()) as stdin,
-                copied_output(log, stdout, self.context.environ, self._say) as output,
+                copied_output(log, stdout, self.context.environ, self._say) as tee,
             ):
                 # Other descriptors that the caller has open for the command, such as <(…), are inherited too.
                 os.set_inheritable(self.liveness_fd, True)
@@ -461,17 +461,18 @@ class Run:
                     env=environ,
                     close_fds=False,
                     stdin=stdin,
-                    stdout=output.stdout,
-                    stderr=output.stderr,
+                    stdout=tee.stdout if tee else stdout,
+                    stderr=tee.stderr if tee else None,
                 )  # fmt: skip
-                output.close()
+                if tee:
+                    tee.close()
                 forward_to(process)
                 if on_started:
                     on_started()
                 status = process.wait()
                 if on_started:
                     wait_for_session(self.context.uid, self.hold.id)
-            self._is_log_complete = output.is_complete
+            self._is_log_complete = tee is None or tee.is_complete
         except FileNotFoundError:
             message, hint = f"command not found: '{command[0]}'", "install Docker's command line, such as docker.io"
             if self.is_runner:

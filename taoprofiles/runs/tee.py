@@ -45,49 +45,39 @@ _IGNORED = (
 """They are meant for the command, whose last words are still to be copied."""
 
 
-class Output:
-    """The output of a command.
-
-    - ``stdout``, ``stderr``: the descriptors that the command gets, None for those of this process
-    - ``is_complete``: the log has all that was printed
-    """
-
-    is_complete = True
-
-    def __init__(self, stdout: int | None) -> None:
-        self.stdout = stdout
-        self.stderr: int | None = None
-
-    def close(self) -> None:
-        """Close what only the command needs, so that the end of its output is noticed."""
-
-
 @contextmanager
 def copied_output(
     log: RunLog | None, stdout: int | None, environ: Mapping[str, str], say: Callable[[str], None]
-) -> Iterator[Output]:
-    """Yield a command's output that is copied into ``log``, and at the end wait for that; None copies nothing."""
-    output = Output(stdout)
+) -> Iterator[Tee | None]:
+    """Yield a copy of a command's output into ``log``, and at the end wait for it; None if nothing is copied."""
+    tee = None
     try:
         if log is not None:
-            output = Tee(log.path, log.create(), 1 if stdout is None else stdout, environ)
+            tee = Tee(log.path, log.create(), 1 if stdout is None else stdout, environ)
     except (TaoprofError, OSError) as error:
         reason = error.message if isinstance(error, TaoprofError) else reason_of(error)
         say(f"warning: the run has no log: {reason}")
     try:
-        yield output
+        yield tee
     finally:
-        output.close()
-        if isinstance(output, Tee):
-            output.is_complete = output.finish()
+        if tee is not None:
+            tee.close()
+            tee.is_complete = tee.finish()
 
 
-class Tee(Output):
-    """The side of ``taoprof run``: starts the process, and waits for it."""
+class Tee:
+    """The side of ``taoprof run``: starts the process, and waits for it.
+
+    - ``stdout``, ``stderr``: the descriptors that the command gets, None for those of this process
+    - ``is_complete``: the log has all that was printed; known at the end
+    """
+
+    stdout: int | None = None
+    stderr: int | None = None
+    is_complete = False
 
     def __init__(self, log_path: str, log_fd: int, stdout: int, environ: Mapping[str, str]) -> None:
         """Start the process, which copies to ``log_fd`` (closed here) and to ``stdout`` and 2. Raises OSError."""
-        super().__init__(None)
         self._ends = ExitStack()
         self._control, control = socket.socketpair()
         with ExitStack() as theirs:
@@ -226,9 +216,10 @@ class _Copy:
             return
         with suppress(OSError, termios.error):
             is_resized = _copy_size(self.target, self.source)
-            if not _has_foreground(self.target):  # the shell has the terminal meanwhile
-                self._settings = self._original
-                return
+            with suppress(OSError):  # not the terminal of this session, which has no jobs then
+                if os.tcgetpgrp(self.target) != os.getpgrp():  # the shell has the terminal meanwhile
+                    self._settings = self._original
+                    return
             if is_resized:
                 os.killpg(0, signal.SIGWINCH)  # the command may have asked for the size before it was right
             settings = _settings(self.source)
@@ -245,13 +236,6 @@ class _Copy:
         return merged
 
 
-def _has_foreground(terminal: int) -> bool:
-    try:
-        return os.tcgetpgrp(terminal) == os.getpgrp()
-    except OSError:  # not the terminal of this session, which has no jobs then
-        return True
-
-
 def _write_all(fd: int, data: bytes) -> None:
     """Write everything, also to a descriptor that does not block."""
     while data:
@@ -266,31 +250,12 @@ def _warn(text: str) -> None:
         os.write(2, f"taoprof: warning: {text}\n".encode())
 
 
-class _Log:
-    """The end of the log, to which is written until that fails once."""
-
-    def __init__(self, path: str, fd: int) -> None:
-        self._path, self._fd = path, fd
-        self._written = 0
-
-    def write(self, chunk: bytes) -> None:
-        try:
-            if self._fd >= 0:
-                _write_all(self._fd, chunk)
-        except OSError as error:
-            _warn(f"the log of the run ends here: {reason_of(error)}")
-            self._fd = -1
-        self._written += len(chunk)
-        if self._written >= _TRIM_INTERVAL:
-            self._written = 0
-            trim(self._path)
-
-
 class _Copier:
-    """The process that copies."""
+    """The process that copies; to ``log`` is written until that fails once."""
 
-    def __init__(self, log: _Log, control: int, copies: Iterable[_Copy]) -> None:
-        self._log, self._control = log, control
+    def __init__(self, log_path: str, log: int, control: int, copies: Iterable[_Copy]) -> None:
+        self._log_path, self._log, self._control = log_path, log, control
+        self._written = 0
         self._copies = {copy.source: copy for copy in copies}
         self._poller = select.poll()
         self._resized, wakeup = os.pipe()  # a handler would miss a signal that comes just before poll()
@@ -316,23 +281,19 @@ class _Copier:
                     is_awaited = True
                 elif fd == self._resized:
                     os.read(fd, _CHUNK)
-                    self._sync()
                 else:
                     self._copy(fd)
-            if not ready:
-                self._sync()
+            if not ready or self._resized in dict(ready):
+                for copy in self._copies.values():
+                    copy.sync()
             if is_awaited:
                 self._send(_PROGRESS)
         self._send(_DONE)
 
-    def _sync(self) -> None:
-        for copy in self._copies.values():
-            copy.sync()
-
     def _copy(self, fd: int) -> None:
         copy = self._copies[fd]
         if chunk := copy.read():
-            self._log.write(chunk)
+            self._write_log(chunk)
             copy.write(chunk)
         copy.sync()
         if not chunk:
@@ -341,6 +302,18 @@ class _Copier:
             self._poller.unregister(fd)
             del self._copies[fd]
 
+    def _write_log(self, chunk: bytes) -> None:
+        try:
+            if self._log >= 0:
+                _write_all(self._log, chunk)
+        except OSError as error:
+            _warn(f"the log of the run ends here: {reason_of(error)}")
+            self._log = -1
+        self._written += len(chunk)
+        if self._written >= _TRIM_INTERVAL:
+            self._written = 0
+            trim(self._log_path)
+
     def _send(self, word: bytes) -> None:
         with suppress(OSError):  # taoprof was killed, or waits no longer
             os.write(self._control, word)
@@ -348,11 +321,11 @@ class _Copier:
 
 def main(argv: Sequence[str]) -> None:
     """Copy the output of one run; the argument is what ``Tee`` passes."""
-    log_path, log_fd, control, *outputs = json.loads(argv[0])
+    log_path, log, control, *outputs = json.loads(argv[0])
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED)
-    copier = _Copier(_Log(log_path, log_fd), control, [_Copy(*output) for output in outputs])
+    copier = _Copier(log_path, log, control, [_Copy(*output) for output in outputs])
     if all(target != 1 for _, target, _ in outputs):
         os.close(1)  # whoever reads it waits for the end of taoprof alone
     copier.run()

@@ -137,7 +137,7 @@ def test_two_jobs_do_not_write_one_results_folder(cluster_home: Home) -> None:
     assert refused.returncode == 5
     assert f"slurm job {first['job']}" in refused.stderr
     slurm_says(home, "scancel", first["job"])  # not by us: the next run sees it
-    until(lambda: "RUNNING" not in slurm_says(home, "squeue", "--noheader", "--format=%T"), "the job has ended")
+    until(lambda: slurm_says(home, "squeue", "--noheader") == "", "the job has ended, not only begun to")
     second = submit(home, *words, "0", "-r", "/results/a")
     assert home.run("wait", second["id"]).returncode == 0
 
