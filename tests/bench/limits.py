@@ -150,26 +150,6 @@ def measure(home: Home, words: list[str]) -> tuple[int, float, float, str]:
     return process.returncode, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, text
 
 
-def restore(folder: Path, kept: Path) -> None:
-    """Make a folder what ``kept``, a copy of it, is: each command finds the same, and no cache of another."""
-
-    def files(root: Path) -> dict[str, tuple[int, int, int]]:
-        paths = (os.path.join(parent, name) for parent, _, names in os.walk(root) for name in names)
-        stats = ((path, os.lstat(path)) for path in paths)
-        return {os.path.relpath(path, root): (stat.st_mode, stat.st_size, stat.st_mtime_ns) for path, stat in stats}
-
-    before, after = files(kept), files(folder)
-    for name in after.keys() - before.keys():
-        (folder / name).unlink()
-    for name in (name for name, stat in before.items() if after.get(name) != stat):
-        (folder / name).unlink(missing_ok=True)
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(kept / name, folder / name, follow_symlinks=False)
-    for name in {parent for parent, *_ in os.walk(folder, topdown=False)}:
-        if not (kept / os.path.relpath(name, folder)).exists():
-            shutil.rmtree(name, ignore_errors=True)
-
-
 def main() -> int:
     words = sys.argv[1:]
     is_checked = "--check" in words
@@ -196,7 +176,8 @@ def main() -> int:
             for command in commands:
                 for arguments in LINES.get(command) or [CASES[command][0]]:
                     line = [command, *(ids.get(word, word) for word in arguments)]
-                    restore(home.root, kept)
+                    shutil.rmtree(home.root)  # each command finds the same, and no cache of another
+                    shutil.copytree(kept, home.root, symlinks=True)
                     status, cpu, memory, err = measure(home, line)
                     is_over = cpu > SECONDS or memory > MEMORY
                     worst += is_over or "Traceback" in err

@@ -131,11 +131,18 @@ class Storm:
         folder.mkdir()
         reader = subprocess.Popen([sys.executable, "-c", READER, self.path, folder], stdout=subprocess.PIPE, text=True)
         over = threading.Event()
-        deeds: list[Callable[[random.Random], None]] = [*[self._use] * 4, self._hold, self._run, self._look]
-        writes = [self._rename, self._rename, self._symlink, self._chmod]
+        deeds: list[Callable[[random.Random], object]] = [self._hold, self._run, self._look]
+        deeds += [lambda chance: self._do(chance, "use", chance.choice("abc-"))] * 4
+        writes: list[Callable[[random.Random], object]] = [self._rename, self._rename, self._symlink, self._chmod]
         if not is_clean:
-            deeds.append(self._undo)
-            writes += [self._in_place, self._slowly, self._append, self._torn, self._delete]
+            deeds.append(lambda chance: self._do(chance, "undo"))
+            writes += [
+                lambda _: self._through("in place", 0),
+                lambda chance: self._through("slowly", chance.uniform(0, 0.2)),
+                lambda chance: self._through("append", chance.choice((0, 0.05)), append=True),
+                lambda chance: self._through("torn", chance.uniform(0, 0.05), torn=True),
+                self._delete,
+            ]
 
         threads = [threading.Thread(target=self._attend, args=(over,))]
         for choices, pause, count in ((writes, 0.15, 2), (deeds, 0.1, 4)):
@@ -155,7 +162,7 @@ class Storm:
         self._check_reader(folder, missing, is_clean=is_clean)
 
     def _go_on(
-        self, over: threading.Event, choices: list[Callable[[random.Random], None]], pause: float, seed: float
+        self, over: threading.Event, choices: list[Callable[[random.Random], object]], pause: float, seed: float
     ) -> None:
         chance = random.Random(seed)
         while not over.is_set():
@@ -258,18 +265,6 @@ class Storm:
             if (status.st_dev, status.st_ino) in self.moved:
                 self.excused.add(content)
 
-    def _in_place(self, _: random.Random) -> None:
-        self._through("in place", 0)
-
-    def _slowly(self, chance: random.Random) -> None:
-        self._through("slowly", chance.uniform(0, 0.2))
-
-    def _append(self, chance: random.Random) -> None:
-        self._through("append", chance.choice((0, 0.05)), append=True)
-
-    def _torn(self, chance: random.Random) -> None:
-        self._through("torn", chance.uniform(0, 0.05), torn=True)
-
     def _delete(self, _: random.Random) -> None:
         self.counts["writes: delete"] += 1
         trash = self._name("trash")
@@ -315,12 +310,6 @@ class Storm:
             if cpu > SLOWEST or took > 5 * SLOWEST:
                 self.fault(f"{words} took {took:.2f} s, {cpu:.2f} of CPU, load {os.getloadavg()[0]:.1f}")
         return subprocess.CompletedProcess(list(words), process.returncode, out, err)
-
-    def _use(self, chance: random.Random) -> None:
-        self._do(chance, "use", chance.choice("abc-"))
-
-    def _undo(self, chance: random.Random) -> None:
-        self._do(chance, "undo")
 
     def _hold(self, chance: random.Random) -> None:
         if self.ids:
