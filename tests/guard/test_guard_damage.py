@@ -14,7 +14,7 @@ from taoprofiles.switching.guard_files import Seal
 from tests.support.engine import until
 from tests.support.guard_process import GuardProcess, held, is_sealed, replaced
 from tests.support.home import ALL
-from tests.support.injection import fail_open
+from tests.support.injection import fail_calls
 from tests.support.sandbox import Sandbox, kill
 
 
@@ -110,10 +110,10 @@ def test_a_seal_that_cannot_be_removed_now_is_removed_later(
     """Its record stays: without it the file would be read-only for ever."""
     assert Seal(sandbox.context).apply("a test", sandbox.mapping_file.stat().st_size)
 
-    def is_hit(path: str, flags: int) -> bool:
+    def is_hit(path: str, flags: int, *_: int) -> bool:
         return bool(flags & os.O_PATH) if what == "the file" else path == sandbox.context.seal
 
-    fail_open(monkeypatch, code, is_hit)
+    fail_calls(monkeypatch, code, is_hit, "open")
     with pytest.raises(TaoprofError):
         Seal(sandbox.context).remove()
     monkeypatch.undo()

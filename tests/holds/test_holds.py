@@ -26,7 +26,7 @@ from taoprofiles.system import processes
 from tests.support.commands import Terminal, call, one_clear_error
 from tests.support.engine import until
 from tests.support.home import ALL, Home, require
-from tests.support.injection import fail_open
+from tests.support.injection import fail_calls
 from tests.support.sandbox import FakeEngine, Sandbox, gone, kill, mounts_of, rendered
 
 
@@ -412,14 +412,7 @@ def test_a_record_that_cannot_be_removed_is_said(sandbox: Sandbox, monkeypatch: 
         (hold_id,) = (hold["id"] for hold in sandbox.holds())
         kill_group(run)
         until(lambda: gone(tao.pid()), "the launcher is gone")
-    unlink = os.unlink
-
-    def refuse(path: str, **options: object) -> None:
-        if str(path).endswith(f"{hold_id}.json"):
-            raise PermissionError(1, "Operation not permitted", path)
-        unlink(path, **options)
-
-    monkeypatch.setattr(os, "unlink", refuse)
+    fail_calls(monkeypatch, errno.EPERM, lambda path: path.endswith(f"{hold_id}.json"), "unlink")
     if how == "manual":
         one_clear_error(call(sandbox, "release", hold_id), 1)
         assert call(sandbox, "use", "b").status == 5
@@ -443,13 +436,13 @@ def test_work_that_cannot_be_looked_at_has_not_ended(
     """While the system cannot open any more files, a process looks as one that has ended, and as no launcher."""
     home.profiles_named("a", "b")
 
-    def is_hit(path: str, _: int) -> bool:
+    def is_hit(path: str, *_: int) -> bool:
         return path == what or (path.startswith("/proc/") and path.endswith(f"/{what}"))
 
     with subprocess.Popen(["sleep", "60"]) as process:
         try:
             home.run("hold", "--reason", "test", "--pid", str(process.pid), check=True)
-            fail_open(monkeypatch, code, is_hit)
+            fail_calls(monkeypatch, code, is_hit, "open")
             done = call(home, "use", "b")
             assert done.status == 1 and os.strerror(code).lower() in done.err.lower(), done
             monkeypatch.undo()

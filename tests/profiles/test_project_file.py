@@ -12,7 +12,7 @@ import pytest
 
 from tests.support import commands
 from tests.support.home import Home
-from tests.support.injection import fail_open
+from tests.support.injection import fail_calls
 
 UNTRUSTED = 9
 HEAD = 'layout = "custom"\n'
@@ -178,7 +178,7 @@ def test_trusted_it_is_the_profile_of_its_folder(home: Home, project: Path) -> N
 def test_a_trusted_file_is_not_left_out_of_the_list(home: Home, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(project, GOOD)
     assert call(home, "trust", "--yes").status == 0
-    fail_open(monkeypatch, errno.EIO, lambda path, _: path == str(home.profiles / "kitti.toml"))
+    fail_calls(monkeypatch, errno.EIO, lambda path, *_: path == str(home.profiles / "kitti.toml"), "open")
     done = call(home, "trust", "--list")
     assert done.status == 1 and "kitti.toml" in done.err, done
 

@@ -10,11 +10,8 @@ import pwd
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -27,7 +24,7 @@ from taoprofiles.switching import switch
 from taoprofiles.switching.status import get_status
 from tests.support.commands import call
 from tests.support.home import Home, require
-from tests.support.injection import fail_open
+from tests.support.injection import fail_calls
 from tests.support.notebooks import notebook
 
 FOREIGN = b'{"Mounts": []}'
@@ -379,7 +376,7 @@ def test_leftovers_of_a_killed_switch_are_swept(used: Home) -> None:
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK])
 def test_without_hard_links(used: Home, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    _no_links(monkeypatch, number)
+    fail_calls(monkeypatch, number, lambda *_: True, "link")
     done = switch.switch_profile(used.context, "c")
     assert (done.name, done.previous, done.changed) == ("c", "b", True)
     assert used.run("current").stdout == "c\n"
@@ -390,7 +387,7 @@ def test_without_hard_links(used: Home, monkeypatch: pytest.MonkeyPatch, number:
 def test_error_after_the_rename_takes_it_back(used: Home, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
     """The folder cannot be flushed: the old content is back, and the history says so too."""
     if not links:
-        _no_links(monkeypatch, errno.EPERM)
+        fail_calls(monkeypatch, errno.EPERM, lambda *_: True, "link")
         monkeypatch.setattr(atomic, "exchange", lambda *_: False)
     before, really = used.mapping_file.read_bytes(), atomic.DirectoryLock.sync
 
@@ -407,13 +404,6 @@ def test_error_after_the_rename_takes_it_back(used: Home, monkeypatch: pytest.Mo
     assert (found.name, found.state) == ("b", "active")
 
 
-def _no_links(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    def refuse(source: str, to: str, **_: Any) -> None:
-        raise OSError(number, os.strerror(number), source, None, to)
-
-    monkeypatch.setattr(os, "link", refuse)
-
-
 def test_nobody_else_can_prevent_a_switch(used: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever can open the home may lock it; in a sticky folder another's file under our name cannot be deleted."""
     folder = os.open(used.root, os.O_RDONLY)
@@ -426,13 +416,7 @@ def test_nobody_else_can_prevent_a_switch(used: Home, monkeypatch: pytest.Monkey
         if os.geteuid() == 0:
             os.chown(path, 65534, 65534)
 
-    def is_sticky(really: Callable[..., None], path: Any, *arguments: Any, **options: Any) -> None:
-        if Path(path) in names:
-            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), path)
-        really(path, *arguments, **options)
-
-    for name in ("unlink", "rename"):
-        monkeypatch.setattr(os, name, partial(is_sticky, getattr(os, name)))
+    fail_calls(monkeypatch, errno.EPERM, lambda path, *_: Path(path) in names, "unlink", "rename")
     done = switch.switch_profile(used.context, "b")
     assert (done.changed, done.saved_entry) == (True, None)
     assert {path for path in used.root.iterdir() if "taoprof-" in path.name} == names
@@ -455,7 +439,7 @@ def test_what_a_killed_switch_left_is_not_deleted_unread(used: Home, monkeypatch
     path = used.root / ".taoprof-old"
     path.write_bytes(FOREIGN)
     History(used.context).store_content(FOREIGN)  # by a command that was killed before it wrote the entry
-    fail_open(monkeypatch, errno.EIO, lambda name, _: name == str(path))
+    fail_calls(monkeypatch, errno.EIO, lambda name, *_: name == str(path), "open")
     with pytest.raises(TaoprofError, match="cannot read"):
         switch.switch_profile(used.context, "c")
     assert path.read_bytes() == FOREIGN
@@ -501,15 +485,9 @@ def test_a_reader_that_stops_early_prints_no_error_of_close(tmp_path: Path, monk
 
 def test_a_folder_that_cannot_be_looked_at_is_named_as_that(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not as something that is no folder."""
-    folder, real = str(home.root / "there"), os.stat
+    folder = str(home.root / "there")
     Path(folder).mkdir()
-
-    def refuses(path: Any, **options: Any) -> os.stat_result:
-        if path == folder:
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
-        return real(path, **options)
-
-    monkeypatch.setattr(os, "stat", refuses)
+    fail_calls(monkeypatch, errno.EACCES, lambda path: path == folder, "stat")
     with pytest.raises(TaoprofError, match="permission denied") as caught:
         files.make_folder(folder)
     assert caught.value.status == 1
@@ -561,14 +539,13 @@ def test_what_cannot_be_looked_at_is_not_overwritten(
     before = target.read_bytes()
     left = [str(target)]
 
-    def once(real: Callable[..., os.stat_result], path: Any, **options: Any) -> os.stat_result:
-        if not isinstance(path, int) and os.path.abspath(path) in left:
+    def is_first(path: str) -> bool:
+        is_hit = os.path.abspath(path) in left
+        if is_hit:
             left.clear()
-            raise OSError(code, os.strerror(code), path)
-        return real(path, **options)
+        return is_hit
 
-    for name in ("stat", "lstat"):
-        monkeypatch.setattr(os, name, partial(once, getattr(os, name)))
+    fail_calls(monkeypatch, code, is_first, "stat", "lstat")
     done = call(used, *words.split(), environ={"EDITOR": "true"})
     monkeypatch.undo()
     assert done.status == 1 and target.name in done.err, done
@@ -579,14 +556,7 @@ def test_what_cannot_be_looked_at_is_not_overwritten(
 def test_a_purge_names_what_it_could_not_delete(used: Home, monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
     (used.state / "logs").mkdir()
     (used.state / "logs/abcde.log").touch()
-    real = os.unlink
-
-    def refuse(path: Any, **options: Any) -> None:
-        if str(path).startswith(str(used.state / folder) + "/"):
-            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
-        real(path, **options)
-
-    monkeypatch.setattr(os, "unlink", refuse)
+    fail_calls(monkeypatch, errno.EIO, lambda path: path.startswith(f"{used.state / folder}/"), "unlink")
     done = call(used, "history", "--purge", "--yes")
     assert done.status == 1 and str(used.state / folder) in done.err, done
     monkeypatch.undo()
@@ -607,7 +577,7 @@ def test_a_replaced_link_waits_until_the_file_behind_it_can_be_read(
     content, link = b'{"Mounts": [], "mine": 1}', used.root / ".taoprof-old-1"
     (used.root / "other.json").write_bytes(content)
     link.symlink_to("other.json")
-    fail_open(monkeypatch, code, lambda path, _: path == str(link))
+    fail_calls(monkeypatch, code, lambda path, *_: path == str(link), "open")
     with Lock(used.context.lock), pytest.raises(TaoprofError):
         switch.recover(used.context)
     monkeypatch.undo()

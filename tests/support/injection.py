@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.system import processes
 from tests.support.home import Home, require, run_in_fork
@@ -180,13 +180,16 @@ def copied(home: Home, to: Path) -> Home:
     return copy
 
 
-def fail_open(monkeypatch: pytest.MonkeyPatch, code: int, is_hit: Callable[[str, int], bool]) -> None:
-    """Make ``os.open`` fail with an error number for the paths and flags that ``is_hit`` selects, in this process."""
-    real = os.open
+def fail_calls(monkeypatch: pytest.MonkeyPatch, code: int, is_hit: Callable[..., bool], *names: str) -> None:
+    """Make functions of ``os`` fail with an error number for the arguments that ``is_hit`` selects, in this process."""
 
-    def fail(path: str, flags: int, *mode: int, **options: int) -> int:
-        if is_hit(str(path), flags):
-            raise OSError(code, os.strerror(code), path)
-        return real(path, flags, *mode, **options)
+    def failing(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(path: object, *arguments: object, **options: object) -> Any:
+            if is_hit(str(path), *arguments):
+                raise OSError(code, os.strerror(code), path)
+            return real(path, *arguments, **options)
 
-    monkeypatch.setattr(os, "open", fail)
+        return call
+
+    for name in names:
+        monkeypatch.setattr(os, name, failing(getattr(os, name)))
