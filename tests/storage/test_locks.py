@@ -21,6 +21,7 @@ from taoprofiles.storage import locks
 from taoprofiles.storage.locks import DEFAULT_TIMEOUT, Lock, _is_waited_for
 from taoprofiles.switching import switch
 from tests.support.commands import call
+from tests.support.engine import until
 from tests.support.home import Home
 
 HOLDERS = {
@@ -35,17 +36,13 @@ def held(path: Path, how: str) -> Iterator[subprocess.Popen[str]]:
     """Hold the lock in another process, until the end of the block or of the process."""
     script = f"import sys\n{HOLDERS[how]}\nwith L(sys.argv[1]):\n    print('held', flush=True)\n    sys.stdin.read()\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert process.stdout is not None and process.stdin is not None
-        assert process.stdout.readline() == "held\n"
-        yield process
-    finally:
-        if process.poll() is None:
+    words = [sys.executable, "-c", script, str(path)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline() == "held\n"
+            yield process
+        finally:
             process.kill()
-        process.communicate(timeout=30)
 
 
 @pytest.mark.parametrize("holder", list(HOLDERS))
@@ -67,16 +64,12 @@ def test_waiter_gets_it_from_a_dead_holder(home: Home, holder: str) -> None:
     """The holder is killed while we wait: the kernel gives the lock to us."""
     home.profile("a")
     with held(home.state / "lock", holder) as process:
-        waiter = subprocess.Popen([home.taoprof, "use", "a"], env=home.environ, stdout=subprocess.PIPE, text=True)
-        try:
-            _wait_until(lambda: _has_open(waiter.pid, home.state / "lock"))
+        words = [home.taoprof, "use", "a"]
+        with subprocess.Popen(words, env=home.environ, stdout=subprocess.PIPE, text=True) as waiter:
+            until(lambda: _has_open(waiter.pid, home.state / "lock"), "somebody waits for the lock")
             assert waiter.poll() is None
             process.kill()
             out, _ = waiter.communicate(timeout=30)
-        finally:
-            if waiter.poll() is None:
-                waiter.kill()
-                waiter.wait(30)
     assert (waiter.returncode, out) == (0, "switched to 'a'\n")
 
 
@@ -105,7 +98,7 @@ def test_a_program_that_switches_in_a_loop_does_not_starve_those_that_wait(tmp_p
     with ThreadPoolExecutor() as pool, ExitStack() as stack:
         stack.enter_context(lock)
         waiter = pool.submit(_taken, str(tmp_path / "lock"))
-        _wait_until(lambda: _is_waited_for(os.stat(tmp_path / "lock")))
+        until(lambda: _is_waited_for(os.stat(tmp_path / "lock")), "somebody waits for the lock")
         lock.release()
         turns = 0
         while not waiter.done():
@@ -183,7 +176,7 @@ def test_a_lock_whose_file_goes_away_while_we_wait_is_not_waited_for(home: Home,
     path = home.state / "lock"
     with held(path, "ours"), ThreadPoolExecutor() as pool:
         waiter = pool.submit(_taken, str(path))
-        _wait_until(lambda: _has_open(os.getpid(), path))
+        until(lambda: _has_open(os.getpid(), path), "somebody waits for the lock")
         home.state.rename(home.root / "deleted")
         if is_there:
             home.state.mkdir(exist_ok=True)
@@ -205,14 +198,6 @@ def test_lock_that_is_a_link_is_not_followed(home: Home, tmp_path: Path) -> None
     assert done.returncode in (1, 3)
     assert done.stderr.startswith("taoprof: error: cannot open the lock ")
     assert target.read_text() == "precious"
-
-
-def _wait_until(happens: object, seconds: float = 30) -> None:
-    """Look again and again until it is so: there is no event for another process's state."""
-    deadline = time.monotonic() + seconds
-    while not happens():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "it never came to be so"
-        os.sched_yield()
 
 
 def _has_open(pid: int, path: Path) -> bool:

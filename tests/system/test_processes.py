@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -39,13 +41,25 @@ def test_docker_exec(line: str, container: str | None) -> None:
     assert Process(1, 0, line.split(" ")).container == container
 
 
+@contextmanager
+def python(script: str = "", **environ: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a script in another process, which then goes on until the end of the block."""
+    words = [sys.executable, "-c", f"{script}\nprint(flush=True); input()"]
+    with subprocess.Popen(words, stdin=-1, stdout=-1, env=environ or None) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            yield process
+        finally:
+            process.kill()
+
+
 def test_what_scan_finds() -> None:
-    """A sleep that calls itself tao, also with bytes that are no text."""
-    names = [[b"tao", b"100"], [b"/x/\xfftao/tao", b"100"], [b"vi", b"100"]]
-    started = [subprocess.Popen(argv, executable="/bin/sleep") for argv in names]
+    """A process that calls itself tao, also with bytes that are no text."""
+    names = [b"tao", b"/x/\xfftao/tao", b"vi"]
+    started = [subprocess.Popen([name, "100"], executable="/bin/sleep") for name in names]
     try:
-        running = list(zip(started, names, strict=True))
-        until(lambda: all(_named(process.pid, argv[0]) for process, argv in running), "they run")
+        until(lambda: all(processes.has_command_line(process.pid) for process in started), "they run")
         found = {process.pid: process for process in processes.scan()}
         assert [process.pid in found for process in started] == [True, True, False]
         assert found[started[0].pid].uid == os.getuid()
@@ -56,27 +70,19 @@ def test_what_scan_finds() -> None:
             process.wait(20)
 
 
-def _named(pid: int, name: bytes) -> bool:
-    with open(f"/proc/{pid}/cmdline", "rb") as file:
-        return file.read().startswith(name)
-
-
 def test_the_start_of_a_process() -> None:
     assert processes.start_time(os.getpid()) is not None
-    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, text=True)
-    try:
+    with python() as process:
         start = processes.start_time(process.pid)
         assert start is not None
         assert start >= (processes.start_time(os.getpid()) or 0)
         assert processes.alive(process.pid, start)
         assert not processes.alive(process.pid, start + 1), "a later process of the same pid"
         assert processes.parent(process.pid) == os.getpid()
-    finally:
         process.kill()
         # A zombie does no work any more: nobody has waited for it yet.
         until(lambda: processes.start_time(process.pid) is None, "it has ended")
-        assert not processes.alive(process.pid, start or 0)
-        process.communicate(timeout=20)
+        assert not processes.alive(process.pid, start)
     assert processes.start_time(process.pid) is None
     assert processes.parent(process.pid) is None
     assert processes.environment(process.pid) == {}
@@ -84,35 +90,17 @@ def test_the_start_of_a_process() -> None:
 
 def test_a_name_that_looks_like_the_end_of_its_field() -> None:
     """The name of a program stands in brackets in /proc/PID/stat, and may have brackets and blanks in it."""
-    script = "import ctypes; ctypes.CDLL(None).prctl(15, b') R 1 1 (', 0, 0, 0); print('x', flush=True); input()"
-    process = subprocess.Popen([sys.executable, "-c", script], stdin=-1, stdout=-1, text=True)
-    try:
-        assert process.stdout is not None
-        process.stdout.readline()
+    with python("import ctypes; ctypes.CDLL(None).prctl(15, b') R 1 1 (', 0, 0, 0)") as process:
         assert processes.parent(process.pid) == os.getpid()
         assert (processes.start_time(process.pid) or 0) > 1
-    finally:
-        process.kill()
-        process.communicate(timeout=20)
 
 
 def test_with_variable() -> None:
     environ = {"PATH": os.environ["PATH"], "TAOPROF_TEST_MARK": "a=b", "XTAOPROF_TEST_MARK": "no"}
-    process = subprocess.Popen([sys.executable, "-c", "print(flush=True); input()"], env=environ, stdin=-1, stdout=-1)
-    other = subprocess.Popen(
-        [sys.executable, "-c", "print(flush=True); input()"], env={"XTAOPROF_TEST_MARK": "no"}, stdin=-1, stdout=-1
-    )
-    try:
-        for one in (process, other):
-            assert one.stdout is not None
-            one.stdout.readline()
+    with python(**environ) as process, python(XTAOPROF_TEST_MARK="no"):
         assert processes.environment(process.pid) == environ
         assert list(processes.with_variable(os.getuid(), "TAOPROF_TEST_MARK")) == [(process.pid, "a=b")]
         assert list(processes.with_variable(os.getuid() + 1, "TAOPROF_TEST_MARK")) == []
-    finally:
-        for one in (process, other):
-            one.kill()
-            one.communicate(timeout=20)
 
 
 def test_host_id() -> None:
