@@ -31,7 +31,6 @@ _SPEC, _PREFIX = "kernel.json", "taoprof-"
 _LIMIT = 1 << 20
 _NOTEBOOK_LIMIT = 64 << 20
 _SECONDS = 20.0
-_NO_IPYKERNEL = "it has no ipykernel"
 _RECORD_LIMIT = 16 << 20
 _KEPT_REMOVALS = 20
 """Removed profiles whose kernels 'undo' can restore."""
@@ -226,12 +225,7 @@ def _apply(context: Context, change: _Change, removed: dict[str, _Kernels], mess
     failed: _Kernels = []
     for path, spec in kernels:
         try:
-            if was is None:
-                effect = _restore(context, path, spec)
-            elif now is None:
-                effect = _remove_of(path, was)
-            else:
-                effect = _rename(context, path, was, now)
+            effect = _update(context, change, path, spec)
         except TaoprofError as error:
             failed.append((path, spec))
             what = f"{'still has' if spec else 'may still have'} profile '{was}'" if was else "was not restored"
@@ -256,7 +250,7 @@ def set_in_notebook(context: Context, path: str, profile: str) -> str | None:
     """
     wanted = {"display_name": display_name(profile), "language": "python", "name": kernel_name(profile)}
     with Lock(context.lock):
-        content, status = files.read(path, _NOTEBOOK_LIMIT) or b"", _stat(path)
+        content, status = files.read(path, _NOTEBOOK_LIMIT) or b"", files.stat_or_none(path)
         try:
             notebook = json.loads(content)
             metadata = notebook.setdefault("metadata", {})
@@ -269,10 +263,22 @@ def set_in_notebook(context: Context, path: str, profile: str) -> str | None:
         text = json.dumps(notebook, indent=indent[1].decode() if indent else 1, ensure_ascii=content.isascii()) + "\n"
         backups = (f"{path}.bak{number}" for number in itertools.chain([""], itertools.count(2)))
         backup = next(name for name in backups if not files.exists(name))
-        attributes = atomic.FileAttributes(status.st_mode, status.st_uid, status.st_gid)
+        attributes = status and atomic.FileAttributes(status.st_mode, status.st_uid, status.st_gid)
         atomic.replace(backup, content, attributes=attributes)
         atomic.replace(path, text.encode("utf-8", "backslashreplace"))
     return backup
+
+
+_PROBE = """\
+from importlib.util import find_spec
+if find_spec("ipykernel"):
+    print("ipykernel")
+else:
+    import os, sys, sysconfig
+    marker = os.path.join(sysconfig.get_path("stdlib"), "EXTERNALLY-MANAGED")
+    is_system = sys.prefix == sys.base_prefix and os.path.exists(marker)
+    print("none", "system" if is_system else "pip" if find_spec("pip") else "uv")
+"""
 
 
 def find_python(context: Context, python: str | None) -> str:
@@ -287,42 +293,25 @@ def find_python(context: Context, python: str | None) -> str:
     if path is None:
         raise UsageError(f"there is no Python '{wanted}'", hint="name one with --python PATH")
     path = os.path.abspath(path)  # a link is kept: it is how a virtual environment is recognised
-    problem = python_problem(path, context.environ)
+    problem, hint = python_problem(path, context.environ)
     if problem:
-        hint = "name another one with --python PATH"
-        if problem == _NO_IPYKERNEL:
-            hint = f"to install it: {_install_command(path, context.environ)}"
         raise UsageError(f"'{path}' cannot run a kernel: {problem}", hint=hint)
     return path
 
 
-def _install_command(python: str, environ: Mapping[str, str]) -> str:
-    """Return the command that installs ipykernel for an interpreter.
-
-    For the system's own it is an environment of its own, because pip refuses there (PEP 668); uv's have no pip.
-    """
-    code = (
-        "import importlib.util, os, sys, sysconfig\n"
-        "marker = os.path.join(sysconfig.get_path('stdlib'), 'EXTERNALLY-MANAGED')\n"
-        "is_system = sys.prefix == sys.base_prefix and os.path.exists(marker)\n"
-        "sys.exit(3 if is_system else 4 if importlib.util.find_spec('pip') is None else 0)"
-    )
-    status = run_bounded([python, "-c", code], environ, _SECONDS).status
-    if status == 3:
-        return "python3 -m venv ~/tao-env && . ~/tao-env/bin/activate && pip install ipykernel"
-    if status == 4:
-        return shlex.join(["uv", "pip", "install", "--python", python, "ipykernel"])
-    return shlex.join([python, "-m", "pip", "install", "ipykernel"])
-
-
-def python_problem(python: str, environ: Mapping[str, str]) -> str:
-    """Return why an interpreter cannot run a kernel, "" if it can."""
-    code = "import importlib.util; print('ipykernel', importlib.util.find_spec('ipykernel') is not None)"
-    done = run_bounded([python, "-c", code], environ, _SECONDS)
+def python_problem(python: str, environ: Mapping[str, str]) -> tuple[str, str]:
+    """Return why an interpreter cannot run a kernel, "" if it can, and what to do about it."""
+    done = run_bounded([python, "-c", _PROBE], environ, _SECONDS)
     answer = done.out.strip().rpartition("\n")[2]
-    if done.problem or answer == "ipykernel True":
-        return done.problem
-    return _NO_IPYKERNEL if answer == "ipykernel False" else "it is no working Python 3 interpreter"
+    commands = {  # pip refuses to install beside the system's own Python (PEP 668); the environments of uv have no pip
+        "none system": "python3 -m venv ~/tao-env && . ~/tao-env/bin/activate && pip install ipykernel",
+        "none pip": shlex.join([python, "-m", "pip", "install", "ipykernel"]),
+        "none uv": shlex.join(["uv", "pip", "install", "--python", python, "ipykernel"]),
+    }
+    if not done.problem and answer in commands:
+        return "it has no ipykernel", f"to install it: {commands[answer]}"
+    problem = "" if answer == "ipykernel" else "it is no working Python 3 interpreter"
+    return done.problem or problem, "name another one with --python PATH"
 
 
 def _find(folders: list[str], profile: str | None, unreadable: dict[str, str]) -> list[tuple[str, str, dict[str, Any]]]:
@@ -424,38 +413,35 @@ def _renamed(spec: dict[str, Any], profile: str, renamed: str) -> dict[str, Any]
     }
 
 
-def _rename(context: Context, path: str, was: str, now: str) -> str:
-    """Let a kernel be that of the renamed profile; return what was done, "" if nothing.
+def _update(context: Context, change: _Change, path: str, spec: dict[str, Any]) -> str:
+    """Let a kernel follow the change of its profile; return what was done, "" if nothing.
 
-    All that a person has added stays. Its folder gets the new name too, unless a person has chosen another one or the
-    new name is taken.
+    A kernel that is another profile's by now stays; so does all that a person has added to one. The folder gets the
+    new name too, unless a person has chosen another one or the new name is taken.
     """
-    name, spec = _read(path)
+    was, now, _ = change
+    if was is None:
+        if files.exists(os.path.join(path, _SPEC)):
+            return ""
+        _write(context, path, spec)
+        return f"restored in {context.short(path)}"
+    name, current = _read(path)
+    if now is None:
+        if name != was:
+            return ""
+        _remove(path)
+        return "removed"
     to = path
     if os.path.basename(path) == kernel_name(was):
         to = os.path.join(os.path.dirname(path), kernel_name(now))
         _require_no_foreign(to)
+    if name not in (was, now):
+        return ""
     if name == was:
-        _write_file(context, path, _SPEC, _to_bytes(_renamed(spec, was, now)))
-    if name in (was, now) and not files.exists(to):
+        _write_file(context, path, _SPEC, _to_bytes(_renamed(current, was, now)))
+    if not files.exists(to):
         files.rename(path, to)
-    return f"is now '{display_name(now)}'" if name in (was, now) else ""
-
-
-def _remove_of(path: str, profile: str) -> str:
-    """Remove a kernel, if it still is that of a profile; return what was done, "" if nothing."""
-    if _read(path)[0] != profile:
-        return ""
-    _remove(path)
-    return "removed"
-
-
-def _restore(context: Context, path: str, spec: dict[str, Any]) -> str:
-    """Write a removed kernel again, unless there is another one; return what was done, "" if nothing."""
-    if files.exists(os.path.join(path, _SPEC)):
-        return ""
-    _write(context, path, spec)
-    return f"restored in {context.short(path)}"
+    return f"is now '{display_name(now)}'"
 
 
 def _to_bytes(spec: dict[str, Any]) -> bytes:
@@ -489,18 +475,9 @@ def _write(context: Context, path: str, spec: dict[str, Any]) -> None:
 def _write_file(context: Context, path: str, name: str, data: bytes) -> None:
     """Write a file of a kernel. Root's belongs to the owner of the folder, who could not replace it otherwise."""
     mode, owner = 0o600 if _is_in_home(context, path) else 0o644, (os.geteuid(), os.getegid())
-    if os.geteuid() == 0:
-        status = _stat(path)
+    if os.geteuid() == 0 and (status := files.stat_or_none(path)):
         owner = (status.st_uid, status.st_gid)
     atomic.replace(os.path.join(path, name), data, attributes=atomic.FileAttributes(mode, *owner), link=None)
-
-
-def _stat(path: str) -> os.stat_result:
-    """Return the status of a file or folder. Raises TaoprofError."""
-    try:
-        return os.stat(path)
-    except OSError as error:
-        raise files.to_taoprof_error(path, "read", error) from error
 
 
 def _is_in_home(context: Context, path: str) -> bool:

@@ -375,7 +375,7 @@ def start_kernel(context: Context, name: str, command: list[str], options: RunOp
     """Become the kernel. Raises TaoprofError only if no Python with ipykernel is left that could show the reason."""
     python = command[0]
     try:
-        problem = kernels.python_problem(python, context.environ)
+        problem, _ = kernels.python_problem(python, context.environ)
         if problem:
             raise UsageError(
                 f"'{python}' cannot run a kernel: {problem}",
@@ -427,6 +427,6 @@ def _exec_failing_kernel(context: Context, name: str, command: list[str], error:
     server = files.try_read(f"/proc/{os.getppid()}/cmdline", 1 << 20)[0].partition(b"\0")[0].decode(errors="replace")
     for candidate in (command[0], sys.executable, server, "python3"):
         python = shutil.which(candidate, path=context.environ.get("PATH"))
-        if python is not None and not kernels.python_problem(python, context.environ):
+        if python is not None and not kernels.python_problem(python, context.environ)[0]:
             _exec_kernel(python, command[3:], context.environ, settings)
     raise error
