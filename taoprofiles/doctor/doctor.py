@@ -452,7 +452,7 @@ def _find_settings(context: Context) -> dict[tuple[str, str | None, str | None],
             with suppress(TaoprofError):  # an invalid profile has its own finding
                 renderer = store.renderer(name)
                 for kind in PROGRAMS:
-                    if settings := renderer.cluster_settings(kind):
+                    if settings := renderer.template["clusters"][kind]:
                         found[kind, settings.get("context"), settings.get("namespace")].append(name)
     return found
 

@@ -58,7 +58,7 @@ def plan_target(renderer: Renderer, target: str, command: list[str], *, image: s
         renderer,
         image=image,
         command=words if target != "edf" else [],  # which has no command, only its image
-        gpus=parse_gpus(gpus or renderer.gpus or "all"),
+        gpus=parse_gpus(gpus or renderer.template["gpus"] or "all"),
     )
 
 

@@ -189,8 +189,7 @@ def plan_container(
         groups=context.groups if context.uid and user == caller else [],
         labels=dict(labels or {}),
         warnings=warnings + word_warnings,
-        slurm=renderer.cluster_settings("slurm"),
-        kubernetes=renderer.cluster_settings("kubernetes"),
+        **renderer.template["clusters"],
         job=job_name(name),
     )
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, UsageError
@@ -27,7 +26,7 @@ from taoprofiles.profiles.rendering import (
     references,
 )
 from taoprofiles.profiles.store import PROJECT_FILE, ProjectFile
-from taoprofiles.storage.files import to_taoprof_error
+from taoprofiles.storage.files import folder_exists
 from taoprofiles.storage.paths import is_inside
 from taoprofiles.system.filesystem import answers, no_answer, real_paths, try_real_path
 
@@ -70,9 +69,12 @@ def from_mapping(
         data["container"] = {"env": env}
     data["docker"] = _docker(mapping, express, problems)
     if not problems:
-        problems, profile = _validated(data, name)
-        if profile is not None:
-            return profile
+        try:
+            return from_data(data, name=name)
+        except InvalidProfileError as error:
+            problems = error.problems
+        except UsageError:
+            problems = ["it contains a text that is not valid Unicode"]
     raise InvalidStateError(
         f"'{where}' cannot become a profile",
         problems=problems,
@@ -86,7 +88,15 @@ def from_mounts_file(context: Context, content: bytes, *, name: str, where: str)
     Raises InvalidStateError for what is not a mapping, and with every part that a profile cannot express.
     """
     parsed = parse_mapping(content, where)
-    messages = ignored_keys(parsed)
+    keys = {
+        f"{section}[{number}].{key}"
+        for section, known in ENTRY_KEYS.items()
+        if isinstance(parsed.get(section), list)
+        for number, item in enumerate(parsed[section])
+        if isinstance(item, dict)
+        for key in item.keys() - known
+    }
+    messages = [f"{key} is left out: the launcher does not read it" for key in sorted(keys)]
     if isinstance(parsed.get("Mounts"), list):
         parsed["Mounts"], more = last_mounts(context, parsed["Mounts"])
         messages += more
@@ -126,15 +136,6 @@ def _docker(mapping: Mapping[str, Any], express: Expression, problems: list[str]
     return options | {"user": express(options["user"], False)} if isinstance(options.get("user"), str) else options
 
 
-def _validated(data: dict[str, Any], name: str) -> tuple[list[str], Profile | None]:
-    try:
-        return [], from_data(data, name=name)
-    except InvalidProfileError as error:
-        return error.problems, None
-    except UsageError:
-        return ["it contains a text that is not valid Unicode"], None
-
-
 def _items(mapping: Mapping[str, Any], section: str) -> Iterator[tuple[int, tuple[Any, Any]]]:
     """Yield the two values of each item of Mounts or Envs with its number; None for a value that is missing."""
     items = mapping.get(section, [])
@@ -165,19 +166,6 @@ def last_mounts(context: Context, mounts: Sequence[Any]) -> tuple[list[Any], lis
     return list(by_source.values()), messages
 
 
-def ignored_keys(mapping: Mapping[str, Any]) -> list[str]:
-    """Return a line for each key of a mapping that a profile leaves out, since the launcher does not read it."""
-    keys = {
-        f"{section}[{number}].{key}"
-        for section, known in ENTRY_KEYS.items()
-        if isinstance(mapping.get(section), list)
-        for number, item in enumerate(mapping[section])
-        if isinstance(item, dict)
-        for key in item.keys() - known
-    }
-    return [f"{key} is left out: the launcher does not read it" for key in sorted(keys)]
-
-
 def to_share(profile: Profile) -> tuple[Profile, list[str], list[str]]:
     """Return the profile with references to the environment instead of literal secrets, without the keys ACTIONS.
 
@@ -198,14 +186,6 @@ def to_share(profile: Profile) -> tuple[Profile, list[str], list[str]]:
     return Profile.model_validate({"schema": 1, **data}), hidden, left_out
 
 
-def _is_folder(path: str) -> bool:
-    """Check whether a path is a folder. Raises TaoprofError if the system refuses to say."""
-    try:
-        return stat.S_ISDIR(os.stat(path).st_mode)
-    except OSError as error:
-        raise to_taoprof_error(path, "read", error) from None
-
-
 def path_expression(context: Context, path: str) -> str:
     """Return a folder as a profile stores it: absolute, with ``~`` for the home.
 
@@ -215,7 +195,7 @@ def path_expression(context: Context, path: str) -> str:
         raise UsageError(f"'{path}' cannot be a project folder", hint="such as ~/tao/kitti")
     absolute, problem = resolve_path(context, path)
     existing = "" if problem else existing_part(absolute)
-    if problem or not _is_folder(existing):
+    if problem or not folder_exists(existing):
         raise UsageError(problem or f"'{existing}' is not a folder", hint="such as ~/tao/kitti")
     return escape_dollars(context.short(absolute))
 

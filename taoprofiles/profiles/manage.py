@@ -66,12 +66,7 @@ def new(
     if layout is None:
         path = context.environ.get("PATH")
         has_launcher = any(shutil.which(program, path=path) for program in MAIN_PROGRAMS)
-        try:  # lexists says "no" for an error too
-            has_launcher = has_launcher or bool(os.lstat(context.mapping_file))
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise files.to_taoprof_error(context.mapping_file, "read", error) from error
+        has_launcher = has_launcher or files.exists(context.mapping_file)
         chosen, reason = layouts.choose(network, image=image, has_launcher=has_launcher)
     data: dict[str, Any] = {"schema": 1, "layout": chosen, "network": network, "description": description}
     data["project_dir"] = path_expression(context, project_dir)

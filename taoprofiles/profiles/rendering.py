@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any, Literal, TypedDict
+from typing import Any, TypedDict
 
 from taoprofiles.errors import InvalidProfileError
 from taoprofiles.masking import MASK, is_copied, is_secret, mask_command, mask_target
@@ -28,13 +28,13 @@ class Template(TypedDict):
     env: dict[str, str]
     docker: dict[str, Any]
     project: dict[str, Any] | None  # of a trusted project file: its path, hash, and the folders of the mounts
-    gpus: str | None  # as for --gpus
+    gpus: str | None  # as for --gpus; None: the profile does not say
     images: dict[str, str]  # by the first words of a command; "" for any
     notify: list[str]
-    on_start: str
+    on_start: str  # command lines; "" for none
     on_end: str
-    clusters: dict[str, dict[str, Any]]
-    job_record: bool | None
+    clusters: dict[str, dict[str, Any]]  # by "slurm" and "kubernetes", without default values
+    job_record: bool | None  # of NVIDIA's skill bank; None: if there is a folder for them
 
 
 SIZE_LIMIT = 1 << 16
@@ -197,7 +197,7 @@ class Renderer:
     """
 
     def __init__(self, template: Template, context: Context, *, name: str, path: str) -> None:
-        self._template, self.context = template, context
+        self.template, self.context = template, context
         self.name, self._file = name, path
         self._expander = Expander(template["variables"], context.environ, context.home)
         self._problems: list[str] = []
@@ -205,34 +205,24 @@ class Renderer:
     @property
     def depends_on_environment(self) -> bool:
         """Return True if the mapping may differ in another environment."""
-        return any("${env:" in expression for expression in expressions(self._template))
+        return any("${env:" in expression for expression in expressions(self.template))
 
     @property
     def project_file(self) -> str | None:
         """Return the project file of which the profile is a trusted copy, or which it extends; else None."""
-        project = self._template["project"]
+        project = self.template["project"]
         return project["file"] if project else None
-
-    @property
-    def gpus(self) -> str | None:
-        """Return which GPUs a run gets, as for ``--gpus``; None if the profile does not say."""
-        return self._template["gpus"]
 
     def image(self, words: Sequence[str]) -> str | None:
         """Return the image for a task's command, by its first words; None if the profile names none."""
-        images = self._template["images"]
+        images = self.template["images"]
         names = (" ".join(words[:count]) for count in range(len(words), -1, -1))
         return next((images[name] for name in names if name in images), None)
 
     @property
     def read_only(self) -> list[bool]:
         """Return for each mount of the mapping whether it is read-only. The mapping itself cannot say it."""
-        return [read_only for *_, read_only in self._template["mounts"]]
-
-    @property
-    def unused_by_launcher(self) -> list[str]:
-        """Return the keys of the profile that only a run and ``render`` use."""
-        return [key for key, value in (("gpus", self.gpus), ("image", self._template["images"])) if value]
+        return [read_only for *_, read_only in self.template["mounts"]]
 
     def secrets(self) -> tuple[set[str], set[str]]:
         """Return the names of variables, and of container variables, that are secret: one, a copy of one, or with one.
@@ -240,7 +230,7 @@ class Renderer:
         What ${…} refers to counts as part of the value.
         """
         secret: set[str] = set()
-        environ, texts = self.context.environ, (self._template["variables"], self._template["env"])
+        environ, texts = self.context.environ, (self.template["variables"], self.template["env"])
         copies = {text for values in texts for name, text in values.items() if is_copied(name, text)}
 
         def secret_names(expressions: dict[str, str]) -> set[str]:
@@ -255,9 +245,9 @@ class Renderer:
                 )
             }
 
-        while more := secret_names(self._template["variables"]) - secret:  # they may refer to each other in any order
+        while more := secret_names(self.template["variables"]) - secret:  # they may refer to each other in any order
             secret |= more
-        return secret, secret_names(self._template["env"])
+        return secret, secret_names(self.template["env"])
 
     def secret_values(self) -> list[tuple[str, str]]:
         """Return the name and value of each secret variable of the profile, the container and the environment.
@@ -266,7 +256,7 @@ class Renderer:
         """
         secret, secret_env = self.secrets()
         env = {item["variable"]: str(item["value"]) for item in self.mapping().get("Envs", [])}
-        referred = {name for text in expressions(self._template) for kind, name in references(text) if kind == "env"}
+        referred = {name for text in expressions(self.template) for kind, name in references(text) if kind == "env"}
         environ = self.context.environ
         return [
             *((name, value) for name, value in self.variables().items() if name in secret),
@@ -282,22 +272,18 @@ class Renderer:
     def targets(self, requested: Sequence[str] | None = None) -> tuple[list[str], list[str]]:
         """Return the ``requested`` targets of notifications, else the profile's, and the problems of those left out."""
         targets, problems = [], []
-        for expression in self._template["notify"] if requested is None else requested:
+        for expression in self.template["notify"] if requested is None else requested:
             try:
                 targets.append(self._expander.text(expression, path=False))
             except ExpressionError as error:
                 problems.append(f"{mask_target(expression)}: {error}")
         return targets, problems
 
-    def hook(self, key: Literal["on_start", "on_end"]) -> str:
-        """Return the command line of a hook, "" if there is none."""
-        return self._template[key]
-
     def variables(self) -> dict[str, str]:
         """Return the variables with their values, in the order of the layout and then of the profile."""
         values = {
             name: self._value(f"variables.{name}", lambda name=name: self._expander.variable(name))  # type: ignore[misc]
-            for name in self._template["variables"]
+            for name in self.template["variables"]
         }
         self._check_project_environment()
         self._raise_problems()
@@ -315,7 +301,7 @@ class Renderer:
                     "source": self._text(f"mounts[{number}].source", source, path=True),
                     "destination": self._text(f"mounts[{number}].destination", destination),
                 }
-                for number, (source, destination, _) in enumerate(self._template["mounts"])
+                for number, (source, destination, _) in enumerate(self.template["mounts"])
             ]
         }
         if is_checked:
@@ -324,12 +310,12 @@ class Renderer:
             self._problems += [problem for problem in problems if problem.partition(": ")[0] not in failed]
         self._problems += [problem for _, problem in self.outside_project()]
         self._check_project_environment()
-        if self._template["env"]:
+        if self.template["env"]:
             mapping["Envs"] = [
                 {"variable": name, "value": self._text(f"container.env.{name}", expression)}
-                for name, expression in self._template["env"].items()
+                for name, expression in self.template["env"].items()
             ]
-        docker = dict(self._template["docker"])
+        docker = dict(self.template["docker"])
         if docker.get("user") == "auto":
             docker["user"] = f"{self.context.uid}:{self.context.gid}"
         elif "user" in docker:
@@ -345,7 +331,7 @@ class Renderer:
         The rest of the profile need not be valid.
         """
         names: dict[str, None] = {}
-        for expression, *_ in self._template["mounts"]:
+        for expression, *_ in self.template["mounts"]:
             try:
                 source = self._expander.text(expression, path=True)
             except ExpressionError:  # it refers to what is not set
@@ -353,7 +339,7 @@ class Renderer:
             name, text = "", expression
             while text.startswith("${") and not text.startswith("${env:"):
                 _, name = next(references(text))
-                text = self._template["variables"].get(name, "")
+                text = self.template["variables"].get(name, "")
             if source in sources:
                 names[name] = None
         settings = [f"{name}=DIR" for name in names]
@@ -366,8 +352,8 @@ class Renderer:
         mount's source (``mounts[0].source``).
         """
         mount = re.match(r"mounts\[(\d+)\]", key)
-        expressions, project = self._template["variables"], self._template["project_dir"]
-        text = self._template["mounts"][int(mount[1])][0] if mount else expressions[key.partition(".")[2]]
+        expressions, project = self.template["variables"], self.template["project_dir"]
+        text = self.template["mounts"][int(mount[1])][0] if mount else expressions[key.partition(".")[2]]
         while True:
             others = (other for kind, other in references(text) if kind == "variable")
             name = next((other for other in others if find_placeholder(self._expander.variable(other))), None)
@@ -380,7 +366,7 @@ class Renderer:
 
     def outside_project(self) -> list[tuple[str, str]]:
         """Return the sources, with links resolved, that a project's profile may not mount, each with the problem."""
-        project = self._template["project"]
+        project = self.template["project"]
         if project is None:
             return []
         from taoprofiles.system.filesystem import real_paths
@@ -390,7 +376,7 @@ class Renderer:
         folders += real_paths(self._text("project.folders", folder, path=True) for folder in project["own"])
         sources = [
             (where, self._text(where, source, path=True))
-            for number, (source, *_) in enumerate(self._template["mounts"])
+            for number, (source, *_) in enumerate(self.template["mounts"])
             for where in [f"mounts[{number}].source"]
         ]
         return [
@@ -401,21 +387,12 @@ class Renderer:
 
     def _check_project_environment(self) -> None:
         """Add a problem for each variable that the project file refers to and whose value became a secret since."""
-        environ, project = self.context.environ, self._template["project"]
+        environ, project = self.context.environ, self.template["project"]
         self._problems += [
             f"${{env:{name}}}: its value is a secret now, which a project file may not have"
             for name in (project["environment"] if project else ())
             if is_secret(name, environ.get(name, ""))
         ]
-
-    @property
-    def job_record(self) -> bool | None:
-        """Return whether runs keep the job record of NVIDIA's skill bank; None: if there is a folder for them."""
-        return self._template["job_record"]
-
-    def cluster_settings(self, target: str) -> dict[str, Any]:
-        """Return what the profile says about ``slurm`` or ``kubernetes``, the default values left out."""
-        return self._template["clusters"][target]
 
     def summary(self, *, reveal: bool = False) -> dict[str, Any]:
         """Return the values and mounts as plain data, for people; secrets are masked unless ``reveal``.
@@ -423,13 +400,14 @@ class Renderer:
         Whether a source ``exists`` is None if its file server does not answer.
         """
         secrets, env_secrets = (set(), set()) if reveal else self.secrets()
-        mapping, project_dir = self.mapping(), self._template["project_dir"]
+        mapping, project_dir = self.mapping(), self.template["project_dir"]
         env = {item["variable"]: item["value"] for item in mapping.get("Envs", [])}
         from taoprofiles.system.filesystem import answers  # not for 'list', which shows no mounts
 
         exists = answers(os.path.exists, [mount["source"] for mount in mapping["Mounts"]])
+        hooks = {"on_start": self.template["on_start"], "on_end": self.template["on_end"]}
         return {
-            **{key: self._template[key] for key in ("description", "extends", "layout", "project")},
+            **{key: self.template[key] for key in ("description", "extends", "layout", "project")},
             "project_dir": project_dir and expand_user(project_dir, self.context.home),
             "variables": {key: MASK if key in secrets else value for key, value in self.variables().items()},
             "mounts": [
@@ -438,12 +416,11 @@ class Renderer:
             ],
             "env": {key: MASK if key in env_secrets else value for key, value in env.items()},
             "docker": mapping.get("DockerOptions", {}),
-            "gpus": self._template["gpus"],
-            "images": self._template["images"],
-            "notify": [target if reveal else mask_target(target) for target in self._template["notify"]],
-            "on_start": self.hook("on_start") if reveal else mask_command([self.hook("on_start")])[0],
-            "on_end": self.hook("on_end") if reveal else mask_command([self.hook("on_end")])[0],
-            **self._template["clusters"],
+            "gpus": self.template["gpus"],
+            "images": self.template["images"],
+            "notify": [target if reveal else mask_target(target) for target in self.template["notify"]],
+            **{key: text if reveal else mask_command([text])[0] for key, text in hooks.items()},
+            **self.template["clusters"],
         }
 
     def _text(self, where: str, expression: str, *, path: bool = False) -> str:
@@ -459,7 +436,7 @@ class Renderer:
     def _raise_problems(self) -> None:
         if self._problems:
             problems, self._problems = list(dict.fromkeys(self._problems)), []
-            copied = self.project_file if self._template["extends"] is None else None
+            copied = self.project_file if self.template["extends"] is None else None
             raise invalid_profile_error(self.name, self._file, problems, copied_from=copied)
 
 

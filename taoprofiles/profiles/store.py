@@ -153,18 +153,7 @@ class Store:
 
     def extending(self, name: str) -> list[str]:
         """Return the profiles that extend ``name``, sorted; unreadable ones are skipped."""
-        index = _read_cache(self._context.index) or {}
-
-        def base(other: str, status: os.stat_result | None) -> str | None:
-            with suppress(KeyError, TypeError, IndexError):  # not in the index, changed just now, or a damaged index
-                entry = index["profiles"][other]
-                if entry["signature"][0] == _file_signature(status):
-                    return cast("str | None", entry["extends"])
-            with suppress(TaoprofError):
-                return base_name(self.text_or_none(other) or b"")
-            return None
-
-        return sorted(other for other, entry in self._entries() if base(other, _stat(entry)) == name)
+        return [summary.name for summary in self.summaries() if summary.extends == name]
 
     def template(self, name: str, source: Source | None = None, *, may_write: bool = False) -> Template:
         """Return the profile's template, and validate the text if it has changed. ``may_write``: the lock is held.

@@ -107,7 +107,7 @@ def from_mapping(
     destinations = [entry["destination"] for _, entry in located]
     read_only = renderer.read_only if renderer else []
     protected = frozenset(path for path, is_read_only in zip(destinations, read_only, strict=False) if is_read_only)
-    gpus = gpus or (renderer.gpus if renderer else None) or "all"
+    gpus = gpus or (renderer.template["gpus"] if renderer else None) or "all"
     image = image or (renderer.image(words) if renderer else None) or ""
     variables = [(Location("Envs", number), entry) for number, entry in enumerate(mapping.get("Envs", []))]
     return DirectStart(

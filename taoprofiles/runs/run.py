@@ -290,7 +290,7 @@ class Run:
         self.job_text = ""
         self.job_secrets: dict[str, str] = {}
         self.notes: list[str] = []
-        self.on_start = renderer.hook("on_start")
+        self.on_start = renderer.template["on_start"]
         self.log: RunLog | None = None
         self.was_queued = False
         self._is_log_complete = True

@@ -149,7 +149,7 @@ def prepare(
             plan.give_mapping(run)
             if kind == "run":  # last: an agent takes a record that exists for a launch
                 image = hold.image or options.image or renderer.image(command)
-                JobRecords(context).create(hold, image=image, wanted=renderer.job_record)
+                JobRecords(context).create(hold, image=image, wanted=renderer.template["job_record"])
     return run
 
 
@@ -225,8 +225,9 @@ class _Plan:
         is_launcher = launcher_words(unwrapped(self.command)) is not None
         if options.image is None and not (options.shared or is_launcher or runner):
             image = renderer.image(self.command)
-        if gpus is None and (not options.shared or runner) and not (is_host_only and renderer.gpus == "none"):
-            gpus = renderer.gpus
+        own_gpus = renderer.template["gpus"]
+        if gpus is None and (not options.shared or runner) and not (is_host_only and own_gpus == "none"):
+            gpus = own_gpus
         if runner is not None and not options.shared:
             if image is not None or options.on is not None:
                 raise UsageError(f"{runner.name} starts its own image, on this machine: leave out --image and --on")
@@ -345,7 +346,7 @@ class _Plan:
     def recorded(self, run: Run, targets: list[str], turn: Turn | None) -> Iterator[None]:
         """Write the record of the run; an error in the block undoes that. Needs the lock."""
         records, hold = HoldRecords(self.context), run.hold
-        on_end = self.renderer.hook("on_end") if self.kind == "run" else ""
+        on_end = self.renderer.template["on_end"] if self.kind == "run" else ""
         if turn is None or turn.hold is None:
             run.liveness_fd = records.create(hold, targets=targets, on_end=on_end)
         else:

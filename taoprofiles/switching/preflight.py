@@ -124,7 +124,7 @@ def check_direct_run(
     errors, folders = _errors_and_folders(findings, mkdir=mkdir, starts=True)
     if check and errors:
         listed = [mount.entry for mount in start.mounts]
-        own = {"--image": renderer.image(words), "--gpus": renderer.gpus}
+        own = {"--image": renderer.image(words), "--gpus": renderer.template["gpus"]}
         given = {"--image": image, "--gpus": gpus}
         options = [word for key, value in given.items() if value and value != own[key] for word in (key, value)]
         raise _preflight_error(context, name, errors, listed, attempt._replace(command=start.words), options)

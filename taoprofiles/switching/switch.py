@@ -359,7 +359,8 @@ class _Transaction:
         result.wanted = renderer.mapping()
         result.secrets = renderer.secrets()[1]
         result.limits = preflight.explain_read_only(renderer, result.wanted)
-        if unused := renderer.unused_by_launcher:
+        keys = (("gpus", renderer.template["gpus"]), ("image", renderer.template["images"]))
+        if unused := [key for key, value in keys if value]:
             result.limits.append(f"a plain tao ignores {' and '.join(unused)} of the profile; 'taoprof run' does not")
         if result.wanted != answered:
             preflight.require_answer(result.wanted)
