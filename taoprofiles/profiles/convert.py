@@ -19,11 +19,10 @@ from taoprofiles.profiles import layouts
 from taoprofiles.profiles.model import ACTIONS, Profile, from_data, parse, template, to_toml
 from taoprofiles.profiles.rendering import (
     Renderer,
+    environment_names,
     escape_dollars,
-    expressions,
     find_placeholder,
     is_windows_path,
-    references,
 )
 from taoprofiles.profiles.store import PROJECT_FILE, ProjectFile
 from taoprofiles.storage.files import folder_exists
@@ -269,16 +268,10 @@ def from_project_file(context: Context, file: ProjectFile, *, folders: Sequence[
         "file": file.path,
         "sha256": file.sha256,
         "folders": [escape_dollars(folder) for folder in (file.folder, *real_paths(folders))],
-        "environment": environment_of(profile, name),
+        "environment": environment_names(template(profile, name=name)),
     }
     data = _with_paths(profile, lambda path: _absolute(context, path, file.folder))
     return from_data({**data, "project": source}, name=name)
-
-
-def environment_of(profile: Profile, name: str) -> list[str]:
-    """Return the variables of the environment to which a profile refers, sorted."""
-    texts = expressions(template(profile, name=name))
-    return sorted({variable for text in texts for kind, variable in references(text) if kind == "env"})
 
 
 def to_project_file(context: Context, profile: Profile, folder: str) -> tuple[str, list[str]]:
@@ -314,7 +307,7 @@ def _refusals(context: Context, profile: Profile, name: str) -> list[str]:
         for variable in profile.variables
         if not _ALLOWED_VARIABLE.fullmatch(variable)
     ]
-    for variable in environment_of(profile, name):
+    for variable in environment_names(template(profile, name=name)):
         if is_secret(variable, context.environ.get(variable, "")):
             problems.append(f"${{env:{variable}}}: a secret of yours")
     # It would be masked where it is shown to be trusted, and pass through the environment of docker and sbatch.
@@ -331,9 +324,9 @@ def _not_allowed(data: dict[str, Any]) -> list[str]:
     return [key for key in (*data, *keys) if key not in ALLOWED and key not in tables]
 
 
-def project_renderer(context: Context, profile: Profile, name: str) -> Renderer:
+def project_renderer(context: Context, profile: Profile, name: str, path: str = PROJECT_FILE) -> Renderer:
     """Return the renderer of the profile in a project file."""
-    return Renderer(template(profile, name=name), context, name=name, path=PROJECT_FILE)
+    return Renderer(template(profile, name=name), context, name=name, path=path)
 
 
 def _with_paths(profile: Profile, convert: Callable[[str], str]) -> dict[str, Any]:

@@ -68,15 +68,17 @@ def new(
         has_launcher = any(shutil.which(program, path=path) for program in MAIN_PROGRAMS)
         has_launcher = has_launcher or files.exists(context.mapping_file)
         chosen, reason = layouts.choose(network, image=image, has_launcher=has_launcher)
-    data: dict[str, Any] = {"schema": 1, "layout": chosen, "network": network, "description": description}
-    data["project_dir"] = path_expression(context, project_dir)
-    if notebook_dir is not None:
-        data["notebook_dir"] = path_expression(context, notebook_dir)
-    if image is not None:
-        data["image"] = image
-    if not layouts.env(chosen):
-        data["container"] = {"env": NEW_ENV}
-    data["docker"] = NEW_DOCKER.model_dump(exclude_none=True)
+    data = {
+        "schema": 1,
+        "layout": chosen,
+        "network": network,
+        "description": description,
+        "image": image,
+        "project_dir": path_expression(context, project_dir),
+        "notebook_dir": None if notebook_dir is None else path_expression(context, notebook_dir),
+        "container": {} if layouts.env(chosen) else {"env": NEW_ENV},
+        "docker": NEW_DOCKER.model_dump(exclude_none=True),
+    }
     profile = from_data(data, name=name)
     write(context, "new", name, to_toml(profile).encode(), replace=False)
     return profile, reason
@@ -116,7 +118,7 @@ def write_project_file(context: Context, profile: Profile, folder: str, *, name:
     text, omitted = to_project_file(context, profile, folder)
     atomic.replace(path, text.encode(), attributes=atomic.FileAttributes(0o644, context.uid, context.gid))
     try:
-        mounts = project_renderer(context, profile, name).mapping()["Mounts"]
+        mounts = project_renderer(context, profile, name, path).mapping()["Mounts"]
         outside = [mount["source"] for mount in mounts if not is_inside(mount["source"], folder)]
         copy = from_project_file(context, read_project_file(path), folders=outside, name=name)
         write(context, "trust", name, to_toml(copy).encode(), replace=True)

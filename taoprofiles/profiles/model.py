@@ -14,7 +14,14 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 from taoprofiles.errors import InvalidProfileError, UsageError
 from taoprofiles.masking import shorten
 from taoprofiles.profiles import layouts
-from taoprofiles.profiles.rendering import NOT_WRITTEN, SIZE_LIMIT, Expander, ExpressionError, invalid_profile_error
+from taoprofiles.profiles.rendering import (
+    NOT_WRITTEN,
+    SIZE_LIMIT,
+    Expander,
+    ExpressionError,
+    expressions,
+    invalid_profile_error,
+)
 
 if TYPE_CHECKING:
     from taoprofiles.profiles.rendering import Template
@@ -243,10 +250,8 @@ def _with_own_folders(data: dict[str, Any], own: Mapping[str, Any]) -> dict[str,
     if "mounts" in own:
         return {key: value for key, value in data.items() if key != "project"}
     variables = own.get("variables")
-    values = [own.get("project_dir"), own.get("notebook_dir")]
-    values += (
-        [f"${{{name}}}" for name in variables if layouts.is_host_variable(name)] if isinstance(variables, dict) else []
-    )
+    names = filter(layouts.is_host_variable, variables if isinstance(variables, dict) else ())
+    values = (own.get("project_dir"), own.get("notebook_dir"), *(f"${{{name}}}" for name in names))
     folders = [value for value in values if isinstance(value, str)]
     return {**data, "project": {**project, "own": folders}}
 
@@ -399,16 +404,6 @@ def _without_slash(path: str | None) -> str:
     return "" if path is None else path.rstrip("/") or "/"
 
 
-class _AnyEnvironment(dict[str, str]):
-    """An environment that has every variable."""
-
-    def __contains__(self, name: object) -> bool:
-        return True
-
-    def __missing__(self, name: str) -> str:
-        return "/"
-
-
 def _validate(data: Mapping[str, Any], name: str, path: str) -> Profile:
     """Return the profile. Raises InvalidProfileError, also for references that no environment can resolve."""
     try:
@@ -434,58 +429,59 @@ def _faults(error: ValidationError) -> Iterator[str]:
 
 
 def _explain(fault: Mapping[str, Any], where: str) -> str:
-    kind, limits, message = fault["type"], fault.get("ctx", {}), str(fault["msg"])
+    kind, message = fault["type"], str(fault["msg"])
     if kind == "extra_forbidden":
         table = where.partition(".")[0].partition("[")[0] if "." in where else ""
         known = [field.alias or name for name, field in TABLES.get(table, Profile).model_fields.items()]
         close = difflib.get_close_matches(where.rpartition(".")[2], known, n=1)
         return f"unknown key; did you mean '{close[0]}'?" if close else f"unknown key; known are {', '.join(known)}"
-    if kind == "string_pattern_mismatch" and where.endswith("_dir"):
-        return "must name a folder, and not '/'"
-    if kind == "string_pattern_mismatch" and where.startswith("slurm."):
-        example = ", such as --mem=64G" if where.startswith("slurm.options") else ""
-        return f"must be one word without quotes, '#' and '\\'{example}"
-    if kind == "string_pattern_mismatch" and where.startswith("kubernetes."):
-        folder = ", or NAME/FOLDER" if where.startswith("kubernetes.claims") else ""
-        return f"must be a Kubernetes name of lower-case letters, digits and '-'{folder}"
-    by_key = {
-        "schema": "must be 1",
-        "extends": "must be the name of a profile",
-        "docker.shm_size": 'must be a number with b, k, m or g, such as "16G", or a whole number of bytes',
-        "gpus": 'must be "all", "none", a count, or a list such as "0,1" (a single GPU: "1,")',
-        "image": "must be the name of an image",
-        "network": "may contain only letters, digits, '.', '_' and '-', and must start with a letter or digit",
-    }
-    if where.startswith("images."):
-        return "must be the name of an image, by the first words of a command"
-    by_kind = {
-        "missing": "missing",
-        "string_type": "must be text; put it in quotes",
-        "int_type": "must be a whole number, without quotes",
-        "bool_type": "must be true or false, without quotes",
-        "dict_type": "must be a table",
-        "model_type": "must be a table",
-        "list_type": "must be a list",
-        "literal_error": f"must be {limits.get('expected')}",
-        "less_than_equal": f"must be at most {limits.get('le')}",
-        "greater_than_equal": f"must be at least {limits.get('ge')}",
-        "string_pattern_mismatch": "may contain only letters, digits and '_', at most 256 of them, and must not start "
-        "with a digit",
-    }
-    return by_key.get(where) or by_kind.get(kind) or message[:1].lower() + message[1:]
+    key = "images" if where.startswith("images.") else where
+    if key in _BY_KEY:
+        return _BY_KEY[key]
+    if kind == "string_pattern_mismatch":
+        return next(text for start, text in _BY_PATTERN.items() if where.startswith(start))
+    return _BY_KIND[kind].format(**fault.get("ctx", {})) if kind in _BY_KIND else message[:1].lower() + message[1:]
+
+
+_BY_KEY = {
+    "schema": "must be 1",
+    "extends": "must be the name of a profile",
+    "docker.shm_size": 'must be a number with b, k, m or g, such as "16G", or a whole number of bytes',
+    "gpus": 'must be "all", "none", a count, or a list such as "0,1" (a single GPU: "1,")',
+    "image": "must be the name of an image",
+    "images": "must be the name of an image, by the first words of a command",
+    "network": "may contain only letters, digits, '.', '_' and '-', and must start with a letter or digit",
+}
+_BY_PATTERN = {
+    "project_dir": "must name a folder, and not '/'",
+    "notebook_dir": "must name a folder, and not '/'",
+    "slurm.options": "must be one word without quotes, '#' and '\\', such as --mem=64G",
+    "slurm.": "must be one word without quotes, '#' and '\\'",
+    "kubernetes.claims": "must be a Kubernetes name of lower-case letters, digits and '-', or NAME/FOLDER",
+    "kubernetes.": "must be a Kubernetes name of lower-case letters, digits and '-'",
+    "": "may contain only letters, digits and '_', at most 256 of them, and must not start with a digit",
+}
+_BY_KIND = {
+    "missing": "missing",
+    "string_type": "must be text; put it in quotes",
+    "int_type": "must be a whole number, without quotes",
+    "bool_type": "must be true or false, without quotes",
+    "dict_type": "must be a table",
+    "model_type": "must be a table",
+    "list_type": "must be a list",
+    "literal_error": "must be {expected}",
+    "less_than_equal": "must be at most {le}",
+    "greater_than_equal": "must be at least {ge}",
+}
 
 
 def _reference_problems(template: Template) -> Iterator[str]:
     """Yield unknown names, circles and malformed references."""
-    expander = Expander(template["variables"], _AnyEnvironment(), "/")
-    expressions = {f"variables.{name}": f"${{{name}}}" for name in template["variables"]}
-    for number, (source, destination, _) in enumerate(template["mounts"]):
-        expressions[f"mounts[{number}].source"] = source
-        expressions[f"mounts[{number}].destination"] = destination
-    expressions |= {f"container.env.{name}": expression for name, expression in template["env"].items()}
-    expressions["docker.user"] = template["docker"].get("user", "")
-    expressions |= {f"notify[{number}]": text for number, text in enumerate(template["notify"])}
-    for where, expression in expressions.items():
+    expander = Expander(template["variables"], None, "/")
+    texts = expressions(template)
+    texts |= {f"variables.{name}": f"${{{name}}}" for name in template["variables"]}  # so that a chain begins with it
+    texts |= {f"notify[{number}]": text for number, text in enumerate(template["notify"])}
+    for where, expression in texts.items():
         try:
             expander.text(expression, path=False)
         except ExpressionError as error:

@@ -108,29 +108,31 @@ def references(expression: str) -> Iterator[tuple[str, str]]:
             raise ExpressionError(f"a lone '$' {where}: write ${{NAME}} for a variable, $$ for a dollar")
 
 
-def expressions(template: Template) -> Iterator[str]:
-    """Yield each expression of a template."""
-    yield from template["variables"].values()
-    for source, destination, _ in template["mounts"]:
-        yield source
-        yield destination
-    yield from template["env"].values()
-    yield template["docker"].get("user", "")
+def expressions(template: Template) -> dict[str, str]:
+    """Return the expressions of a template by their keys."""
+    texts = {f"variables.{name}": text for name, text in template["variables"].items()}
+    for number, (source, destination, _) in enumerate(template["mounts"]):
+        texts |= {f"mounts[{number}].source": source, f"mounts[{number}].destination": destination}
+    texts |= {f"container.env.{name}": text for name, text in template["env"].items()}
+    return texts | {"docker.user": template["docker"].get("user", "")}
+
+
+def environment_names(template: Template) -> list[str]:
+    """Return the variables of the environment to which a template refers, sorted."""
+    all_references = (reference for text in expressions(template).values() for reference in references(text))
+    return sorted({name for kind, name in all_references if kind == "env"})
 
 
 class Expander:
     """Resolves the expressions of one profile, each variable once, in any order of references."""
 
-    def __init__(self, variables: Mapping[str, str], environ: Mapping[str, str], home: str) -> None:
+    def __init__(self, variables: Mapping[str, str], environ: Mapping[str, str] | None, home: str) -> None:
+        """``environ`` is None if every variable of the environment counts as set."""
         self._expressions = variables
         self._environ = environ
         self._home = home
         self._values: dict[str, str] = {}
         self._total = 0
-
-    def text(self, expression: str, *, path: bool) -> str:
-        """Return the value of an expression; in a ``path`` a leading ``~`` is the home. Raises ExpressionError."""
-        return self._text(expression, (), path=path)
 
     def variable(self, name: str, chain: tuple[str, ...] = ()) -> str:
         """Return the value of a variable. Raises ExpressionError, which shows the chain of a circular reference.
@@ -146,10 +148,11 @@ class Expander:
             if name not in self._expressions:
                 by = f" ({' → '.join((*chain, name))})" if chain else ""
                 raise ExpressionError(f"there is no variable '{name}'{by}")
-            self._values[name] = self._text(self._expressions[name], (*chain, name), path=True)
+            self._values[name] = self.text(self._expressions[name], (*chain, name), path=True)
         return self._values[name]
 
-    def _text(self, expression: str, chain: tuple[str, ...], *, path: bool) -> str:
+    def text(self, expression: str, chain: tuple[str, ...] = (), *, path: bool) -> str:
+        """Return the value of an expression; in a ``path`` a leading ``~`` is the home. Raises ExpressionError."""
         for _ in references(expression):
             pass  # malformed references are reported first
         parts: list[str] = []
@@ -184,9 +187,10 @@ class Expander:
             return text
         if inner.startswith("env:"):
             name = inner[4:]
-            if name not in self._environ:
+            value = "/" if self._environ is None else self._environ.get(name)
+            if value is None:
                 raise ExpressionError(f"the environment variable '{name}' is not set (${{env:{name}}})")
-            return self._environ[name]
+            return value
         return self.variable(inner, chain)
 
 
@@ -205,7 +209,7 @@ class Renderer:
     @property
     def depends_on_environment(self) -> bool:
         """Return True if the mapping may differ in another environment."""
-        return any("${env:" in expression for expression in expressions(self.template))
+        return any("${env:" in expression for expression in expressions(self.template).values())
 
     @property
     def project_file(self) -> str | None:
@@ -255,17 +259,11 @@ class Renderer:
         The targets of notifications are secrets too.
         """
         secret, secret_env = self.secrets()
-        env = {item["variable"]: str(item["value"]) for item in self.mapping().get("Envs", [])}
-        referred = {name for text in expressions(self.template) for kind, name in references(text) if kind == "env"}
-        environ = self.context.environ
+        environ, envs = self.context.environ, self.mapping().get("Envs", [])
         return [
             *((name, value) for name, value in self.variables().items() if name in secret),
-            *((name, value) for name, value in env.items() if name in secret_env),
-            *(
-                (name, environ[name])
-                for name in sorted(referred)
-                if is_secret(name, environ.get(name, "")) and name in environ
-            ),
+            *((item["variable"], str(item["value"])) for item in envs if item["variable"] in secret_env),
+            *((name, environ[name]) for name in environment_names(self.template) if is_secret(name, environ[name])),
             *(("notify", target) for target in self.targets()[0] if "://" in target),
         ]
 

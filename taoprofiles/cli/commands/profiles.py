@@ -26,9 +26,9 @@ from taoprofiles.cli.output import (
 )
 from taoprofiles.errors import InvalidProfileError, NotFoundError, TaoprofError, UsageError, reason_of
 from taoprofiles.profiles import kernels, manage, model
-from taoprofiles.profiles.convert import environment_of, from_project_file, path_expression, project_renderer
+from taoprofiles.profiles.convert import from_project_file, path_expression, project_renderer
 from taoprofiles.profiles.layouts import EXAMPLE_IMAGE
-from taoprofiles.profiles.rendering import SIZE_LIMIT, unset_variables
+from taoprofiles.profiles.rendering import SIZE_LIMIT, environment_names, unset_variables
 from taoprofiles.profiles.store import (
     PROJECT_FILE,
     ProjectFile,
@@ -350,7 +350,7 @@ def _content(context: Context, profile: Profile, name: str, old: Profile | None)
         lines = profile_lines(context, title, project_renderer(context, profile, name).summary())
     except InvalidProfileError:  # a variable of the environment is not set here
         lines = [f"profile {title}", *model.to_toml(profile).splitlines()]
-    if environment := environment_of(profile, name):
+    if environment := environment_names(model.template(profile, name=name)):
         lines.append(f"taken from your environment: {', '.join(environment)}")
     if old is not None:
         changes = list(unified_diff(_settings(old), _settings(profile), lineterm="", n=0))[2:]
