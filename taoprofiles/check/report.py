@@ -76,6 +76,7 @@ from taoprofiles.switching import preflight
 from taoprofiles.switching.status import Status, get_status
 from taoprofiles.system import docker_run, filesystem
 
+_EXTERNAL_CHANGE_ID = "global-file-changed-by-other"
 _PROBLEM_IDS = {"docker.shm_size": "shm-unit", "docker.ulimits": "opts-shape", "docker.ports": "opts-shape"}
 """By profile key: the id of the finding for a value that the profile model rejects, else "profile-invalid"."""
 
@@ -104,14 +105,17 @@ class CheckTarget(NamedTuple):
     renderer: Renderer | None = None
     secret_values: tuple[str, ...] = ()
 
+    def image(self, command: list[str]) -> str | None:
+        """Return the image that the profile has for a command."""
+        return self.renderer.image(command) if self.renderer else None
+
     @classmethod
     def from_profile(cls, context: Context, name: str) -> CheckTarget:
         """Return the target for a profile, rendered now. Raises NotFoundError, UsageError."""
         store = Store(context)
         path = store.path(name)
         try:
-            source = store.source(name)
-            template, renderer = store.template(name, source), store.renderer(name, source)
+            renderer = store.renderer(name)
             variables, rendered = renderer.variables(), renderer.mapping(is_checked=False)
         except InvalidProfileError as problem:
             findings = tuple(_invalid(line, name) for line in problem.problems or [problem.message])
@@ -121,11 +125,12 @@ class CheckTarget(NamedTuple):
         findings = (
             *container.check_profile_variables(variables, name),
             *container.check_shell(variables, context.environ, secret),
-            *container.check_plain_secrets(template["env"], locate, name),
+            *container.check_plain_secrets(renderer.template["env"], locate, name),
         )
-        names = frozenset(secret), frozenset(secret_environment)
-        file = MountsFile(name, "", locate, None)
-        return cls(name, path, mapping.to_bytes(rendered), file, variables, findings, *names, renderer)
+        return cls(
+            name, path, mapping.to_bytes(rendered), MountsFile(name, "", locate, None), variables, findings,
+            frozenset(secret), frozenset(secret_environment), renderer,
+        )  # fmt: skip
 
     @classmethod
     def from_file(cls, context: Context, behaviour: Behaviour) -> CheckTarget:
@@ -183,7 +188,7 @@ def _overwritten(context: Context, status: Status) -> list[Finding]:
     what = f"another program wrote it; before, it was the mapping of '{status.last}'"
     why = "tao uses what is there now: it may train on another project's data, and write into its results"
     where = context.short(context.mapping_file)
-    return [warning("global-file-changed-by-other", where, what, why, f"taoprof use {status.last}")]
+    return [warning(_EXTERNAL_CHANGE_ID, where, what, why, f"taoprof use {status.last}")]
 
 
 def _no_file(context: Context) -> Finding:
@@ -200,8 +205,6 @@ def _no_file(context: Context) -> Finding:
 MOST_FINDINGS = MOST_REFUSALS
 """Findings of a report; with so many there may be others."""
 _PATH_KEYS = ("project_dir", "notebook_dir", "network", "layout")
-_EXTERNAL_CHANGE_ID = "global-file-changed-by-other"
-"""Comes first: the file is another project's, so its other problems are not to be fixed."""
 
 
 class Report(NamedTuple):
@@ -264,7 +267,7 @@ def check(
         {}, target.variables, context.environ, target.secret_variables,
         behaviour=behaviour, profile=target.name or "", is_run=is_profile_given,
     )  # fmt: skip
-    image = image or (target.renderer.image(command) if target.renderer else None)
+    image = image or target.image(command)
     if name is not None and command and image is None and words is None:  # what 'run' starts on this machine
         target = target._replace(findings=(*target.findings, *_check_program_exists(context, target, name, command)))
     is_direct = bool(command and words is None and (image or gpus or direct.tasks(command)[0]))
@@ -300,6 +303,7 @@ def check(
             problems = _check_content(context, target, prediction.content, command_context, command)
             findings += islice(problems, MOST_FINDINGS)
     findings = fix.add_commands(context, findings, target.name, target.path, is_profile_given=is_profile_given)
+    # If the file is another project's, that comes first: its other problems are not to be fixed.
     findings = sorted(by_severity(findings), key=lambda finding: finding.id != _EXTERNAL_CHANGE_ID)[:MOST_FINDINGS]
     return Report(target.name, target.path, installed_launcher, version, prediction, dropped_in_ci, findings, secrets)
 
@@ -380,8 +384,7 @@ def _check_task(
         return Report(target.name, target.path, None, "", None, [], problems, target.secret_environment)
     if target.name:
         options = ["--gpus", gpus] if gpus else []
-        own = target.renderer.image(command) if target.renderer else None
-        options += ["--image", image or "IMAGE"] if not image or image != own else []
+        options += ["--image", image or "IMAGE"] if not image or image != target.image(command) else []
         command_context = replace(command_context, prefix=["taoprof", "run", target.name, *options, "--"])
     problems += direct.check(context, launch, command_context)
     findings = fix.add_commands(context, problems, target.name, target.path, is_profile_given=is_profile_given)
