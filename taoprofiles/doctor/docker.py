@@ -10,7 +10,7 @@ import shlex
 import shutil
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -271,7 +271,7 @@ def _service(docker: DockerFacts, action: str) -> str:
 
 def check_docker(docker: DockerFacts, gpus: Gpus, images: FileSystem | None) -> list[Finding]:
     """Check the engine, the command and the GPUs; ``images`` is the file system of the engine's images, if known."""
-    findings = _presence(docker) or _mismatch(docker) + _kind(docker)
+    findings = [*_presence(docker)] or [*_mismatch(docker), *_kind(docker)]
     engine = docker.first
     if not engine.trouble and engine.address.startswith("unix://") and engine.system != "Docker Desktop":
         findings += _gpus(docker, gpus)
@@ -282,29 +282,29 @@ def check_docker(docker: DockerFacts, gpus: Gpus, images: FileSystem | None) -> 
     return findings
 
 
-def _presence(docker: DockerFacts) -> list[Finding]:
+def _presence(docker: DockerFacts) -> Iterator[Finding]:
     first, second = docker.first, docker.second
     if not docker.cli and not docker.has_daemon and first.trouble in (ABSENT, REFUSED):
         if docker.has_podman:
             what = "no engine is running: Podman is installed, and its socket is not used"
             hint = "systemctl --user enable --now podman.socket && "
             hint += "export DOCKER_HOST=unix://$XDG_RUNTIME_DIR/podman/podman.sock"
-            return [error("docker-down", first.address, what, "tao and taoprof use an engine by its socket", hint)]
+            yield error("docker-down", first.address, what, "tao and taoprof use an engine by its socket", hint)
+            return
         why = "tao runs everything in containers"
         hint = _install(docker, "docker", apt="docker.io")
         hint += " && sudo usermod -aG docker $USER && newgrp docker" if docker.installer else ""
-        return [error("docker-missing", "PATH", "Docker is not installed", why, hint)]
-    findings = []
+        yield error("docker-missing", "PATH", "Docker is not installed", why, hint)
+        return
     if not docker.cli:
         why = "tao runs the task in the container with 'docker exec'"
         hint = _install(docker, "docker-cli")
         hint = f"{_install(docker, 'docker-ce-cli')} || {hint}" if docker.installer else hint
-        findings.append(error("docker-cli-missing", "PATH", "the 'docker' command is not installed", why, hint))
+        yield error("docker-cli-missing", "PATH", "the 'docker' command is not installed", why, hint)
     if first.trouble:
-        findings.append(_unreachable(docker, first, second))
+        yield _unreachable(docker, first, second)
     elif second.trouble and second.address != first.address:
-        findings.append(_unreachable(docker, second, first))
-    return findings
+        yield _unreachable(docker, second, first)
 
 
 def _unreachable(docker: DockerFacts, engine: EngineProbe, other: EngineProbe) -> Finding:
@@ -349,61 +349,58 @@ def _denied(docker: DockerFacts, engine: EngineProbe) -> Finding:
     return error("docker-denied", engine.address, what, why, f"sudo usermod -aG {group} $USER && newgrp {group}")
 
 
-def _mismatch(docker: DockerFacts) -> list[Finding]:
+def _mismatch(docker: DockerFacts) -> Iterator[Finding]:
     first, second, command = docker.first, docker.second, docker.command
     where = f"docker context '{docker.context}'" if docker.context else "docker"
     if not first.is_same(second):
         what = f"tao starts containers on '{first.address}' and looks for images on '{second.address}': "
         what += "these are different engines"
         why = "an image that one of them has is missing on the other"
-        return [error("daemon-mismatch", "DOCKER_HOST", what, why, "unset DOCKER_HOST")]
-    if command.trouble and command.trouble != INVALID:
+        yield error("daemon-mismatch", "DOCKER_HOST", what, why, "unset DOCKER_HOST")
+    elif command.trouble and command.trouble != INVALID:
         what = f"the docker command, which tao needs to run the task, reaches no engine: {command.problem}"
         why = f"it uses the context '{docker.context}', which tao ignores"
-        return [error("daemon-mismatch", where, what, why, _DEFAULT_CONTEXT)]
-    if command.id and not command.is_same(first):
+        yield error("daemon-mismatch", where, what, why, _DEFAULT_CONTEXT)
+    elif command.id and not command.is_same(first):
         what = f"tao starts containers on '{first.address}', but the docker command uses another engine"
         why = "the task fails with 'No such container', and 'docker ps' does not show the container"
-        return [error("daemon-mismatch", where, what, why, _DEFAULT_CONTEXT)]
-    return []
+        yield error("daemon-mismatch", where, what, why, _DEFAULT_CONTEXT)
 
 
-def _kind(docker: DockerFacts) -> list[Finding]:
-    findings = []
+def _kind(docker: DockerFacts) -> Iterator[Finding]:
     engine = docker.first
     if docker.host and docker.host != DEFAULT:
         what = f"DOCKER_HOST is '{docker.host}'"
         why = "one of tao's two clients uses it, the other always /var/run/docker.sock"
         if not docker.host.startswith("unix://"):
             why = "tao looks for the source folders on this machine, but that engine mounts its own"
-        findings.append(warning("docker-host-set", "DOCKER_HOST", what, why, "unset DOCKER_HOST"))
+        yield warning("docker-host-set", "DOCKER_HOST", what, why, "unset DOCKER_HOST")
     is_local = engine.address.startswith("unix://") and not engine.trouble
     if docker.in_container and is_local and not docker.has_root:
         what = "this is a container, and the engine runs outside of it"
         why = "tao and taoprof look for the source folders here, but the engine mounts those of its own machine"
         hint = "docker inspect --format '{{json .Mounts}}' \"$(hostname)\""
-        findings.append(warning("engine-outside", engine.address, what, why, hint))
+        yield warning("engine-outside", engine.address, what, why, hint)
     if engine.is_rootless:
         what = "the engine is rootless"
         why = "results of a profile with a 'user' belong to an id such as 100999; root in a container is this user. "
         why += "It cannot raise a limit above yours: error setting rlimit type 8"
         hint = "taoprof set NAME docker.user=0:0 docker.ulimits.memlock=65536"
-        findings.append(warning("docker-rootless", engine.address, what, why, hint))
+        yield warning("docker-rootless", engine.address, what, why, hint)
     if engine.system == "Docker Desktop":
         what = "the engine is Docker Desktop, in a virtual machine"
         why = "on Linux it has no GPUs, and only the folders that its settings share"
         hint = "docker context use default && sudo systemctl enable --now docker"
-        findings.append(warning("docker-desktop", engine.address, what, why, hint))
+        yield warning("docker-desktop", engine.address, what, why, hint)
     if docker.is_snap:
         what = "Docker is installed as a snap"
         why = "it sees only folders in /home whose names have no leading dot, and finds no NVIDIA runtime"
         hint = f"sudo snap disable docker && {_install(docker, 'docker', apt='docker.io')}"
-        findings.append(warning("snap-docker", docker.cli or engine.root, what, why, hint))
-    return findings
+        yield warning("snap-docker", docker.cli or engine.root, what, why, hint)
 
 
-def _gpus(docker: DockerFacts, gpus: Gpus) -> list[Finding]:
-    findings, engine = [], docker.first
+def _gpus(docker: DockerFacts, gpus: Gpus) -> Iterator[Finding]:
+    engine = docker.first
     if not gpus.gpus:
         why = "tao requests all GPUs for each container, even for a task that needs none"
         if not gpus.tool:
@@ -420,7 +417,7 @@ def _gpus(docker: DockerFacts, gpus: Gpus) -> list[Finding]:
                 why = "the driver was upgraded, and the module of the old one is still loaded: reboot, or unload it "
                 why += "while no program uses a GPU or the screen"
                 hint = "sudo rmmod nvidia_uvm nvidia_drm nvidia_modeset nvidia; nvidia-smi"
-        findings.append(error("gpu-driver", gpus.tool or "nvidia-smi", what, why, hint))
+        yield error("gpu-driver", gpus.tool or "nvidia-smi", what, why, hint)
     # moby pull request 50228, of 2025; an engine of that year is assumed to have it.
     major = re.match(r"[0-9]{1,6}", engine.version)
     takes_cdi = bool(gpus.cdi) and major is not None and int(major[0]) >= 28
@@ -431,10 +428,9 @@ def _gpus(docker: DockerFacts, gpus: Gpus) -> list[Finding]:
         hint = _install(docker, "nvidia-container-toolkit", page=page)
         if docker.installer:
             hint += f" && sudo nvidia-ctk runtime configure --runtime=docker && {_service(docker, 'restart')}"
-        findings.append(error("gpu-runtime", engine.address, what, why, hint))
+        yield error("gpu-runtime", engine.address, what, why, hint)
     elif gpus.is_late and not takes_cdi:
         what = f"'{gpus.hook}' was installed after the engine had started"
         why = "the engine looks for it only when it starts, so every container that tao starts fails: "
         why += f"could not select device driver; {ENDS_CONTAINERS}"
-        findings.append(error("gpu-runtime", engine.address, what, why, _service(docker, "restart")))
-    return findings
+        yield error("gpu-runtime", engine.address, what, why, _service(docker, "restart"))

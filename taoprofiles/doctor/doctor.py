@@ -100,7 +100,7 @@ _CONFLICTS: tuple[tuple[str, tuple[int, ...], str, tuple[int, ...], str, list[st
 install."""
 
 
-def _check_packages(launcher: Launcher) -> list[Finding]:
+def _check_packages(launcher: Launcher) -> Iterator[Finding]:
     """Check the packages beside the launcher; one finding names all conflicts, since one command fixes them all."""
     python = "Python" if launcher.has_distutils else _NO_DISTUTILS
     release = ".".join(map(str, launcher.release[:2]))
@@ -114,11 +114,10 @@ def _check_packages(launcher: Launcher) -> list[Finding]:
     if not texts and launcher.imports:
         texts.append(f"a package that 'tao' imports cannot be imported: {launcher.imports}")
         requirements = ["--force-reinstall", f"{launcher.distribution}=={launcher.version}"]
-    if not texts:
-        return []
-    what, why = "; ".join(texts), "; ".join(dict.fromkeys(reasons))
-    hint = _install_command(launcher, list(dict.fromkeys(requirements)))
-    return [error("launcher-import", launcher.path, what, why, hint)]
+    if texts:
+        what, why = "; ".join(texts), "; ".join(dict.fromkeys(reasons))
+        hint = _install_command(launcher, list(dict.fromkeys(requirements)))
+        yield error("launcher-import", launcher.path, what, why, hint)
 
 
 def _install_command(launcher: Launcher, wanted: list[str]) -> str:
@@ -137,14 +136,13 @@ def _install_command(launcher: Launcher, wanted: list[str]) -> str:
     return f"python3 -m venv ~/tao-launcher && ~/tao-launcher/bin/pip install {words} && {FIRST}"
 
 
-def _check_others(first: Launcher, others: list[Launcher]) -> list[Finding]:
+def _check_others(first: Launcher, others: list[Launcher]) -> Iterator[Finding]:
     others = [item for item in others if (item.prefix, item.version) != (first.prefix, first.version)]
-    if not others:
-        return []
-    listed = ", ".join(f"'{item.path}' ({item.version or item.problem})" for item in others)
-    what = f"more than one launcher is on PATH; the first one is used ({first.version})"
-    hint = f"if it is the wrong one: {shlex.quote(first.python)} -m pip uninstall {first.distribution}"
-    return [warning("tao-several", first.path, what, f"also on PATH: {listed}", hint)]
+    if others:
+        listed = ", ".join(f"'{item.path}' ({item.version or item.problem})" for item in others)
+        what = f"more than one launcher is on PATH; the first one is used ({first.version})"
+        hint = f"if it is the wrong one: {shlex.quote(first.python)} -m pip uninstall {first.distribution}"
+        yield warning("tao-several", first.path, what, f"also on PATH: {listed}", hint)
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -268,61 +266,58 @@ def _guard(context: Context) -> dict[str, Any]:
     return result
 
 
-def check_state(state: OwnState, uid: int, version: str, file_system: FileSystem | None) -> list[Finding]:
+def check_state(state: OwnState, uid: int, version: str, file_system: FileSystem | None) -> Iterator[Finding]:
     """Check the files for the user ``uid`` and the ``version`` of taoprofiles; ``file_system`` is that of the state."""
-    findings = []
     for path, owner in state.foreign:
         what = f"it belongs to user id {owner}, not to you ({uid})"
         why, hint = "it cannot be changed; HOME may be another user's", f"ls -ld {shlex.quote(path)}"
         if owner == 0:
             why = "it was probably created with sudo; it cannot be changed"
             hint = f'sudo chown -R "$(id -u):$(id -g)" {shlex.quote(path)}'
-        findings.append(error("state-not-mine", path, what, why, hint))
+        yield error("state-not-mine", path, what, why, hint)
     for path, problem in state.unreadable:
         why = "its content is unknown, so commands that need it refuse to work"
-        findings.append(error("state-unreadable", path, problem, why, f"ls -ld {shlex.quote(path)}"))
+        yield error("state-unreadable", path, problem, why, f"ls -ld {shlex.quote(path)}")
     if file_system is not None and file_system.size and file_system.free < STATE_ROOM:
         what = f"{file_system.free >> 20} MB is free on its file system"
         why = "profiles cannot be saved and switches are refused; existing files stay unchanged"
-        findings.append(error("state-full", file_system.path, what, why, f"df -h {shlex.quote(file_system.path)}"))
+        yield error("state-full", file_system.path, what, why, f"df -h {shlex.quote(file_system.path)}")
     is_read_only = state.mapping_mode is not None and not state.mapping_mode & 0o200
     if is_read_only and not state.is_sealed_by_nobody and not state.guard:
         what = "the mapping file is read-only"
         why = "no guard has made it read-only; a notebook that writes it fails with PermissionError"
         hint = f"chmod u+w {shlex.quote(state.mapping_file)}"
-        findings.append(warning("mapping-read-only", state.mapping_file, what, why, hint))
+        yield warning("mapping-read-only", state.mapping_file, what, why, hint)
     for name, problem in state.profiles:
         hint, why = f"taoprof edit {shlex.quote(name)}", "it cannot be used until it is fixed"
-        findings.append(warning("profile-unreadable", f"profile '{name}'", problem, why, hint))
+        yield warning("profile-unreadable", f"profile '{name}'", problem, why, hint)
     for path, problem in state.holds:
         why = "it may belong to a training, so no switch is made while it exists"
         hint = f"mv {shlex.quote(path)} {shlex.quote(path)}.damaged"
-        findings.append(error("hold-damaged", path, problem, why, hint))
-    return findings + _check_guard(state, version)
+        yield error("hold-damaged", path, problem, why, hint)
+    yield from _check_guard(state, version)
 
 
-def _check_guard(state: OwnState, version: str) -> list[Finding]:
-    findings = []
+def _check_guard(state: OwnState, version: str) -> Iterator[Finding]:
     if state.is_sealed_by_nobody:
         what = "the mapping file is read-only because of a guard that is no longer running"
         why = "a notebook that writes the file fails with PermissionError"
-        findings.append(warning("seal-left-over", state.mapping_file, what, why, "taoprofd --unseal"))
+        yield warning("seal-left-over", state.mapping_file, what, why, "taoprofd --unseal")
     if state.unit and not state.service.startswith("active"):
         what = f"the guard is installed but not running: {state.service or 'unknown'}"
         why = "nothing restores the mapping of a training after a notebook overwrites it"
         hint = "taoprof service logs; taoprof service start"
-        findings.append(warning("guard-inactive", "taoprofd.service", what, why, hint))
+        yield warning("guard-inactive", "taoprofd.service", what, why, hint)
     elif state.unit == "other" or (state.guard and state.guard != version):
         what = f"the running guard is version {state.guard}, taoprof is version {version}"
         if state.guard in ("", None, version):
             what = f"the unit of the guard is not the one that taoprof {version} installs"
         why = "taoprofiles was upgraded or moved since the service was installed"
         hint = "taoprof service install" if state.unit else f"kill {state.guard_pid} && (taoprofd 2>>~/.taoprofd.log &)"
-        findings.append(warning("guard-outdated", "taoprofd.service", what, why, hint))
+        yield warning("guard-outdated", "taoprofd.service", what, why, hint)
     if state.guard_problem:
         why = "the guard is running, but with this problem"
-        findings.append(warning("guard-troubled", "taoprofd", state.guard_problem, why, "taoprof service logs"))
-    return findings
+        yield warning("guard-troubled", "taoprofd", state.guard_problem, why, "taoprof service logs")
 
 
 class Machine(NamedTuple):
