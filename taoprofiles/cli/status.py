@@ -6,7 +6,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -82,15 +82,7 @@ def get_report(context: Context, reader: ProgressReader | None = None) -> Status
 
         progress = (reader or ProgressReader()).read(runs)
         last_lines = {run.id: line for run in runs if (line := last_line(context, run))}
-    return StatusReport(
-        now,
-        similar,
-        _guard_status(context, active.holds),
-        active,
-        queue,
-        progress,
-        last_lines,
-    )
+    return StatusReport(now, similar, _guard_status(context, active.holds), active, queue, progress, last_lines)
 
 
 def status_rows(context: Context, report: StatusReport) -> list[tuple[str, str]]:
@@ -99,7 +91,7 @@ def status_rows(context: Context, report: StatusReport) -> list[tuple[str, str]]
     path = context.short(context.mapping_file)
     if os.path.islink(context.mapping_file):
         path += f" → {context.short(files.real_path(context.mapping_file))}"
-    rows = [("mapping file", path), ("state", _explain_state(context, now, similar))]
+    rows = [("mapping file", path), ("state", explain(context, now, similar))]
     if own := current_cache.own_profile(context):
         here = f"'{own}', with a mounts file of its own (hold {context.environ['TAOPROF_RUN']})"
         rows.insert(0, ("used here", here))
@@ -171,23 +163,19 @@ def explain_unmanaged(context: Context, now: Status) -> str:
     """Return the state of a mapping file that no profile made, in one line."""
     similar = _similar_profile(context, now)
     more = f"; similar to {_describe_similar(similar)}" if similar and similar[1] else ""
-    return _explain_state(context, now, similar) + more
+    return explain(context, now, similar) + more
 
 
-def _explain_state(context: Context, now: Status, similar: tuple[str, int] | None) -> str:
-    if similar is None or similar[1]:
-        return explain(context, now)
-    message = f"{context.short(context.mapping_file)} was not written by taoprof; it has the same mapping as profile"
-    return f"{message} '{similar[0]}'. To use that profile: taoprof use {similar[0]}"
-
-
-def explain(context: Context, now: Status) -> str:
-    """Return the state of the mapping file in one line."""
+def explain(context: Context, now: Status, similar: tuple[str, int] | None = None) -> str:
+    """Return the state of the mapping file in one line; ``similar`` is the profile that is most similar to it."""
     path = context.short(context.mapping_file)
     if now.state == "active":
         return f"'{now.name}' is active"
     if now.state == "none":
         return _explain_absence(context, now, path)
+    if similar and not similar[1]:
+        message = f"{path} was not written by taoprof; it has the same mapping as profile '{similar[0]}'"
+        return f"{message}. To use that profile: taoprof use {similar[0]}"
     if now.state == "unmanaged":
         message = f"{path} was not written by taoprof. To create a profile from it: taoprof import --name NAME"
         try:
@@ -310,14 +298,11 @@ def progress_text(hold: Hold, progress: Progress | None, last_line: str = "") ->
 
 def progress_rows(report: StatusReport) -> list[tuple[str, ...]]:
     """Return the rows of a table with how far each run is."""
-    return [
-        (
-            hold.id,
-            hold.profile or "-",
-            progress_text(hold, report.progress.get(hold.id), report.last_lines.get(hold.id, "")),
-        )
-        for hold in filter(report.shows_progress, report.active.holds)
-    ]
+    rows: list[tuple[str, ...]] = []
+    for hold in filter(report.shows_progress, report.active.holds):
+        text = progress_text(hold, report.progress.get(hold.id), report.last_lines.get(hold.id, ""))
+        rows.append((hold.id, hold.profile or "-", text))
+    return rows
 
 
 def queue_rows(context: Context, commands: Sequence[WaitingCommand]) -> list[tuple[str, ...]]:
@@ -375,7 +360,6 @@ def to_result(
 
         uses = gpu_uses(gpus, active.holds)
         lines += ["GPUs:", *table(gpu_rows(uses), indent="  ", fit=True)]
-    runs = [hold for hold in active.holds if hold.kind in OWN_KINDS]
     data = {
         **{key: getattr(now, key) for key in ("name", "state", "last")},
         "own": current_cache.own_profile(context),
@@ -387,7 +371,7 @@ def to_result(
         "resembles": similar[0] if similar else None,
         "guard": report.guard,
         "holds": [hold.as_dict() for hold in active.holds],
-        "runs": [{**hold.as_dict(), **_progress_fields(report, hold)} for hold in runs],
+        "runs": [_run_data(report, hold) for hold in active.holds if hold.kind in OWN_KINDS],
         "queue": [command.as_dict() for command in report.queue],
         "others": [
             {"user": other.user, "container": other.container, "gpus": other.gpus, "since": other.since}
@@ -409,12 +393,10 @@ def _gpu_data(use: GpuUse) -> dict[str, Any]:
     return {**fields, "holds": use.holds, "processes": processes}
 
 
-def _progress_fields(report: StatusReport, hold: Hold) -> dict[str, Any]:
+def _run_data(report: StatusReport, hold: Hold) -> dict[str, Any]:
     progress = report.progress.get(hold.id)
-    return {
-        "progress": None if progress is None else progress.as_dict(time.time()),
-        "last_line": report.last_lines.get(hold.id),
-    }
+    fields = None if progress is None else progress.as_dict(time.time())
+    return {**hold.as_dict(), "progress": fields, "last_line": report.last_lines.get(hold.id)}
 
 
 def _other_rows(others: list[Hold]) -> list[tuple[str, ...]]:
@@ -466,64 +448,58 @@ def overview(context: Context) -> Result:
     return Result(data, lines, messages=status_warnings(context, report))
 
 
-def _next_commands(context: Context, report: StatusReport, names: list[str]) -> list[tuple[str, str]]:
-    """Return commands for the next step, each with what it does; the most likely one is the first."""
+def _next_commands(context: Context, report: StatusReport, names: list[str]) -> Iterator[tuple[str, str]]:
+    """Yield commands for the next step, each with what it does; the most likely one is the first."""
     current = current_cache.own_profile(context) or report.now.name
-    commands = _project_commands(context, current)
-    if any(hold.kind == "run" for hold in report.active.holds):
-        commands.append(("taoprof status --watch", "follow the runs"))
-    if not names:
-        return commands + _first_profile(context, report)
-    if current is None or current not in names:
-        return commands + _choose_profile(report, names)
-    return commands + _use_profile(report, current, names)
-
-
-def _project_commands(context: Context, current: str | None) -> list[tuple[str, str]]:
+    is_training = any(hold.kind == "run" for hold in report.active.holds)
     try:
-        project = default_profile(context)
+        if (project := default_profile(context)) not in (None, current):
+            yield f"taoprof use {project}", "switch to the profile of the project in this folder"
     except UntrustedError:
-        return [("taoprof trust", "see what the .taoprof.toml of this project sets, and decide")]
-    if project in (None, current):
-        return []
-    return [(f"taoprof use {project}", "switch to the profile of the project in this folder")]
+        yield "taoprof trust", "see what the .taoprof.toml of this project sets, and decide"
+    if is_training:
+        yield "taoprof status --watch", "follow the runs"
+    if not names:
+        yield from _first_profile(context, report)
+    elif current is None or current not in names:
+        yield from _choose_profile(report, names)
+    elif report.now.state == "drifted" and current == report.now.name:
+        problem = report.now.problem
+        what = "see what is wrong with the profile" if problem else "apply the changes of the profile to the file"
+        yield f"taoprof {'check' if problem else 'use'} {current}", what
+    else:
+        if not is_training:
+            yield f"taoprof check {current}", "find mistakes before a container starts"
+        yield f"taoprof run {current} -- COMMAND", "train with this profile's own mapping"
+        if len(names) > 1:
+            yield "taoprof use", "choose another profile"
 
 
-def _choose_profile(report: StatusReport, names: list[str]) -> list[tuple[str, str]]:
-    now, commands = report.now, []
-    if now.state == "unmanaged" and not (report.similar and not report.similar[1]):
-        commands.append(("taoprof import --name NAME", "create a profile from what the file has now"))
-    last = report.similar[0] if report.similar else now.last
+_IMPORT_FILE = ("taoprof import --name NAME", "create a profile from what the file has now")
+
+
+def _choose_profile(report: StatusReport, names: list[str]) -> Iterator[tuple[str, str]]:
+    similar, differences = report.similar or (None, None)
+    if report.now.state == "unmanaged" and differences != 0:
+        yield _IMPORT_FILE
+    last = similar or report.now.last
     only = names[0] if len(names) == 1 else ""
-    return [*commands, (f"taoprof use {last if last in names else only}".rstrip(), "switch the file to a profile")]
+    yield f"taoprof use {last if last in names else only}".rstrip(), "switch the file to a profile"
 
 
-def _use_profile(report: StatusReport, current: str, names: list[str]) -> list[tuple[str, str]]:
-    now, commands = report.now, []
-    if now.state == "drifted" and current == now.name:
-        if now.problem:
-            return [(f"taoprof check {current}", "see what is wrong with the profile")]
-        return [(f"taoprof use {current}", "apply the changes of the profile to the file")]
-    if not any(hold.kind == "run" for hold in report.active.holds):
-        commands.append((f"taoprof check {current}", "find mistakes before a container starts"))
-    commands.append((f"taoprof run {current} -- COMMAND", "train with this profile's own mapping"))
-    return commands + [("taoprof use", "choose another profile")] * (len(names) > 1)
-
-
-def _first_profile(context: Context, report: StatusReport) -> list[tuple[str, str]]:
-    """Return how to create the first profile: from what the file has, a notebook in the current folder, or nothing."""
-    commands: list[tuple[str, str]] = []
-    if report.now.state == "unmanaged":
-        commands.append(("taoprof import --name NAME", "create a profile from what the file has now"))
+def _first_profile(context: Context, report: StatusReport) -> Iterator[tuple[str, str]]:
+    """Yield how to create the first profile: from what the file has, a notebook in the current folder, or nothing."""
     notebooks: list[str] = []
     with suppress(OSError):  # another user's folder
         notebooks = sorted(name for name in os.listdir(context.folder) if name.endswith(".ipynb"))
+    if report.now.state == "unmanaged":
+        yield _IMPORT_FILE
     if notebooks:
         from shlex import quote
 
         file = notebooks[0] if len(notebooks) == 1 else "."
         which = "from each notebook here, none of which is" if file == "." else "from this notebook, which is not"
-        commands.append((f"taoprof import {quote(file)}", f"create a profile {which} executed"))
-    if not commands:
-        commands.append(("taoprof import NOTEBOOK", "create a profile from a notebook, which is not executed"))
-    return [*commands, ("taoprof new NETWORK", "create a profile for the project in this folder")]
+        yield f"taoprof import {quote(file)}", f"create a profile {which} executed"
+    elif report.now.state != "unmanaged":
+        yield "taoprof import NOTEBOOK", "create a profile from a notebook, which is not executed"
+    yield "taoprof new NETWORK", "create a profile for the project in this folder"

@@ -121,25 +121,19 @@ class _Watcher:
         return [None if status is None else (status.st_ino, status.st_size, status.st_mtime_ns) for status in stats]
 
 
-class _GpuPoller:
-    """Asks the driver in a thread of its own: it takes a second or more where no persistence daemon is running."""
+def _poll_gpus(environ: dict[str, str]) -> list[Gpu]:
+    """Return a list that a thread keeps up to date: the driver may need a second or more for an answer."""
+    gpus: list[Gpu] = []
 
-    def __init__(self, environ: dict[str, str]) -> None:
-        self.gpus: list[Gpu] = []
-        self._environ = environ
-        self._is_over = threading.Event()
-        if shutil.which("nvidia-smi", path=environ.get("PATH")):
-            threading.Thread(target=self._poll, daemon=True).start()
-
-    def stop(self) -> None:
-        self._is_over.set()
-
-    def _poll(self) -> None:
-        interval = 0.0
-        while not self._is_over.wait(interval):
+    def poll() -> None:
+        while True:
             began = time.monotonic()
-            self.gpus = list_gpus(self._environ)
-            interval = max(GPU_INTERVAL, GPU_SHARE * (time.monotonic() - began))
+            gpus[:] = list_gpus(environ)
+            time.sleep(max(GPU_INTERVAL, GPU_SHARE * (time.monotonic() - began)))
+
+    if shutil.which("nvidia-smi", path=environ.get("PATH")):
+        threading.Thread(target=poll, daemon=True).start()
+    return gpus
 
 
 class _Bar(NamedTuple):
@@ -162,27 +156,27 @@ class _Screen:
 
     def run(self) -> None:
         """Redraw the screen until q is typed. Raises KeyboardInterrupt for Ctrl-C."""
-        gpus, drawn, next_look = _GpuPoller(self._context.environ), None, 0.0
+        gpus = _poll_gpus(self._context.environ)
+        with exit_on_signals():
+            while self._show(gpus) != "q":  # the terminal is as it was before, until the shell continues this process
+                os.kill(os.getpid(), signal.SIGSTOP)
+
+    def _show(self, gpus: Sequence[Gpu]) -> str:
+        """Redraw the screen until an event of ``_wait``, and return it."""
+        drawn, next_look, event = None, 0.0, ""
         # Without redirection: the encoding of stdout decides what a sparkline consists of.
         live = Live(
             console=self._console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
         )
-        try:
-            with exit_on_signals(), _signals() as wakeups, _keys() as keyboard, live:
-                while True:
-                    if (now := time.monotonic()) >= next_look:  # not for each key and each step of a resize
-                        content, next_look = self._get_content(gpus.gpus), now + INTERVAL
-                    if (content, self._console.size) != drawn:
-                        drawn = (content, self._console.size)
-                        live.update(self._render(content), refresh=True)
-                    for event in _wait(wakeups, keyboard, max(0.0, next_look - time.monotonic())):
-                        if event == "q":
-                            return
-                        if event == "stop":
-                            _suspend(live, keyboard)
-                            drawn = None
-        finally:
-            gpus.stop()
+        with _signals() as wakeups, _keys() as keyboard, live:
+            while not event:
+                if (now := time.monotonic()) >= next_look:  # not for each key and each step of a resize
+                    content, next_look = self._get_content([*gpus]), now + INTERVAL
+                if (content, self._console.size) != drawn:
+                    drawn = (content, self._console.size)
+                    live.update(self._render(content), refresh=True)
+                event = _wait(wakeups, keyboard, max(0.0, next_look - time.monotonic()))
+        return event
 
     def _get_content(self, gpus: Sequence[Gpu]) -> tuple[list[tuple[str, str]], list[str], list[_Table]]:
         """Return what the screen shows, as data that is equal if nothing has changed."""
@@ -223,11 +217,9 @@ class _Screen:
 
 def _render_cell(cell: object, overflow: Any) -> RenderableType:
     if isinstance(cell, _Bar):
-        return (
-            ""
-            if cell.share is None
-            else ProgressBar(1.0, cell.share, width=BAR_WIDTH, complete_style="green", finished_style="green")
-        )
+        if cell.share is None:
+            return ""
+        return ProgressBar(1.0, cell.share, width=BAR_WIDTH, complete_style="green", finished_style="green")
     return Text(printable(str(cell)), no_wrap=True, overflow=overflow)
 
 
@@ -288,27 +280,13 @@ def _keys() -> Iterator[int | None]:
         termios.tcsetattr(0, termios.TCSADRAIN, before)
 
 
-def _wait(wakeups: socket.socket, keyboard: int | None, seconds: float) -> Iterator[str]:
-    """Wait for that long, a key or a signal; yield "q" for the key and "stop" for Ctrl-Z."""
+def _wait(wakeups: socket.socket, keyboard: int | None, seconds: float) -> str:
+    """Wait for that long, a key or a signal; return "q" for the key, "stop" for Ctrl-Z, else ""."""
     sources: list[Any] = [wakeups] if keyboard is None else [wakeups, keyboard]
     ready, _, _ = select.select(sources, [], [], seconds)
     if wakeups in ready and signal.SIGTSTP in wakeups.recv(1 << 10):
-        yield "stop"
+        return "stop"
     if keyboard in ready:
         keys = os.read(0, 1 << 10)
-        if b"q" in keys.lower() or not keys:  # nothing: the terminal has gone
-            yield "q"
-
-
-def _suspend(live: Live, keyboard: int | None) -> None:
-    """Restore the terminal, stop as Ctrl-Z does, and take the terminal again afterwards."""
-    live.stop()
-    attributes = None
-    if keyboard is not None:
-        attributes = termios.tcgetattr(keyboard)
-        cooked = [*attributes[:3], attributes[3] | termios.ICANON | termios.ECHO, *attributes[4:]]
-        termios.tcsetattr(keyboard, termios.TCSADRAIN, cooked)
-    os.kill(os.getpid(), signal.SIGSTOP)
-    if keyboard is not None and attributes is not None:
-        termios.tcsetattr(keyboard, termios.TCSADRAIN, attributes)
-    live.start()
+        return "q" if b"q" in keys.lower() or not keys else ""  # nothing: the terminal has gone
+    return ""

@@ -180,7 +180,7 @@ def test_looks_are_few(sandbox: Sandbox) -> None:
 
 
 def test_keys_and_signals_cause_no_looks(sandbox: Sandbox) -> None:
-    events = iter([*[()] * 50, ("q",)])
+    events = iter([*[""] * 50, "q"])
     with (
         mock.patch("taoprofiles.cli.watch.time.monotonic", lambda: 1000.0),
         mock.patch("taoprofiles.cli.watch._wait", lambda *_: next(events)),

@@ -30,7 +30,7 @@ from taoprofiles.storage import files
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from taoprofiles.importer.build import ImportResult, Question
     from taoprofiles.storage.paths import Context
@@ -46,7 +46,6 @@ MEANINGS = {
 }
 """What the variables mean that TAO's notebooks leave to the user."""
 _FILES_LIMIT = 2000
-_RENAMED = "its folder or ending is in the profile's name, since other files have the same name"
 
 
 def import_command(context: Context, args: argparse.Namespace) -> Result:
@@ -119,8 +118,7 @@ def _import(context: Context, args: argparse.Namespace) -> Result:
 
 def _import_document(context: Context, args: argparse.Namespace, name: str, content: bytes) -> list[str]:
     """Import a mounts file or a profile, and return messages about it."""
-    messages: list[str] = []
-    is_profile = _is_profile(content)
+    messages, is_profile = list[str](), _is_profile(content)
     if content.removeprefix(codecs.BOM_UTF8).lstrip()[:1] in (b"{", b"[") and not is_profile:
         profile, messages = convert.from_mounts_file(context, content, name=name, where=args.file)
         content = to_toml(profile).encode()
@@ -137,10 +135,8 @@ def _import_document(context: Context, args: argparse.Namespace, name: str, cont
         content = manage.without_keys(content, ["project"])
     own = tomllib.loads(content.decode())
     actions = {key: own[key] for key in ACTIONS if own.get(key)}
-    # They would act on the programs of a run, as LD_PRELOAD does.
-    actions |= {
-        f"variables.{key}": value for key, value in own.get("variables", {}).items() if OF_PROGRAMS.fullmatch(key)
-    }
+    variables = own.get("variables", {})  # some would act on the programs of a run, as LD_PRELOAD does
+    actions |= {f"variables.{key}": value for key, value in variables.items() if OF_PROGRAMS.fullmatch(key)}
     if actions and not args.yes and not _agrees(args, actions):
         content = manage.without_keys(content, list(actions))
         messages.append(f"left out: {', '.join(actions)}; to keep them after you have read the file: --yes")
@@ -150,7 +146,7 @@ def _import_document(context: Context, args: argparse.Namespace, name: str, cont
 
 def _agrees(args: argparse.Namespace, actions: dict[str, str | list[str]]) -> bool:
     """Ask whether to keep what would run programs or send messages. Without a terminal the answer is no."""
-    if args.json or args.file == "-" or not can_ask():
+    if not _may_ask(args):
         return False
     print_stderr(f"'{args.file}' does this with each run:")
     for key, value in actions.items():
@@ -307,20 +303,19 @@ def _import_folder(context: Context, args: argparse.Namespace, user_values: dict
     if args.name is not None:
         raise UsageError("--name is for one file; in a folder each profile is named after its file")
     candidates, notes = _candidates(context, args, user_values)
-    names = _names(args.file, [file.relative for file in candidates])
-    questions = _shared_questions(context, args, zip(candidates, names, strict=True))
+    questions = _shared_questions(context, args, candidates)
     asked = bool(questions) and _may_ask(args)
     if asked:
         user_values |= _ask(context, args, questions, args.file)
         for file in candidates:
             file.result = file.source.evaluate(user_values) if file.source is not None else None
-    for file, name in zip(candidates, names, strict=True):
+    for file in candidates:
         with _problem_of(file):
-            _build(context, args, file, name)
-    if asked and any(file.profile for file in candidates):
+            _build(context, args, file)
+    count = sum(file.profile is not None for file in candidates)
+    if asked and count:
         for line in _table(candidates, "new"):
             print_stderr(line)
-        count = sum(file.profile is not None for file in candidates)
         if not confirm(f"Save {count} profile{'s' if count > 1 else ''}?", default=True):
             return Result({"folder": args.file, "files": [], "saved": 0}, ["not saved"])
     for file in candidates:
@@ -331,17 +326,18 @@ def _import_folder(context: Context, args: argparse.Namespace, user_values: dict
     return _report(args.file, candidates, notes)
 
 
-def _shared_questions(
-    context: Context, args: argparse.Namespace, named: Iterable[tuple[_File, str]]
-) -> list[tuple[Question, str]]:
-    """Return the questions of all files, with their profiles' names, that can be saved, each with the first file."""
+def _shared_questions(context: Context, args: argparse.Namespace, files: list[_File]) -> list[tuple[Question, str]]:
+    """Return the questions of all files that can be saved, each with the first file."""
     questions: dict[str, tuple[Question, str]] = {}
-    for file, name in named:
-        exists = not args.force and name and Store(context).text_or_none(name) is not None
-        for question in file.result.questions if file.result is not None and not exists else ():
+    for file in files:
+        for question in file.result.questions if file.result is not None and not _is_taken(context, args, file) else ():
             if question.name and not question.name.startswith("/"):
                 questions.setdefault(question.name, (question, file.path))
     return [*questions.values()]
+
+
+def _is_taken(context: Context, args: argparse.Namespace, file: _File) -> bool:
+    return bool(file.name) and not args.force and Store(context).text_or_none(file.name) is not None
 
 
 def _candidates(
@@ -370,6 +366,8 @@ def _candidates(
         if unfollowed:
             message += " in code that import can evaluate"
         raise InvalidStateError(message, problems=unread + unfollowed, hint=build.RUN_ONCE if unfollowed else "")
+    for file, name in zip(candidates, _names(args.file, [file.relative for file in candidates]), strict=True):
+        file.name = name if file.result is not None else ""
     notes = [f"cannot read {text}" for text in unread]
     others = len(read) - len(candidates)
     if others:
@@ -389,18 +387,17 @@ def _problem_of(file: _File) -> Iterator[None]:
         file.profile = None
 
 
-def _build(context: Context, args: argparse.Namespace, file: _File, name: str) -> None:
+def _build(context: Context, args: argparse.Namespace, file: _File) -> None:
     if file.result is None:
         return
-    if not name:
+    if not file.name:
         raise UsageError("no profile name can be made of its path: import this file alone with --name")
-    file.name = check_name(name)
-    if not args.force and Store(context).text_or_none(name) is not None:
-        raise manage.name_exists_error("import", name)
+    if _is_taken(context, args, file):
+        raise manage.name_exists_error("import", file.name)
     file.needs = [question for question in file.result.questions if question.name]
-    file.profile, file.notes = build.build(file.result, name=name, where=file.path)
-    if name != plain_name(os.path.basename(file.path).rpartition(".")[0]):
-        file.notes.append(_RENAMED)
+    file.profile, file.notes = build.build(file.result, name=file.name, where=file.path)
+    if file.name != plain_name(os.path.basename(file.path).rpartition(".")[0]):
+        file.notes.append("its folder or ending is in the profile's name, since other files have the same name")
 
 
 def _table(candidates: list[_File], state: str) -> list[str]:
@@ -514,12 +511,11 @@ def _import_of_mapping(args: argparse.Namespace) -> str:
 
 def _stem(args: argparse.Namespace) -> str:
     """Return a profile name made of the file's name. Raises UsageError."""
-    path = args.file
-    base = os.path.basename(path or "-").lstrip(".")
+    if args.file is None:
+        hint = "taoprof import NOTEBOOK.ipynb; for the mapping file as it is: taoprof import --name NAME"
+        raise UsageError("no file given", hint=hint)
+    base = os.path.basename(args.file).lstrip(".")
     stem = plain_name(base.rpartition(".")[0] or base)
-    if path is None or not stem:
-        if path is None:
-            hint = "taoprof import NOTEBOOK.ipynb; for the mapping file as it is: taoprof import --name NAME"
-            raise UsageError("no file given", hint=hint)
+    if not stem:
         raise UsageError("no name given for the new profile", hint=again(args, "--name NAME"))
     return stem
