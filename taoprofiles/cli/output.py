@@ -92,8 +92,7 @@ def emit(command: str, result: Result, *, as_json: bool) -> int:
 def _print_result(command: str, result: Result, *, as_json: bool) -> None:
     if as_json:
         return _print_json(command, data=result.data, messages=list(result.messages))
-    for message in result.messages:
-        print_progress(message)
+    print_progress(*result.messages)
     if result.raw is not None:
         # A program reads this, so it stays unchanged, and UTF-8 whatever the locale is: TOML, JSON and shell variables
         # are written in it. On a terminal, control characters from a file must still be escaped.
@@ -152,9 +151,10 @@ def print_stderr(text: str, *, end: str = "\n") -> None:
     sys.stderr.flush()
 
 
-def print_progress(text: str) -> None:
-    """Print a progress message to stderr, with the prefix "taoprof: ", or an indented line that continues it."""
-    print_stderr(text if text.startswith("  ") else f"taoprof: {text}")
+def print_progress(*messages: str) -> None:
+    """Print progress messages to stderr, with the prefix "taoprof: ", or indented lines that continue them."""
+    for text in messages:
+        print_stderr(text if text.startswith("  ") else f"taoprof: {text}")
 
 
 @_writing_to_stdout()

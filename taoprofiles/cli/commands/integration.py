@@ -39,14 +39,15 @@ def service_command(context: Context, args: argparse.Namespace) -> Result:
     try:
         return _service(context, args)
     except (NoManagerError, NotFoundError) as error:
-        error.hint = "".join(_running_guard(context) if args.action in ("stop", "uninstall") else []) or error.hint
+        if args.action in ("stop", "uninstall"):
+            error.hint = _running_guard(context) or error.hint
         raise
 
 
-def _running_guard(context: Context) -> list[str]:
-    """Return how to stop a guard that runs without the service, [] if there is none."""
+def _running_guard(context: Context) -> str:
+    """Return how to stop a guard that runs without the service, "" if there is none."""
     guard = read_status(context)
-    return [f"to stop the guard that was started without systemd: kill {guard['pid']}"] if guard else []
+    return f"to stop the guard that was started without systemd: kill {guard['pid']}" if guard else ""
 
 
 def _service(context: Context, args: argparse.Namespace) -> Result:
@@ -63,7 +64,7 @@ def _service(context: Context, args: argparse.Namespace) -> Result:
     elif args.action == "uninstall":
         data["done"] = service.uninstall()
         lines = data["done"] or ["not installed"]
-        messages += [] if data["done"] else _running_guard(context)
+        messages += [] if data["done"] else filter(None, [_running_guard(context)])
     elif args.action in ("start", "stop"):
         service.control(args.action)
         lines = data["done"] = ["started" if args.action == "start" else "stopped"]
@@ -87,16 +88,15 @@ def _service_lines(state: dict[str, Any]) -> list[str]:
     linger = "keeps running after" if state["lingers"] else "stops at"
     change = "" if state["lingers"] else " (to change it: loginctl enable-linger)"
     pid = f", pid {state['pid']}" if state["pid"] else ""
-    return table(
-        [
-            ("service", f"{state['state']}{pid}, {login}, {linger} logout{change}"),
-            ("guard", state["text"] or "-"),
-            *([("problem", guard["problem"])] if guard.get("problem") else []),
-            ("version", guard.get("version") or "-"),
-            ("restarts", str(state["restarts"])),
-            ("unit", state["unit"] or "-"),
-        ]
-    )
+    rows = {
+        "service": f"{state['state']}{pid}, {login}, {linger} logout{change}",
+        "guard": state["text"] or "-",
+        "problem": guard.get("problem") or "",
+        "version": guard.get("version") or "-",
+        "restarts": str(state["restarts"]),
+        "unit": state["unit"] or "-",
+    }
+    return table([(key, text) for key, text in rows.items() if text])
 
 
 _CELL_LIMIT = 200
@@ -150,34 +150,11 @@ _AGENTS = (".claude", ".codex", ".agents")
 """Folders of coding agents in the home; each has its skills in the folder ``skills``."""
 
 
-def installed_skills(context: Context) -> list[str]:
-    """Return the skills that are installed for the agents of this user, also one that cannot be looked at."""
-    paths = []
-    for agent in _AGENTS:
-        path = os.path.join(context.home, agent, "skills", SKILL, "SKILL.md")
-        try:
-            os.lstat(path)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError:
-            pass
-        paths.append(path)
-    return paths
-
-
-def remove_skill(path: str) -> None:
-    """Remove an installed skill, and its folder if there is nothing else in it. Raises TaoprofError."""
-    files.remove(path)
-    files.rmdir_quietly(os.path.dirname(path))
-
-
-def _agents_folders(context: Context) -> list[str]:
-    agents = [os.path.join(context.home, agent) for agent in _AGENTS]
-    return [os.path.join(agent, "skills") for agent in agents if files.folder_exists(agent)]
-
-
 def skill_command(context: Context, args: argparse.Namespace) -> Result:
-    folders = [context.absolute(args.folder)] if args.folder is not None else _agents_folders(context)
+    agents = [os.path.join(context.home, agent) for agent in _AGENTS]
+    folders = [os.path.join(agent, "skills") for agent in agents if files.folder_exists(agent)]
+    if args.folder is not None:
+        folders = [context.absolute(args.folder)]
     if not folders:
         raise UsageError(
             f"there is no coding agent here: {', '.join(f'~/{agent}' for agent in _AGENTS)} do not exist",
@@ -253,12 +230,12 @@ def _ask(context: Context, parts: list[_Part], state: list[_Part], args: argpars
         raise UsageError("there is no terminal to ask on", hint="taoprof uninstall --yes; to see what: --dry-run")
     asked = [*parts, *(state if args.state else [])]
     if asked:
-        _show("to be removed:", context, asked)
+        print_progress(*_lines("to be removed:", context, asked))
         if not prompts.confirm("Remove this?"):
             raise Declined("nothing was removed")
     if args.state or not state:
         return bool(state)
-    _show("only if you agree:", context, state)
+    print_progress(*_lines("only if you agree:", context, state))
     return prompts.confirm("Also remove this? It cannot be restored.")
 
 
@@ -292,9 +269,8 @@ def _guard(context: Context) -> list[_Part]:
     guard = read_status(context)
     if guard is None:
         return []
-    return [
-        _Part("guard", "", f"started without systemd, pid {guard['pid']}", lambda: _end_guard(context, guard["pid"]))
-    ]
+    pid: int = guard["pid"]
+    return [_Part("guard", "", f"started without systemd, pid {pid}", partial(_end_guard, context, pid))]
 
 
 def _end_guard(context: Context, pid: int) -> None:
@@ -311,28 +287,32 @@ def _kernels(context: Context, messages: list[str]) -> list[_Part]:
     unreadable: dict[str, str] = {}
     installed = kernels.installed(context, kernels.known_folders(context), unreadable=unreadable)
     messages += [f"warning: a kernel was not removed: {why}" for why in unreadable.values()]
-    return [
-        _Part("kernel", path, kernels.display_name(kernel["profile"]), partial(kernels.delete, context, path))
-        for kernel in installed
-        for path in (kernel["path"],)
-    ]
+    named = [(kernel["path"], kernels.display_name(kernel["profile"])) for kernel in installed]
+    return [_Part("kernel", path, name, partial(kernels.delete, context, path)) for path, name in named]
 
 
 def _skills(context: Context) -> list[_Part]:
-    return [
-        _Part("skill", path, "for coding agents", partial(remove_skill, path)) for path in installed_skills(context)
-    ]
+    """Return the skills that are installed for the agents of this user, also one that cannot be looked at."""
+    parts = []
+    for agent in _AGENTS:
+        path = os.path.join(context.home, agent, "skills", SKILL, "SKILL.md")
+        with suppress(TaoprofError):
+            if not files.exists(path):
+                continue
+        parts.append(_Part("skill", path, "for coding agents", partial(_remove_skill, path)))
+    return parts
+
+
+def _remove_skill(path: str) -> None:
+    files.remove(path)
+    files.rmdir_quietly(os.path.dirname(path))  # if nothing else is in it
 
 
 def _state(context: Context) -> list[_Part]:
     count = len(Store(context).names())
+    what = f"{count} profile{'' if count == 1 else 's'}"
     parts = [
-        _Part(
-            "profiles",
-            context.config,
-            f"{count} profile{'' if count == 1 else 's'}",
-            partial(files.remove_folder, context.config),
-        ),
+        _Part("profiles", context.config, what, partial(files.remove_folder, context.config)),
         _Part("state", context.state, "history, logs and caches", partial(_remove_state, context)),
     ]
     return [part for part in parts if files.exists(part.path)]
@@ -399,17 +379,10 @@ def program_line() -> str:
         return "pipx uninstall taoprofiles" if main == "taoprofiles" else f"pipx uninject {main} taoprofiles"
     installer = (metadata.distribution("taoprofiles").read_text("INSTALLER") or "").strip()
     python = shlex.quote(sys.executable)
-    return (
-        f"uv pip uninstall --python {python} taoprofiles"
-        if installer == "uv"
-        else f"{python} -m pip uninstall taoprofiles"
-    )
+    if installer == "uv":
+        return f"uv pip uninstall --python {python} taoprofiles"
+    return f"{python} -m pip uninstall taoprofiles"
 
 
 def _lines(heading: str, context: Context, parts: list[_Part]) -> list[str]:
     return [heading, *table([(part.kind, part.what, context.short(part.path)) for part in parts], indent="  ")]
-
-
-def _show(heading: str, context: Context, parts: list[_Part]) -> None:
-    for line in _lines(heading, context, parts):
-        print_progress(line)

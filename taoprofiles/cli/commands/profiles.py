@@ -48,6 +48,7 @@ from taoprofiles.system.filesystem import answers
 
 if TYPE_CHECKING:
     from taoprofiles.profiles.model import Profile
+    from taoprofiles.profiles.rendering import Renderer
 
 
 def new_command(context: Context, args: argparse.Namespace) -> Result:
@@ -216,9 +217,7 @@ def set_command(context: Context, args: argparse.Namespace) -> Result:
     if not settings:
         raise UsageError("nothing to set", hint=f"for example: taoprof set {args.name} NUM_GPUS=2")
     is_changed = manage.set_keys(context, args.name, settings)
-    line = f"profile '{args.name}' changed: {', '.join(settings)}"
-    if not is_changed:
-        line = f"profile '{args.name}' not changed: it has these settings already"
+    what = f"changed: {', '.join(settings)}" if is_changed else "not changed: it has these settings already"
     with after_change(f"profile '{args.name}' was changed"):
         messages = _describe_problems(context, args.name, settings)
         entry = manage.active_entry(context)  # the active profile is not read if it is another one
@@ -226,20 +225,19 @@ def set_command(context: Context, args: argparse.Namespace) -> Result:
         if active in (args.name, *Store(context).extending(args.name)) and get_status(context).state == "drifted":
             path = context.short(context.mapping_file)
             messages.append(f"{path} does not have this change yet. To apply it: taoprof use {active}")
-    return Result({"name": args.name, "keys": list(settings)}, [line], messages=messages)
+    return Result({"name": args.name, "keys": list(settings)}, [f"profile '{args.name}' {what}"], messages=messages)
 
 
 def _describe_problems(context: Context, name: str, settings: Mapping[str, str | None]) -> list[str]:
     """Return what 'check' finds wrong with settings; missing folders as one message."""
     from taoprofiles.check.report import check_settings
 
-    findings = check_settings(context, name, settings)
-    folders = [finding.fix[1] for finding in findings if finding.id == "src-missing" and finding.fix]
-    lines = [
-        f"warning: {finding.where}: {'; '.join(filter(None, (finding.what, finding.why)))}"
-        for finding in findings
-        if not (finding.id == "src-missing" and finding.fix)
-    ]
+    lines, folders = [], []
+    for finding in check_settings(context, name, settings):
+        if finding.id == "src-missing" and finding.fix:
+            folders.append(finding.fix[1])
+        else:
+            lines.append(f"warning: {finding.where}: {'; '.join(filter(None, (finding.what, finding.why)))}")
     return lines + missing_folders(context, name, folders)
 
 
@@ -253,9 +251,8 @@ def rename_command(context: Context, args: argparse.Namespace) -> Result:
 def remove_command(context: Context, args: argparse.Namespace) -> Result:
     with kernels.follow(context, args.name, None) as messages:
         manage.remove(context, args.name, force=args.force)
-    return Result(
-        {"name": args.name}, [f"profile '{args.name}' removed. To restore it: taoprof undo"], messages=messages
-    )
+    line = f"profile '{args.name}' removed. To restore it: taoprof undo"
+    return Result({"name": args.name}, [line], messages=messages)
 
 
 def trust_command(context: Context, args: argparse.Namespace) -> Result:
@@ -279,25 +276,22 @@ def trust_command(context: Context, args: argparse.Namespace) -> Result:
     data = {"file": file.path, "name": name, "folders": [file.folder, *folders], "changed": text != old}
     if text == old:
         return Result(data, [f"{short} is trusted as profile '{name}'; nothing changed"])
-    _require_folders(context, profile, name, args)
-    _confirm(args, _content(context, profile, name, earlier), short)
-    manage.write(context, "trust", name, text, replace=old is not None, expected=old)
-    switch = f"taoprof use {name}{_mkdir(context, profile, name)}"
-    return Result(data, [f"{short} is trusted as profile '{name}'. To switch to it: {switch}"])
-
-
-def _mkdir(context: Context, profile: Profile, name: str) -> str:
-    """Return the option that a switch needs if folders do not exist: a clone has no results, and often no data."""
+    renderer = project_renderer(context, profile, name)
+    _require_folders(renderer, args)
     try:
-        mounts = project_renderer(context, profile, name).summary()["mounts"]
+        summary = renderer.summary()
+        lines = profile_lines(context, f"'{name}' ({short})", summary)
     except InvalidProfileError:  # a variable of the environment is not set here
-        return ""
-    return " --mkdir" if any(mount["exists"] is False for mount in mounts) else ""
+        summary, lines = {"mounts": []}, [f"profile '{name}' ({short})", *text.decode().splitlines()]
+    _confirm(args, [*lines, *_notes(profile, name, earlier)], short)
+    manage.write(context, "trust", name, text, replace=old is not None, expected=old)
+    # A clone of a repository has no results, and often no data.
+    mkdir = " --mkdir" if any(mount["exists"] is False for mount in summary["mounts"]) else ""
+    return Result(data, [f"{short} is trusted as profile '{name}'. To switch to it: taoprof use {name}{mkdir}"])
 
 
 def _confirm(args: argparse.Namespace, lines: list[str], short: str) -> None:
-    for line in lines:
-        print_progress(line)
+    print_progress(*lines)
     if args.yes:
         return
     if not prompts.can_ask():
@@ -316,16 +310,13 @@ def _name(context: Context, args: argparse.Namespace, file: ProjectFile) -> str:
     if args.name is None and not is_name(name):
         raise UsageError(f"'{name}' cannot be the name of a profile", hint=again(args, "--name NAME"))
     if before is None and Store(context).text_or_none(name) is not None:
-        hint = (
-            again(args, "--name OTHER") if args.name is None else f"choose another name; to see it: taoprof show {name}"
-        )
+        hint = f"choose another name; to see it: taoprof show {name}" if args.name else again(args, "--name OTHER")
         raise UsageError(f"profile '{name}' already exists", hint=hint)
     return name
 
 
-def _require_folders(context: Context, profile: Profile, name: str, args: argparse.Namespace) -> None:
+def _require_folders(renderer: Renderer, args: argparse.Namespace) -> None:
     """Raise UsageError if a mount is outside of the project and of the folders that the user has allowed by name."""
-    renderer = project_renderer(context, profile, name)
     outside = renderer.outside_project()
     try:
         renderer.mapping()
@@ -334,7 +325,7 @@ def _require_folders(context: Context, profile: Profile, name: str, args: argpar
         if others and not unset_variables(list(others)):
             raise
     if outside:
-        folders = dict.fromkeys(context.short(folder) for folder, _ in outside)
+        folders = dict.fromkeys(renderer.context.short(folder) for folder, _ in outside)
         options = " ".join(f"--allow {shlex.quote(folder)}" for folder in folders)
         raise UsageError(
             "the project file mounts folders outside of the project",
@@ -343,15 +334,10 @@ def _require_folders(context: Context, profile: Profile, name: str, args: argpar
         )
 
 
-def _content(context: Context, profile: Profile, name: str, old: Profile | None) -> list[str]:
-    """Return what a project file sets, as it will be used; if it was trusted before, also what has changed."""
-    title = f"'{name}' ({context.short(profile.project.file) if profile.project else ''})"
-    try:
-        lines = profile_lines(context, title, project_renderer(context, profile, name).summary())
-    except InvalidProfileError:  # a variable of the environment is not set here
-        lines = [f"profile {title}", *model.to_toml(profile).splitlines()]
-    if environment := environment_names(model.template(profile, name=name)):
-        lines.append(f"taken from your environment: {', '.join(environment)}")
+def _notes(profile: Profile, name: str, old: Profile | None) -> list[str]:
+    """Return which variables a project file takes; if it was trusted before, also what has changed."""
+    environment = ", ".join(environment_names(model.template(profile, name=name)))
+    lines = [f"taken from your environment: {environment}"] if environment else []
     if old is not None:
         changes = list(unified_diff(_settings(old), _settings(profile), lineterm="", n=0))[2:]
         lines += ["changes since it was trusted:", *(f"  {line}" for line in changes or ["none of what it sets"])]
@@ -363,9 +349,9 @@ def _settings(profile: Profile) -> list[str]:
 
 
 def _list(context: Context) -> Result:
-    known = trusted_files(context)
-    rows = [(name, context.short(file)) for file, name in sorted(known.items())]
-    data = {"projects": [{"name": name, "file": file} for file, name in sorted(known.items())]}
+    known = sorted(trusted_files(context).items())
+    rows = [(name, context.short(file)) for file, name in known]
+    data = {"projects": [{"name": name, "file": file} for file, name in known]}
     return Result(data, table([("PROFILE", "FILE"), *rows]) if rows else ["no project file is trusted"])
 
 
@@ -378,6 +364,5 @@ def _revoke(context: Context, target: str) -> Result:
         raise NotFoundError(f"'{target}' is no trusted project file", hint="taoprof trust --list")
     with kernels.follow(context, name, None) as messages:
         manage.remove(context, name, force=False)
-    return Result(
-        {"name": name}, [f"profile '{name}' removed; its project file is no longer trusted"], messages=messages
-    )
+    line = f"profile '{name}' removed; its project file is no longer trusted"
+    return Result({"name": name}, [line], messages=messages)
