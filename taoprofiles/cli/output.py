@@ -128,9 +128,9 @@ def emit_error(command: str, error: TaoprofError, *, as_json: bool) -> int:
         }
         _print_json(command, error=fields)
     else:
-        sys.stderr.write(f"taoprof: {_red('error:')} ")
-        for line in error_lines(error):
-            print_stderr(line)
+        label = f"{_RED}error:{_PLAIN}" if _is_coloured(sys.stderr) else "error:"
+        sys.stderr.write(f"taoprof: {label} ")
+        print_stderr(*error_lines(error))
     return error.status
 
 
@@ -145,16 +145,15 @@ def error_lines(error: TaoprofError) -> list[str]:
     return [cut(line) for line in lines]
 
 
-def print_stderr(text: str, *, end: str = "\n") -> None:
-    """Print a line to stderr while a command is running."""
-    sys.stderr.write(printable(text) + end)
+def print_stderr(*lines: str, end: str = "\n") -> None:
+    """Print lines to stderr while a command is running."""
+    sys.stderr.write("".join(printable(line) + end for line in lines))
     sys.stderr.flush()
 
 
 def print_progress(*messages: str) -> None:
     """Print progress messages to stderr, with the prefix "taoprof: ", or indented lines that continue them."""
-    for text in messages:
-        print_stderr(text if text.startswith("  ") else f"taoprof: {text}")
+    print_stderr(*(text if text.startswith("  ") else f"taoprof: {text}" for text in messages))
 
 
 @_writing_to_stdout()
@@ -231,10 +230,6 @@ def _print_json(
     sys.stdout.write(text + "\n")
 
 
-def _red(word: str) -> str:
-    return f"{_RED}{word}{_PLAIN}" if _is_coloured(sys.stderr) else word
-
-
 def _is_coloured(stream: TextIO) -> bool:
     if os.environ.get("NO_COLOR"):
         return False
@@ -274,21 +269,15 @@ def missing_folders(context: Context, name: str, folders: Sequence[str], *, swit
         verb, command = "does" if len(elsewhere) == 1 else "do", Store(context).renderer(name).command_to_set(elsewhere)
         messages.append(f"{names} {verb} not exist, and {reasons}. To use a folder of this machine: {command}")
     if others:
-        count, them = ("1 folder does", "it") if len(others) == 1 else (f"{len(others)} folders do", "them")
         command = f"taoprof use {name} --mkdir" if switch else f"taoprof run {name} --mkdir -- true"
         if Store(context).template(name)["layout"] == "tao7":  # there is no launcher to switch for
             command = f"mkdir -p {' '.join(quoted_short(context, path) for path in others)}"
-        first, *rest = folder_lines(context, f"{count} not exist", others)
-        messages += (
-            [first, *rest, f"to create {them}: {command}"] if rest else [f"{first}. To create {them}: {command}"]
-        )
+        if len(others) == 1:
+            messages.append(f"1 folder does not exist: {context.short(others[0])}. To create it: {command}")
+        else:
+            messages += [f"{len(others)} folders do not exist:", *(f"  {context.short(path)}" for path in others)]
+            messages.append(f"to create them: {command}")
     return messages
-
-
-def folder_lines(context: Context, what: str, folders: Sequence[str]) -> list[str]:
-    """Return a message about folders: one is named in its line, several on lines of their own."""
-    names = list(map(context.short, folders))
-    return [f"{what}: {names[0]}"] if len(names) == 1 else [f"{what}:", *(f"  {name}" for name in names)]
 
 
 def profile_lines(context: Context, title: str, summary: dict[str, Any]) -> list[str]:
@@ -301,47 +290,33 @@ def profile_lines(context: Context, title: str, summary: dict[str, Any]) -> list
         name = origins.get(key)
         return "" if base is None or name not in (None, base) else f"from '{base}'" if name else "from the layout"
 
-    mounts: list[tuple[str, ...]] = [
-        (
-            context.short(mount["source"]),
-            "→",
-            mount["destination"] + (" (read-only)" if mount["read_only"] else ""),
-            exists[mount["exists"]],
-        )
-        for mount in summary["mounts"]
-    ]
+    def rows(section: str, values: dict[str, Any]) -> list[tuple[str, ...]]:
+        texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
+        return [(key, text, origin(f"{section}.{key}")) for key, text in texts.items()]
+
+    mounts: list[tuple[str, ...]] = []
+    for mount in summary["mounts"]:
+        destination = mount["destination"] + (" (read-only)" if mount["read_only"] else "")
+        mounts.append((context.short(mount["source"]), "→", destination, exists[mount["exists"]]))
+    hooks = [(key, "; ".join(summary[key].splitlines()), origin(key)) for key in ("on_start", "on_end") if summary[key]]
     sections: dict[str, list[tuple[str, ...]]] = {
-        "variables": [(key, context.short(v), origin(f"variables.{key}")) for key, v in summary["variables"].items()],
-        "mounts": mounts,
-        "container env": [(key, value, origin(f"container.env.{key}")) for key, value in summary["env"].items()],
-        **{
-            name: [
-                (key, value if isinstance(value, str) else json.dumps(value), origin(f"{name}.{key}"))
-                for key, value in summary[name].items()
-            ]
-            for name in ("docker", "slurm", "kubernetes")
-        },
+        "variables": rows("variables", {key: context.short(text) for key, text in summary["variables"].items()}),
+        f"mounts {origin('mounts')}".rstrip(): mounts,
+        "container env": rows("container.env", summary["env"]),
+        **{name: rows(name, summary[name]) for name in ("docker", "slurm", "kubernetes")},
         "images": [
             (key or "any task", image, origin(f"images.{key}" if key else "image"))
             for key, image in summary["images"].items()
         ],
-        "notifications and hooks": [
-            *(("notify", target, origin("notify")) for target in summary["notify"]),
-            *(
-                (key, "; ".join(summary[key].splitlines()), origin(key))
-                for key in ("on_start", "on_end")
-                if summary[key]
-            ),
-        ],
+        "notifications and hooks": [*(("notify", target, origin("notify")) for target in summary["notify"]), *hooks],
     }
-    titles = {"mounts": f"mounts {origin('mounts')}".rstrip()}
-    lines = [f"profile {title}", *([summary["description"]] if summary["description"] else [])]
+    lines = [f"profile {title}", *filter(None, [summary["description"]])]
     lines += [f"extends: '{base}'"] if base is not None else []
     lines.append(f"layout: {summary['layout']}  {origin('layout')}".rstrip())
     lines += [f"gpus: {summary['gpus']}  {origin('gpus')}".rstrip()] if summary["gpus"] is not None else []
-    for heading, rows in sections.items():
-        shown = table(rows, indent="  ")
-        if rows is mounts and any(text_width(line) > _columns() for line in shown):  # nothing of a path is cut here
-            shown = [line for source, *rest in rows for line in (f"  {source}", "    " + " ".join(rest).rstrip())]
-        lines += [f"{titles.get(heading, heading)}:", *shown] if rows else []
+    for heading, section in sections.items():
+        shown = table(section, indent="  ")
+        if section is mounts and any(text_width(line) > _columns() for line in shown):  # nothing of a path is cut here
+            shown = [line for source, *rest in section for line in (f"  {source}", "    " + " ".join(rest).rstrip())]
+        lines += [f"{heading}:", *shown] if section else []
     return lines

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.cli import prompts
-from taoprofiles.cli.output import Result, cut, print_progress, print_stderr, table
+from taoprofiles.cli.output import Result, cut, print_progress, table
 from taoprofiles.errors import InvalidProfileError, UsageError
 from taoprofiles.masking import MASK, is_secret, mask_text
 from taoprofiles.rules.finding import ERROR, WARNING, Finding, counts
@@ -63,9 +63,7 @@ def _fix(context: Context, args: argparse.Namespace, report: Report, applied: li
     if all(line in applied for line in lines):
         return []
     is_agreed = args.yes or bool(applied)
-    print_progress("fixing:" if is_agreed else "fixes:")
-    for line in lines:
-        print_stderr(f"  {line}")
+    print_progress("fixing:" if is_agreed else "fixes:", *(f"  {line}" for line in lines))
     if not is_agreed:
         if not prompts.can_ask():
             raise UsageError("--fix asks a question, and there is no terminal", hint="--yes fixes without a question")
@@ -82,9 +80,8 @@ def _fix(context: Context, args: argparse.Namespace, report: Report, applied: li
 def _prediction_lines(context: Context, report: Report, *, is_launcher_given: bool, reveal: bool) -> list[str]:
     """Describe the container that the launcher would start."""
     target = f"'{report.name}'" if report.name else context.short(report.path)
-    lines = [
-        f"{target} with {_launcher_used(report, is_launcher_given=is_launcher_given)}:" if target else "docker run:"
-    ]
+    used = _launcher_used(report, is_launcher_given=is_launcher_given)
+    lines = [f"{target} with {used}:" if target else "docker run:"]
     prediction = report.prediction
     if prediction is None:
         return lines
@@ -98,15 +95,13 @@ def _prediction_lines(context: Context, report: Report, *, is_launcher_given: bo
         lines.append("  no mounts file is read")
     rows = [(context.short(source), "→", destination) for source, destination in _mounts(report, call)]
     lines += table(rows, indent="  ") if rows else ["  no mounts"]
-    ports = [
-        f"{inside} on {', '.join(str(host['HostPort']) for host in hosts)}" for inside, hosts in call.ports.items()
-    ]
+    ports = [(inside, ", ".join(str(host["HostPort"]) for host in hosts)) for inside, hosts in call.ports.items()]
     options = {
         "env": " ".join(f"{name}={value}" for name, value in _environment(call, report, reveal=reveal).items()),
         "user": call.user or "root",
         "shared memory": _size(call.shm_size) if call.shm_size else "64 MB (default of Docker)",
         "limits": ", ".join(f"{name} {limit}" for name, limit in call.ulimits.items()),
-        "ports": ", ".join(ports),
+        "ports": ", ".join(f"{inside} on {outside}" for inside, outside in ports),
         "network": str(call.network or ""),
         "privileged": "yes" if call.privileged else "",
         "GPUs": "" if report.start is None else _requested(report.start.gpus),
@@ -126,7 +121,6 @@ def _mounts(report: Report, call: Call) -> list[tuple[str, str]]:
 
 
 def _requested(gpus: object) -> str:
-    """Return the GPUs that a container asks for."""
     return "none" if gpus in (None, []) else ",".join(gpus) if isinstance(gpus, list) else str(gpus)
 
 
@@ -162,12 +156,12 @@ def _prediction_data(report: Report, *, reveal: bool) -> dict[str, Any]:
     container = None
     if call is not None:
         container = {
-            key: value for key, value in call._asdict().items() if key not in ("volumes", "environment", "body")
+            **{key: value for key, value in call._asdict().items() if key not in ("volumes", "environment", "body")},
+            "image": call.image or None,
+            "mounts": [{"source": source, "destination": path} for source, path in _mounts(report, call)],
+            "env": _environment(call, report, reveal=reveal),
+            "gpus": "all" if report.start is None else report.start.gpus,
         }
-        container["image"] = call.image or None
-        container["mounts"] = [{"source": source, "destination": path} for source, path in _mounts(report, call)]
-        container["env"] = _environment(call, report, reveal=reveal)
-        container["gpus"] = "all" if report.start is None else report.start.gpus
     return {
         "name": report.name,
         "path": report.path,
@@ -246,11 +240,9 @@ def _registry(context: Context, machine: Machine) -> str:
 def _clusters(machine: Machine) -> str:
     states = []
     for cluster in machine.clusters:
-        name = {"slurm": "Slurm", "kubernetes": "Kubernetes"}[cluster.kind] + (
-            f" {cluster.place}" * bool(cluster.place)
-        )
+        name = {"slurm": "Slurm", "kubernetes": "Kubernetes"}[cluster.kind]
         problem = "no " + ", ".join(cluster.missing) if cluster.missing else cluster.problem
-        states.append(f"{name}: {problem or 'answers'}")
+        states.append(f"{name} {cluster.place}".rstrip() + f": {problem or 'answers'}")
     return "; ".join(states)
 
 
@@ -258,14 +250,12 @@ def _home(context: Context, machine: Machine) -> str:
     system = " (WSL)" if machine.home.system == "wsl" else ""
     path, state = context.short(machine.state.mapping_file), machine.state
     launcher_mounts = machine.home.variables.get("LAUNCHER_MOUNTS")
+    profile = f"'{state.profile}', " if state.profile else ""
+    mounts = f"{path}: {profile}{state.mapping_state}"
     if launcher_mounts is not None:
         mounts = f"'{launcher_mounts}' (LAUNCHER_MOUNTS)"
     elif state.mapping_state == "none":
         mounts = f"{path}, which does not exist"
-    else:
-        mounts = (
-            f"{path}: '{state.profile}', {state.mapping_state}" if state.profile else f"{path}: {state.mapping_state}"
-        )
     return f"{machine.home.path}{system}; tao reads {mounts}"
 
 

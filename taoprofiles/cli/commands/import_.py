@@ -151,8 +151,7 @@ def _agrees(args: argparse.Namespace, actions: dict[str, str | list[str]]) -> bo
     print_stderr(f"'{args.file}' does this with each run:")
     for key, value in actions.items():
         for text in [value] if isinstance(value, str) else value:
-            for line in text.splitlines():
-                print_stderr(f"  {key}: {line}")
+            print_stderr(*(f"  {key}: {line}" for line in text.splitlines()))
     return confirm("Keep it?")
 
 
@@ -188,7 +187,6 @@ def _problems(context: Context, *names: str) -> list[str]:
 
 
 def _missing(context: Context, name: str, summary: dict[str, Any], *, switch: bool = True) -> list[str]:
-    """Return messages that name the source folders that do not exist."""
     missing = [mount["source"] for mount in summary["mounts"] if mount["exists"] is False]
     messages = [f"'{path}' is not a folder's path: {doubt(path)}" for path in missing if doubt(path)]
     folders = [path for path in missing if not doubt(path)]
@@ -236,8 +234,7 @@ def _import_code(
     summary = Renderer(template(profile, name=name), complete, name=name, path=NOT_WRITTEN).summary()
     lines = profile_lines(context, f"'{name}'", summary)
     if asked:
-        for line in lines:
-            print_stderr(line)
+        print_stderr(*lines)
         if not confirm(f"Save it as profile '{name}'?", default=True):
             return Result({"name": None}, ["not saved"])
         lines = []
@@ -314,8 +311,7 @@ def _import_folder(context: Context, args: argparse.Namespace, user_values: dict
             _build(context, args, file)
     count = sum(file.profile is not None for file in candidates)
     if asked and count:
-        for line in _table(candidates, "new"):
-            print_stderr(line)
+        print_stderr(*_table(candidates, "new"))
         if not confirm(f"Save {count} profile{'s' if count > 1 else ''}?", default=True):
             return Result({"folder": args.file, "files": [], "saved": 0}, ["not saved"])
     for file in candidates:

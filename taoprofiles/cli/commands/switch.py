@@ -14,7 +14,6 @@ from taoprofiles.cli.output import (
     Result,
     change_lines,
     exit_status,
-    folder_lines,
     format_time,
     print_progress,
     table,
@@ -56,7 +55,7 @@ def use_command(context: Context, args: argparse.Namespace) -> Result:
         if len(folders) == 1:
             messages.append(f"{verb} {context.short(folders[0])}")
         else:
-            messages += folder_lines(context, f"{verb} {len(folders)} folders", folders)
+            messages += [f"{verb} {len(folders)} folders:", *(f"  {context.short(path)}" for path in folders)]
     if args.release is not None and not args.dry_run and not switched.changes:
         messages.append(
             f"hold {args.release} stays, because the mapping is the same. To release it: taoprof release {args.release}"
@@ -231,15 +230,14 @@ def history_command(context: Context, args: argparse.Namespace) -> Result:
 def _purge(context: Context, *, yes: bool) -> Result:
     from taoprofiles.cli import prompts
 
-    if not yes:
-        if not prompts.can_ask():
-            raise UsageError("--purge cannot be undone", hint="taoprof history --purge --yes")
-        if not prompts.confirm("Delete the history and all logs, so that nothing earlier can be restored?"):
-            raise Declined("nothing was deleted")
+    if not yes and not prompts.can_ask():
+        raise UsageError("--purge cannot be undone", hint="taoprof history --purge --yes")
+    question = "Delete the history and all logs, so that nothing earlier can be restored?"
+    if not yes and not prompts.confirm(question):
+        raise Declined("nothing was deleted")
     switch.purge(context)
-    return Result(
-        {"entries": [], "runs": [], "path": None}, ["deleted the history, the contents stored for it and the logs"]
-    )
+    data: dict[str, Any] = {"entries": [], "runs": [], "path": None}
+    return Result(data, ["deleted the history, the contents stored for it and the logs"])
 
 
 def _history_of_path(context: Context, args: argparse.Namespace) -> Result:
@@ -260,9 +258,7 @@ def _history_of_path(context: Context, args: argparse.Namespace) -> Result:
 
 
 def _entry_data(entry: Entry, took_effect: bool) -> dict[str, Any]:
-    fields = {**entry._asdict(), "took_effect": took_effect}
-    del fields["done"]
-    return fields
+    return {key: value for key, value in entry._asdict().items() if key != "done"} | {"took_effect": took_effect}
 
 
 _ACTIONS = {"restore": "restored the held mapping", "mend": "fix"}  # "mend" is written by earlier versions
