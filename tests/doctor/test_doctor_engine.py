@@ -77,14 +77,14 @@ def test_a_context_of_another_engine_is_what_no_such_container_comes_from(well: 
         mended(well, f"docker {' '.join(words)}")
     launch = well.launch("detectnet_v2", "train", "0")
     launch.wait()
-    assert "No such container" in launch.output
+    assert "No such container" in launch.log_text()
     found = findings(well)["daemon-mismatch"]
     assert found["where"] == "docker context 'other'"
     mended(well, found["hint"])
     assert "daemon-mismatch" not in findings(well)
     launch = well.launch("detectnet_v2", "train", "0")
     launch.wait()
-    assert "done with 0" in launch.output
+    assert "done with 0" in launch.log_text()
 
 
 def test_docker_host_splits_the_two_clients(well: TrainingHome, other: str) -> None:
@@ -100,8 +100,8 @@ def test_an_engine_without_nvidias_runtime(well: TrainingHome, other: str) -> No
     subprocess.run(["docker", "load"], input=content, env=environ, check=True, capture_output=True, timeout=60)
     launch = well.launch("detectnet_v2", "train", "0", environ={"DOCKER_HOST": other})
     assert launch.wait() == 1
-    assert "Docker instantiation failed with error: 500 Server Error" in launch.output
-    assert 'could not select device driver "" with capabilities: [[gpu]]' in launch.output
+    assert "Docker instantiation failed with error: 500 Server Error" in launch.log_text()
+    assert 'could not select device driver "" with capabilities: [[gpu]]' in launch.log_text()
     assert "gpu-runtime" not in findings(well)
 
 

@@ -46,8 +46,8 @@ def test_the_exit_status_is_the_containers(training_home: TrainingHome) -> None:
     two_projects(home)
     for status in (3, 0):
         with BackgroundRun(home, *train(home, "detectnet_v2", 0, status)) as run:
-            assert run.process.wait(60) == status, run.output
-        assert f"done with {status}" in run.output
+            assert run.process.wait(60) == status, run.log_text()
+        assert f"done with {status}" in run.log_text()
     record, _ = home.json("history")["data"]["runs"]
     recorded = record["status"], record["image"], record["differences"], record["command"][:2]
     assert recorded == (0, home.engine.images["detectnet_v2"], [], ["detectnet_v2", "train"])
@@ -89,9 +89,9 @@ def test_two_runs_in_parallel_have_their_own_mounts_and_block_nothing(training_h
         again = home.run("run", *train(home, "segformer", 1, 0, "--gpus", "0,1", "--force"))
         assert (again.returncode, "the GPUs that it requests are in use" in again.stderr) == (5, True)
         one.process.terminate()  # forwarded to the task
-        assert one.process.wait(30) == 143, one.output
+        assert one.process.wait(30) == 143, one.log_text()
         home.run("stop", two.record["id"], check=True)  # type: ignore[index]
-        assert two.process.wait(30) == 143, two.output
+        assert two.process.wait(30) == 143, two.log_text()
     assert home.holds() == []
 
 

@@ -129,9 +129,9 @@ def test_a_launchers_container_has_a_name_but_the_shared_file_does_not(training_
     names = {item["variable"] for item in home.mapping()["Envs"]}
     assert names == {"HOME"}
     with BackgroundRun(home, "detectnet_v2", "--", "tao", "model", "detectnet_v2", "train", "0") as run:
-        assert run.process.wait(60) == 0, run.output
-    assert "training as 12345:12345" in run.output
-    assert {"USER=tao", "LOGNAME=tao"} <= set(run.output.splitlines())
+        assert run.process.wait(60) == 0, run.log_text()
+    assert "training as 12345:12345" in run.log_text()
+    assert {"USER=tao", "LOGNAME=tao"} <= set(run.log_text().splitlines())
     findings = home.json("check", "detectnet_v2")["data"]["findings"]
     (finding,) = [finding for finding in findings if finding["id"] == "user-without-name"]
     home.run(*finding["hint"].removeprefix("taoprof ").split(), check=True)

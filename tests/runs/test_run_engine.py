@@ -63,7 +63,7 @@ def test_runs_in_parallel_beside_a_plain_launcher(training_home: TrainingHome) -
         assert runs[0].process.wait(30) != 0, "a training that was stopped did not succeed"
         plain.wait()
         home.engine.docker("kill", records[1]["container"])
-        assert runs[1].process.wait(60) == 137, runs[1].output
+        assert runs[1].process.wait(60) == 137, runs[1].log_text()
         (left,) = home.holds()
         assert (left["id"], runs[2].process.poll()) == (records[2]["id"], None)
         home.run("stop", left["id"], check=True)
@@ -82,10 +82,10 @@ def test_arguments_reach_the_task_unchanged(training_home: TrainingHome) -> None
     words = ["a b", "it's", "$HOME", "$SPECS_DIR/x", "${results_dir}", "*", "a;b", "(c)", "#d", '"q"', "", "\\", "`id`"]
     shown = ["bash", "-c", 'printf "<%s>" "$@"', "x", *words]
     with BackgroundRun(home, "segformer", "--", "tao", "model", "segformer", "run", *shown) as run:
-        assert run.process.wait(60) == 0, run.output
+        assert run.process.wait(60) == 0, run.log_text()
     put_in = {"$SPECS_DIR/x": "/specs/x", "$HOME": str(home.root)}
     arrived = "".join(f"<{put_in.get(word, word)}>" for word in words)
-    assert arrived in run.output
+    assert arrived in run.log_text()
 
 
 @contextmanager
@@ -194,17 +194,17 @@ def test_the_exit_status_is_the_tasks(training_home: TrainingHome) -> None:
     )
     assert (done.returncode, "next came" in done.stdout) == (3, False), done.stderr
     with BackgroundRun(home, *train("detectnet_v2", 0)) as run:
-        assert run.process.wait(60) == 0, run.output
+        assert run.process.wait(60) == 0, run.log_text()
     good, failed = home.json("history", str(home.root / "tao/kitti"))["data"]["runs"]
     assert (good["status"], failed["status"], good["image"]) == (0, 3, home.engine.images["detectnet_v2"])
     # By the shared file a container is the run's if its client is: it must last until that was looked at.
     with BackgroundRun(home, *train("detectnet_v2", 2, 3, "--shared")) as run:
-        assert run.process.wait(60) == 3, run.output
+        assert run.process.wait(60) == 3, run.log_text()
     # A script has its own standard input; docker exec fails in it, and the launcher reports success.
     with BackgroundRun(home, "detectnet_v2", "--", "sh", "-c", "tao model detectnet_v2 train 0; true") as run:
-        assert run.process.wait(60) == 1, run.output
-    assert "not a TTY" in run.output
-    assert "script -qec 'COMMAND' /dev/null" in run.output
+        assert run.process.wait(60) == 1, run.log_text()
+    assert "not a TTY" in run.log_text()
+    assert "script -qec 'COMMAND' /dev/null" in run.log_text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -219,7 +219,7 @@ def test_a_signal_ends_the_training_and_is_reported(training_home: TrainingHome,
         else:
             run.process.send_signal(number)
         status = run.process.wait(60)
-        assert status != 0, run.output
+        assert status != 0, run.log_text()
         if home.engine.exists(container):  # the launcher died of SIGTERM and left it behind, so the hold stays
             assert run.record is not None
             home.run("stop", run.record["id"], check=True)
@@ -258,8 +258,8 @@ def test_a_mount_that_the_launcher_moves_is_reported_at_once(training_home: Trai
     script = "unset LAUNCHER_MOUNTS; rm -f ~/.tao_mounts.json; tao model detectnet_v2 train 1"
     home.mapping_file.write_text(json.dumps({"Mounts": [], "DockerOptions": {"tty": False}}))
     with BackgroundRun(home, "segformer", "--", "sh", "-c", script.replace("rm -f ~/.tao_mounts.json; ", "")) as run:
-        assert run.process.wait(60) == 0, run.output
-    assert "none of the profile's folders is mounted: the launcher read another mounts file" in run.output
+        assert run.process.wait(60) == 0, run.log_text()
+    assert "none of the profile's folders is mounted: the launcher read another mounts file" in run.log_text()
 
 
 CELLS = """

@@ -30,7 +30,7 @@ def test_a_run_of_it(training_home: TrainingHome, runner: list[str]) -> None:
     with BackgroundRun(home, "segformer", "--", *runner, "--", "segformer", "train", "60") as run:
         record = run.bound()
         assert (record["shared"], record["differences"]) == (True, [])
-        assert f"training as {home.context.uid}:{home.context.gid}" in run.output
+        assert f"training as {home.context.uid}:{home.context.gid}" in run.log_text()
         one_clear_error(home.run("use", "detectnet_v2"), 5)
         assert home.run("stop", record["id"], "--yes").returncode == 0
         assert run.process.wait(60) != 0

@@ -20,7 +20,7 @@ import subprocess
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -101,6 +101,56 @@ def until(get: Callable[[], T], what: str, *, seconds: float = 30, details: Call
     return answer
 
 
+class LoggedProcess:
+    """A program in a session of its own, so that Ctrl-C is only for pytest, with its output in a file."""
+
+    def __init__(
+        self, log: Path, words: Sequence[str | Path], environ: dict[str, str], cwd: Path | None = None
+    ) -> None:
+        self.log = log
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                words,
+                env=environ,
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def log_text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def tail(self) -> str:
+        return "\n".join(self.log_text().splitlines()[-15:])
+
+    def until_logged(self, text: str, *, seconds: float = 30) -> None:
+        """Wait until it has said that; fail at once if it ends without."""
+
+        def has_said() -> bool:
+            has_ended = self.process.poll() is not None
+            said = self.log_text()
+            assert text in said or not has_ended, said
+            return text in said
+
+        until(has_said, f"it says '{text}'", seconds=seconds, details=self.log_text)
+
+    def end(self, seconds: float = 30) -> None:
+        """End it by SIGTERM, or kill its process group after ``seconds``."""
+        self.process.terminate()
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+def new_log(folder: Path, name: str) -> Path:
+    """Return the path of a log that does not exist yet."""
+    return folder / f"{name}-{len(list(folder.glob(f'{name}-*.log')))}.log"
+
+
 def answers(path: str = SOCKET) -> bool:
     """Whether a daemon answers on the socket."""
     try:
@@ -113,7 +163,7 @@ def answers(path: str = SOCKET) -> bool:
         return False
 
 
-class Daemon:
+class Daemon(LoggedProcess):
     """A dockerd of our own: no network, everything in one folder, and the launcher's wish for GPUs granted."""
 
     def __init__(self, path: str = SOCKET, *, has_hook: bool = True) -> None:
@@ -134,43 +184,24 @@ class Daemon:
         if not _may_raise_limits():
             _program(programs / "runc-without-limits", RUNTIME.format(runc=runc))
             runtime = [f"--add-runtime=limitless={programs}/runc-without-limits", "--default-runtime=limitless"]
-        self._log = self.folder / "log"
         self._containerd = self.folder / "exec/containerd/containerd.pid"
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [
-                    *(dockerd, "--bridge=none", "--iptables=false", f"--host=unix://{path}"),
-                    *(f"--data-root={self.folder}/data", f"--exec-root={self.folder}/exec"),
-                    *(f"--pidfile={self.folder}/pid", *runtime),
-                ],
-                env={"PATH": path_variable, "HOME": str(self.folder)},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C is for pytest, which then ends it
-            )
+        words = [dockerd, "--bridge=none", "--iptables=false", f"--host=unix://{path}", f"--pidfile={self.folder}/pid"]
+        words += [f"--data-root={self.folder}/data", f"--exec-root={self.folder}/exec", *runtime]
+        super().__init__(self.folder / "log", words, {"PATH": path_variable, "HOME": str(self.folder)})
 
     def started(self) -> bool:
         """Wait until it answers, or has given up."""
         until(
-            lambda: self._process.poll() is not None or answers(self._socket),
+            lambda: self.process.poll() is not None or answers(self._socket),
             "dockerd answers",
             seconds=60,
             details=self.tail,
         )
-        return self._process.poll() is None
+        return self.process.poll() is None
 
-    def tail(self) -> str:
-        return "\n".join(self._log.read_text(errors="replace").splitlines()[-5:])
-
-    def end(self) -> None:
+    def end(self, seconds: float = 30) -> None:
         containerd = int(self._containerd.read_text()) if self._containerd.exists() else None
-        self._process.terminate()
-        try:
-            self._process.wait(30)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        super().end(seconds)
         if containerd is not None and str(self.folder) in _arguments(containerd):
             os.kill(containerd, signal.SIGTERM)
             until(lambda: not _arguments(containerd), "containerd ends")
@@ -249,49 +280,31 @@ class Engine:
         until(lambda: not self.exists(container), f"container {container} is gone")
 
 
-class Launch:
+class Launch(LoggedProcess):
     """One ``tao model TASK …``: its process, what it says, and its container once there is one."""
 
     def __init__(self, home: TrainingHome, task: str, arguments: tuple[str, ...], environ: dict[str, str]) -> None:
         self.engine = home.engine
-        self._log = home.root / f"launch-{len(home.launches)}.log"
         self._container: str | None = None
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [home.tao, "model", task, *arguments],
-                env={**home.environ, **environ},
-                cwd=home.root,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # the session's id is how its docker exec is found
-            )
-
-    @property
-    def output(self) -> str:
-        return self._log.read_text(errors="replace")
+        words = [home.tao, "model", task, *arguments]
+        super().__init__(new_log(home.root, "launch"), words, {**home.environ, **environ}, home.root)
 
     @property
     def container(self) -> str:
         """The container's id; waits until it exists."""
-        return until(self._look, "the launcher has a container", details=lambda: self.output)
+        return until(self._look, "the launcher has a container", details=self.log_text)
 
     def _look(self) -> str | None:
         if self._container is None:
             ended = self.process.poll() is not None
             self._container = _container_of(self.process.pid)
-            assert self._container or not ended, f"tao ended with {self.process.returncode}:\n{self.output}"
+            assert self._container or not ended, f"tao ended with {self.process.returncode}:\n{self.log_text()}"
         return self._container
 
     def training(self) -> Launch:
         """Wait until the task runs in the container."""
         assert self.container
-
-        def runs() -> bool:
-            assert self.process.poll() is None or ": training as" in self.output, self.output
-            return ": training as" in self.output
-
-        until(runs, "the task runs", details=lambda: self.output)
+        self.until_logged(": training as")
         return self
 
     def inspect(self) -> dict[str, Any]:
@@ -305,7 +318,7 @@ class Launch:
         """Wait until the launcher ends by itself, and give its exit status."""
         return self.process.wait(seconds)
 
-    def end(self) -> None:
+    def end(self, seconds: float = 10) -> None:
         """End the container and the launcher, in whatever state they are."""
         if self._container is None:
             self._container = _container_of(self.process.pid)
@@ -314,7 +327,7 @@ class Launch:
         elif self._container is not None:
             self.engine.remove(self._container)
         try:
-            self.process.wait(10)
+            self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -454,26 +467,13 @@ def host_mounts(project: Path) -> dict[Path, str]:
     }
 
 
-class BackgroundRun:
+class BackgroundRun(LoggedProcess):
     """A ``taoprof run`` in the background."""
 
     def __init__(self, home: TrainingHome, *words: str, environ: dict[str, str] | None = None) -> None:
         self.home = home
-        self.log = home.root / f"run-{len(list(home.root.glob('run-*.log')))}.log"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [home.taoprof, "run", *words],
-                env={**home.environ, "PATH": f"{Path(home.tao).parent}:{os.environ['PATH']}", **(environ or {})},
-                cwd=home.root,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    @property
-    def output(self) -> str:
-        return self.log.read_text(errors="replace")
+        environ = {**home.environ, "PATH": f"{Path(home.tao).parent}:{os.environ['PATH']}", **(environ or {})}
+        super().__init__(new_log(home.root, "run"), [home.taoprof, "run", *words], environ, home.root)
 
     @property
     def record(self) -> dict[str, Any] | None:
@@ -482,11 +482,11 @@ class BackgroundRun:
 
     def bound(self) -> dict[str, Any]:
         """Wait until it has a container and the task runs in it, and give its record."""
-        until(lambda: ": training as" in self.output, "the task runs", details=lambda: self.output)
+        self.until_logged(": training as")
         return until(
             lambda: record if (record := self.record) and record["phase"] == "bound" else None,
             "the hold is bound",
-            details=lambda: f"{self.record}\n{self.output}",
+            details=lambda: f"{self.record}\n{self.log_text()}",
         )
 
     def __enter__(self) -> BackgroundRun:

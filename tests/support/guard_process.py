@@ -6,20 +6,19 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 from taoprofiles.holds import manage
-from tests.support.engine import until
+from tests.support.engine import LoggedProcess, new_log, until
 from tests.support.home import Home, find_command
 
 FOREIGN = b'{"Mounts": []}'
 """What a program that knows nothing of taoprofiles writes."""
 
 
-class GuardProcess:
+class GuardProcess(LoggedProcess):
     """``with GuardProcess(home) as guard: …`` runs a guard, from READY=1 on, and ends it by SIGTERM."""
 
     def __init__(
@@ -31,22 +30,14 @@ class GuardProcess:
         options: tuple[str, ...] = (),
     ) -> None:
         self.home = home
-        self.log = home.root.parent / f"guard-{len(list(home.root.parent.glob('guard-*.log')))}.log"
         self.notifications: list[str] = []
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._address = f"taoprofiles-test-{os.getpid()}-{time.monotonic_ns()}"
         self._socket.bind("\0" + self._address)
         self._socket.setblocking(False)
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [*prefix, find_command("taoprofd"), *options],
-                env={**home.environ, "NOTIFY_SOCKET": f"@{self._address}", **(environ or {})},
-                cwd=home.root,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        words = [*prefix, find_command("taoprofd"), *options]
+        environ = {**home.environ, "NOTIFY_SOCKET": f"@{self._address}", **(environ or {})}
+        super().__init__(new_log(home.root.parent, "guard"), words, environ, home.root)
 
     def __enter__(self) -> GuardProcess:
         until(
@@ -58,19 +49,9 @@ class GuardProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGCONT)
-            self.process.terminate()
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        self.process.send_signal(signal.SIGCONT)
+        self.end(10)
         self._socket.close()
-
-    def log_text(self) -> str:
-        """Its log."""
-        return self.log.read_text(errors="replace")
 
     def has_notified(self, what: str) -> bool:
         """Return whether the guard has sent that line to the service manager."""
@@ -97,9 +78,6 @@ class GuardProcess:
         return next(
             (line.removeprefix("STATUS=") for line in reversed(self.notifications) if line.startswith("STATUS=")), ""
         )
-
-    def until_logged(self, text: str, *, seconds: float = 10) -> None:
-        until(lambda: text in self.log_text(), f"it says '{text}'", seconds=seconds, details=self.log_text)
 
     def until_sealed(self) -> None:
         until(lambda: is_sealed(self.home.mapping_file), "it is sealed", details=self.log_text)

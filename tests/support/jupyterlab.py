@@ -12,15 +12,13 @@ import json
 import os
 import secrets
 import shutil
-import signal
-import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.support.engine import until
+from tests.support.engine import LoggedProcess, new_log, until
 from tests.support.home import Home, require
 
 ROOT = Path(__file__).parents[2]
@@ -45,31 +43,21 @@ OPTIONS = (
 )
 
 
-class JupyterLabServer:
+class JupyterLabServer(LoggedProcess):
     """``with JupyterLabServer(home) as lab: …`` has JupyterLab serve the home, from its first answer on."""
 
     def __init__(self, home: Home) -> None:
         self.home = home
         self.token = secrets.token_hex(16)
         self.url = ""
-        self._log = home.root.parent / f"lab-{len(list(home.root.parent.glob('lab-*.log')))}.log"
         self.environ = {**home.environ, "PATH": kernel_path(), "JUPYTER_TOKEN": self.token}
         share_kernel(home)
         for name, settings in QUIET.items():
             path = home.root / f".jupyter/lab/user-settings/@jupyterlab/{name}.jupyterlab-settings"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(settings))
-        program = jupyter_lab()
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [program, *OPTIONS, f"--ServerApp.root_dir={home.root}"],
-                env=self.environ,
-                cwd=home.root,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C is for pytest, which then ends it
-            )
+        words = [jupyter_lab(), *OPTIONS, f"--ServerApp.root_dir={home.root}"]
+        super().__init__(new_log(home.root.parent, "lab"), words, self.environ, home.root)
 
     def __enter__(self) -> JupyterLabServer:
         try:
@@ -81,12 +69,7 @@ class JupyterLabServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.terminate()  # it shuts its kernels down first
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+        self.end()  # it shuts its kernels down first
 
     def _address(self) -> str | None:
         assert self.process.poll() is None, self.tail()
@@ -104,9 +87,6 @@ class JupyterLabServer:
                 return "started" in json.loads(answer.read())
         except (OSError, ValueError):
             return False
-
-    def tail(self) -> str:
-        return "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
 
 
 def jupyter_lab() -> str:

@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from tests.support.engine import until
+from tests.support.engine import LoggedProcess, until
 from tests.support.home import find_command
 
 CONFIG = """\
@@ -61,7 +61,7 @@ class Cluster:
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="taoprofiles-slurm-"))  # short: a socket's path has 107 bytes
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self._processes: list[LoggedProcess] = []
         for name in ("state", "spool"):
             (self.folder / name).mkdir()
         config = self.folder / "slurm.conf"
@@ -92,12 +92,7 @@ class Cluster:
 
     def end(self) -> None:
         for process in reversed(self._processes):
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            process.end()
         shutil.rmtree(self.folder)
 
     def tail(self) -> str:
@@ -105,12 +100,8 @@ class Cluster:
         return "\n".join(logs)
 
     def _start(self, name: str, *options: str) -> None:
-        with (self.folder / f"{name}.out.log").open("wb") as log:
-            started = subprocess.Popen(
-                [find_command(name), *options], env=self.environ, cwd=self.folder, stdin=subprocess.DEVNULL,
-                stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
-        self._processes.append(started)
+        log = self.folder / f"{name}.out.log"
+        self._processes.append(LoggedProcess(log, [find_command(name), *options], self.environ, self.folder))
 
     def _sinfo(self) -> str:
         done = subprocess.run(

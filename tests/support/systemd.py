@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.support.engine import until
+from tests.support.engine import LoggedProcess, until
 from tests.support.guard_process import is_sealed
 from tests.support.home import find_command
 
@@ -71,7 +71,7 @@ exec setpriv --bounding-set=-sys_module,-sys_time \
 """
 
 
-class Machine:
+class Machine(LoggedProcess):
     """A booted systemd. ``user`` runs commands in it as the ordinary user, ``root`` as root."""
 
     def __init__(self) -> None:
@@ -81,19 +81,12 @@ class Machine:
         self.home = self.folder / "home"
         groups = " ".join(map(str, _control_groups(self.folder.name)))
         script = BOOT.format(uid=UID, home=self.home, user=USER, target=TARGET, groups=groups)
-        self._log = (self.folder / "log").open("wb")
-        self._process = subprocess.Popen(
-            ["unshare", "--pid", "--fork", "--mount", "--mount-proc", "--kill-child", "bash", "-c", script],
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=self._log,
-            start_new_session=True,
-            env={"PATH": os.environ["PATH"]},
-        )
+        words = ["unshare", "--pid", "--fork", "--mount", "--mount-proc", "--kill-child", "bash", "-c", script]
+        super().__init__(self.folder / "log", words, {"PATH": os.environ["PATH"]})
         self.init = 0
 
     def boot(self) -> Machine:
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         self.init = int(until(lambda: children.read_text().split(), "systemd is started", details=self.tail)[0])
         states = ("running", "degraded")
         until(
@@ -102,9 +95,6 @@ class Machine:
         self.root("loginctl", "enable-linger", USER)
         until(lambda: self.root("test", "-S", f"/run/user/{UID}/bus").returncode == 0, "the user manager is up")
         return self
-
-    def tail(self) -> str:
-        return (self.folder / "log").read_text(errors="replace")[-2000:]
 
     def install(self) -> None:
         """Install the package as a wheel, in an environment of the system's own Python, which the user can read."""
@@ -142,10 +132,9 @@ class Machine:
     def _inside(self, *words: str) -> list[str]:
         return ["nsenter", f"--target={self.init}", "--mount", "--pid", "--", *words]
 
-    def end(self) -> None:
-        os.killpg(self._process.pid, signal.SIGKILL)  # --kill-child takes process 1 with it, and that all others
-        self._process.wait()
-        self._log.close()
+    def end(self, seconds: float = 0) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)  # --kill-child takes process 1 with it, and that all others
+        self.process.wait()
         shutil.rmtree(self.folder)
         until(lambda: _without_control_groups(self.folder.name), "its control groups are gone")
 
@@ -243,8 +232,10 @@ class Owner:
         script = 'printf %s "$1" >~/fresh && mv -f ~/fresh ~/.tao_mounts.json'
         self.machine.user("sh", "-c", script, "sh", text)
 
-    def starts(self, *words: str) -> Running:
-        running = Running(self, words, len(self._started))
+    def starts(self, *words: str) -> LoggedProcess:
+        """Start a command of hers in the background."""
+        log = self.machine.folder / f"running-{len(self._started)}.log"
+        running = LoggedProcess(log, self.machine.command(*words), dict(os.environ))
         self._started.append(running.process)
         return running
 
@@ -308,25 +299,3 @@ class Owner:
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
             self.systemctl("daemon-reload")
             self.systemctl("reset-failed", check=False)
-
-
-class Running:
-    """A command of hers in the background, with what it says."""
-
-    def __init__(self, owner: Owner, words: tuple[str, ...], number: int) -> None:
-        self._log = owner.machine.folder / f"running-{number}.log"
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                owner.machine.command(*words), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
-
-    @property
-    def output(self) -> str:
-        return self._log.read_text(errors="replace")
-
-    def until_logged(self, text: str) -> None:
-        def has_said() -> bool:
-            assert self.process.poll() is None or text in self.output, self.output
-            return text in self.output
-
-        until(has_said, f"it says '{text}'", details=lambda: self.output)

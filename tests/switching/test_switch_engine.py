@@ -87,8 +87,8 @@ def test_the_next_container_has_the_profile_and_after_a_switch_the_other(trainin
     first = home.train("detectnet_v2")
     assert got(first) == wanted(first, "detectnet_v2", local_mounts(kitti))
     assert {"CUDA_DEVICE_ORDER=PCI_BUS_ID", "TAO_CLIENT_TYPE=launcher"} <= set(env(first))
-    assert "\nCUDA_DEVICE_ORDER=PCI_BUS_ID\n" in first.output, "the task itself has it, too"
-    assert f"detectnet_v2 train: training as {ME}\n" in first.output
+    assert "\nCUDA_DEVICE_ORDER=PCI_BUS_ID\n" in first.log_text(), "the task itself has it, too"
+    assert f"detectnet_v2 train: training as {ME}\n" in first.log_text()
     assert_marked(first, local_mounts(kitti), "kitti")
     first.end()
 
@@ -104,7 +104,7 @@ def test_the_next_container_has_the_profile_and_after_a_switch_the_other(trainin
         user="1234:567",
     )
     assert not [value for value in env(second) if value.startswith("CUDA_DEVICE_ORDER")]
-    assert "segformer train: training as 1234:567\n" in second.output
+    assert "segformer train: training as 1234:567\n" in second.log_text()
     assert_marked(second, host_mounts(city), "city")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import tarfile
@@ -17,13 +16,13 @@ import pytest
 
 from taoprofiles.system.engine import Engine
 from tests.support.commands import call
-from tests.support.engine import RUNTIME, BackgroundRun, TrainingHome, answers, two_projects, until
+from tests.support.engine import RUNTIME, BackgroundRun, LoggedProcess, TrainingHome, answers, two_projects, until
 from tests.support.home import Home, find_command, require
 
 pytestmark = pytest.mark.engine
 
 
-class SshServer:
+class SshServer(LoggedProcess):
     """A sshd of our own on a free port, for this user and one key; ``ssh`` and ``environ`` lead to it."""
 
     def __init__(self, folder: Path) -> None:
@@ -51,15 +50,8 @@ class SshServer:
         (programs / "ssh").chmod(0o755)
         self.address = f"ssh://root@127.0.0.1:{port}"
         self.environ = {"DOCKER_HOST": self.address, "PATH": f"{programs}:{os.environ['PATH']}"}
-        with (folder / "log").open("wb") as log:
-            self._process = subprocess.Popen(
-                [str(sshd), "-D", "-e", "-f", folder / "sshd_config"], stdin=subprocess.DEVNULL, stderr=log
-            )
-        until(lambda: _listens(port), "sshd listens", details=(folder / "log").read_text)
-
-    def end(self) -> None:
-        self._process.terminate()
-        self._process.wait(20)
+        super().__init__(folder / "log", [str(sshd), "-D", "-e", "-f", folder / "sshd_config"], dict(os.environ))
+        until(lambda: _listens(port), "sshd listens", details=self.log_text)
 
 
 def _listens(port: int) -> bool:
@@ -168,17 +160,13 @@ def podman(tmp_path: Path) -> Iterator[str]:
     (folder / "runc").chmod(0o755)
     (folder / "containers.conf").write_text(SETTINGS.format(runc=folder / "runc"))
     environ = {**os.environ, "CONTAINERS_CONF": str(folder / "containers.conf")}
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [program, *options, "system", "service", "--time=0", f"unix://{path}"],
-            env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
+    words = [program, *options, "system", "service", "--time=0", f"unix://{path}"]
+    service = LoggedProcess(folder / "log", words, environ)
     try:
-        until(lambda: answers(path), "podman answers", details=(folder / "log").read_text)
+        until(lambda: answers(path), "podman answers", details=service.log_text)
         yield f"unix://{path}"
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(20)
+        service.end()
         subprocess.run([program, *options, "rm", "--all", "--force"], env=environ, check=False, capture_output=True)
         shutil.rmtree(folder, ignore_errors=True)
 
