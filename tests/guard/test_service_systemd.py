@@ -120,11 +120,11 @@ def test_start_stop_status_and_logs(guarded: Owner) -> None:
 @pytest.mark.parametrize("words", [("service", "uninstall"), ("uninstall", "--yes")], ids=" ".join)
 def test_uninstall_leaves_nothing(owner: Owner, words: tuple[str, ...]) -> None:
     """Not a folder either; but the lock, which every command makes."""
-    before = owner.tree()
+    before = set(owner.home.rglob("*"))
     owner.taoprof("service", "install")
     owner.taoprof(*words)
     assert owner.show("LoadState", "ActiveState") == {"LoadState": "not-found", "ActiveState": "inactive"}
-    left = owner.tree().keys() - before.keys()
+    left = {str(path.relative_to(owner.home)) for path in set(owner.home.rglob("*")) - before}
     state = ".local/state/taoprofiles"
     assert left <= {".config", ".local", ".local/state", state, f"{state}/lock"}
     assert owner.taoprof("service", "uninstall").stdout == "not installed\n"

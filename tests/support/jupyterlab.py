@@ -20,6 +20,7 @@ from typing import Any
 
 from tests.support.engine import LoggedProcess, new_log, until
 from tests.support.home import Home, require
+from tests.support.notebooks import notebook
 
 ROOT = Path(__file__).parents[2]
 KERNEL = "tao"
@@ -113,20 +114,9 @@ def share_kernel(home: Home) -> None:
 
 def write_notebook(path: Path, *cells: str, kernel: str = KERNEL) -> Path:
     """Write a notebook of code cells that wants a kernel, without one the registered one."""
-    made = [
-        {
-            "cell_type": "code",
-            "id": f"cell-{number}",
-            "metadata": {},
-            "source": source,
-            "outputs": [],
-            "execution_count": None,
-        }
-        for number, source in enumerate(cells)
-    ]
     spec = {"name": kernel, "display_name": "TAO", "language": "python"}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {"kernelspec": spec}, "cells": made}))
+    path.write_bytes(notebook(list(cells), kernelspec=spec))
     return path
 
 

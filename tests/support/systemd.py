@@ -258,14 +258,6 @@ class Owner:
         words = (f"--user-unit={UNIT}", f"--since=@{self._began:.6f}", "--no-pager", "--quiet", "--output=cat")
         return self.machine.user("journalctl", *words, check=False).stdout
 
-    def tree(self) -> dict[str, tuple[int, bytes | str | None]]:
-        """Everything in the home: mode, and content or target."""
-        found: dict[str, tuple[int, bytes | str | None]] = {}
-        for path in sorted(self.home.rglob("*")):
-            content = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else None
-            found[str(path.relative_to(self.home))] = (path.lstat().st_mode, content)
-        return found
-
     # What is waited for
 
     def until_sealed(self, *, seconds: float = 10) -> None:
