@@ -411,9 +411,8 @@ class Guard:
 
         In seconds of the monotonic clock; infinity if nothing is due.
         """
-        host = processes.host_id()
         manual = (hold for hold in self.holds if hold.kind == "manual")
-        ends = [hold.until - hold.since - seconds_held(hold, host) for hold in manual if hold.until is not None]
+        ends = [hold.until - hold.since - seconds_held(hold) for hold in manual if hold.until is not None]
         return min(self._late_check, time.monotonic() + max(0.05, min(ends, default=switch.NEVER)))
 
 

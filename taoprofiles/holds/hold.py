@@ -149,10 +149,8 @@ class HeldError(TaoprofError):
     code = "held"
     status = 5
 
-    def __init__(
-        self, message: str, *, problems: list[str] | tuple[str, ...] = (), hint: str = "", holds: Sequence[Hold] = ()
-    ) -> None:
-        super().__init__(message, problems=problems, hint=hint)
+    def __init__(self, message: str, *, holds: Sequence[Hold] = (), **details: Any) -> None:
+        super().__init__(message, **details)
         self.holds = list(holds)
         self.more = {"holders": [hold.as_dict() for hold in holds]}
 
@@ -238,19 +236,14 @@ def gpus_overlap(gpus: list[str] | int | str | None, others: list[str] | int | s
     return not (isinstance(gpus, int) and isinstance(others, list))
 
 
-def seconds_held(hold: Hold, here: str) -> float:
+def seconds_held(hold: Hold) -> float:
     """Return the age of a manual hold: by the time since boot, which setting the clock does not change.
 
     After a reboot and for a hold of another host there is only the clock.
     """
-    if hold.host_id == here and not hold.pid:
+    if hold.host_id == processes.host_id() and not hold.pid:
         return time.clock_gettime(time.CLOCK_BOOTTIME) - hold.start / os.sysconf("SC_CLK_TCK")
     return time.time() - hold.since
-
-
-def gpu_conflicts(holds: Iterable[Hold], gpus: list[str] | str) -> list[Hold]:
-    """Return the active runs that use one of the GPUs."""
-    return [hold for hold in holds if gpus_overlap(gpus, hold.gpus)]
 
 
 class ContainerTask:

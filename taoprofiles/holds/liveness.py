@@ -519,7 +519,7 @@ class _Search:
         return has_process or (hold.phase != QUEUED and self._may_have_container(hold))
 
     def _is_manual_alive(self, hold: Hold) -> bool:
-        if hold.until is not None and seconds_held(hold, self._here) >= hold.until - hold.since:
+        if hold.until is not None and seconds_held(hold) >= hold.until - hold.since:
             return False
         if not hold.pid:
             return True

@@ -58,16 +58,15 @@ def hold(
 
     ``name`` must be the active profile; without it, any content can be held. Raises UsageError.
     """
-    start = None
-    if pid is not None:
-        start = processes.start_time(pid)
-        if start is None:
-            raise UsageError(f"there is no process {pid}", hint="'ps -u $USER' lists your processes")
+    start = None if pid is None else processes.start_time(pid)
+    if pid is not None and start is None:
+        raise UsageError(f"there is no process {pid}", hint="'ps -u $USER' lists your processes")
+    history = History(context)
     with Lock(context.lock, timeout):
         content = files.read_mapping_file(context)
-        entry = History(context).current_entry(content)
+        entry = history.current_entry(content)
         if entry is None and content is not None:
-            History(context).record_external_change(content)  # so that the guard can restore what is held
+            history.record_external_change(content)  # so that the guard can restore what is held
         active = entry.profile if entry else None
         if name is not None and name != active:
             raise UsageError(
@@ -81,7 +80,7 @@ def hold(
             "manual",
             profile=active,
             digest=mapping.digest(content),
-            content=History(context).store_content(content),
+            content=history.store_content(content),
             shared=True,
             reason=reason,
             folder=context.folder,
@@ -256,9 +255,9 @@ def wait_until_free(
             wait_for_exit(pids, min(interval, remaining))
 
 
-def waiting_commands(context: Context) -> list[WaitingCommand]:
-    """Return the commands that wait, the first in the queue first. Writes nothing."""
-    paths = [os.path.join(context.queue, name) for name in _ticket_names(context.queue)]
+def waiting_commands(context: Context, *, before: str | None = None) -> list[WaitingCommand]:
+    """Return the commands that wait, only those ahead of the ticket ``before``, in their order. Writes nothing."""
+    paths = [path for path in _ticket_paths(context) if before is None or path < before]
     return [_read_ticket(path) for path in paths if LivenessLock(path).is_held()]
 
 
@@ -295,24 +294,21 @@ class Ticket:
     """
 
     def __init__(self, context: Context, request: Request) -> None:
-        self._context = context
-        self._folder = context.queue
-        self._request = request
-        self._since = time.time()
-        self._name = ""
-        self._descriptor = -1
+        self._context, self._request, self._since = context, request, time.time()
+        self._path, self._descriptor = "", -1
 
     def __enter__(self) -> Ticket:
-        files.make_folder(self._folder)
+        files.make_folder(self._context.queue)
         with Lock(self._context.lock):
-            number = max((int(name.partition("-")[0]) for name in _ticket_names(self._folder)), default=0) + 1
-            self._name = f"{number:012}-{os.getpid()}"
-            self._descriptor = LivenessLock(os.path.join(self._folder, self._name)).acquire()
+            last = ["0", *map(os.path.basename, _ticket_paths(self._context))][-1]
+            name = f"{int(last.partition('-')[0]) + 1:012}-{os.getpid()}"
+            self._path = os.path.join(self._context.queue, name)
+            self._descriptor = LivenessLock(self._path).acquire()
             self.write([])
         return self
 
     def __exit__(self, *_: object) -> None:
-        files.unlink_quietly(os.path.join(self._folder, self._name))
+        files.unlink_quietly(self._path)
         os.close(self._descriptor)
 
     def write(self, waits_for: list[str]) -> None:
@@ -321,29 +317,25 @@ class Ticket:
         try:
             files.write_all(self._descriptor, json.dumps(fields).encode() + b"\n", 0)
         except OSError as error:
-            raise files.to_taoprof_error(os.path.join(self._folder, self._name), "write", error) from error
+            raise files.to_taoprof_error(self._path, "write", error) from error
 
     def ahead(self) -> list[WaitingCommand]:
         """Return the commands ahead, the first in the queue first; tickets of killed ones are deleted.
 
         A command that is stopped (Ctrl-Z) is passed over, and keeps its place for when it continues.
         """
-        commands = []
-        for name in _ticket_names(self._folder):
-            if name >= self._name:
-                break
-            path = os.path.join(self._folder, name)
-            if not LivenessLock(path).is_held():
+        for path in _ticket_paths(self._context):
+            if path < self._path and not LivenessLock(path).is_held():
                 files.unlink_quietly(path)
-                continue
-            command = _read_ticket(path)
-            if not (command.request.host_id == self._request.host_id and processes.is_stopped(command.pid)):
-                commands.append(command)
-        return commands
+        host = self._request.host_id
+        commands = waiting_commands(self._context, before=self._path)
+        return [other for other in commands if other.request.host_id != host or not processes.is_stopped(other.pid)]
 
 
-def _ticket_names(folder: str) -> list[str]:
-    return [name for name in sorted(files.names_in(folder)) if name.replace("-", "").isdigit() and "-" in name]
+def _ticket_paths(context: Context) -> list[str]:
+    """Return the tickets, also those of killed commands, the first in the queue first."""
+    names = [name for name in sorted(files.names_in(context.queue)) if name.replace("-", "").isdigit() and "-" in name]
+    return [os.path.join(context.queue, name) for name in names]
 
 
 def _read_ticket(path: str) -> WaitingCommand:

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.errors import InvalidStateError, TaoprofError
 from taoprofiles.holds.hold import FIELDS, OWN_KINDS, Hold, without_run_tag
@@ -36,6 +36,8 @@ RUNS_LIMIT = 16 << 20
 """Bytes of the journal of runs that are read, the newest: some 20,000 runs."""
 RUNS_DROPPED = 1 << 20
 """Bytes of it that are dropped at a time, when it is longer than that and RUNS_LIMIT."""
+_DAMAGED = (ValueError, KeyError, TypeError, RecursionError)
+"""What the content of a damaged file raises."""
 _RECENT_LIMIT = 1 << 20
 """Bytes of it in which the end of a run is looked for that is still to be recorded: some 1,000 runs."""
 
@@ -264,13 +266,20 @@ def _parse(line: bytes, path: str) -> Hold | None:
     try:
         record = json.loads(line)
         require_known_format(path, record["v"], FORMAT)
-        hold = Hold(**{name: record[name] for name in FIELDS if name in record})
-        return hold if hold.id and hold.is_valid() else None
-    except (ValueError, KeyError, TypeError, RecursionError):
+        return _to_hold(record)
+    except _DAMAGED:
         return None
 
 
-class Notification:
+def _to_hold(record: dict[str, Any]) -> Hold:
+    """Return the hold with the fields of a record. Raises one of _DAMAGED."""
+    hold = Hold(**{name: record[name] for name in FIELDS if name in record})
+    if not (hold.id and hold.is_valid()):
+        raise ValueError("not a hold")
+    return hold
+
+
+class Notification(NamedTuple):
     """The targets and the hook for the end of a run, and what senders have done of it.
 
     - ``targets``: "desktop" or URLs of Apprise; ``on_end``: a command line of /bin/sh, "" for none
@@ -278,9 +287,10 @@ class Notification:
     - ``notes``: of earlier senders and of this one: "attempt", "sent N" or "failed N" for a target, "on_end"
     """
 
-    def __init__(self, targets: list[str], on_end: str, run: Hold | None = None) -> None:
-        self.targets, self.on_end, self.run = targets, on_end, run
-        self.notes: list[str] = []
+    targets: list[str]
+    on_end: str
+    run: Hold | None = None
+    notes: Sequence[str] = ()
 
     def to_bytes(self) -> bytes:
         """Return the content of the file."""
@@ -319,9 +329,8 @@ class Notifications:
         if wanted is None:
             return None
         if wanted.run is None:  # else a process that knew the outcome was killed here
-            wanted.run = run
             with suppress(TaoprofError):  # without it, as on a full disk, the sender looks into the journal of runs
-                atomic.replace(path, wanted.to_bytes())
+                atomic.replace(path, wanted._replace(run=run).to_bytes())
         fd = LivenessLock(path).try_inherit()
         if fd is not None:
             with suppress(TaoprofError):
@@ -402,7 +411,7 @@ class Notifications:
         return notification
 
     def note(self, run_id: str, text: str) -> None:
-        """Note what a sender has done or is about to do, for the next one."""
+        """Append to the ``notes`` of a notification, for the next sender."""
         files.append_quietly(self._published_path(run_id), json.dumps(text).encode() + b"\n")
 
     def delete(self, run_id: str) -> None:
@@ -420,34 +429,29 @@ def _parse_notification(content: bytes) -> Notification | None:
     """Return the notification of a file; None for no file or a damaged one. An incomplete last line is left out."""
     first, *lines = content.split(b"\n")
     try:
-        record: dict[str, Any] = json.loads(first)
-        run = record["run"]
-        run = None if run is None else Hold(**{name: run[name] for name in FIELDS if name in run})
-        notification = Notification(record["targets"], record["on_end"], run)
-        for line in lines[:-1]:
-            notification.notes.append(str(json.loads(line)))
-    except (ValueError, KeyError, TypeError, RecursionError):
+        record = json.loads(first)
+        run = None if record["run"] is None else _to_hold(record["run"])
+        targets, on_end, notes = record["targets"], record["on_end"], [str(json.loads(line)) for line in lines[:-1]]
+        is_valid = record["v"] == FORMAT and isinstance(targets, list)
+        is_valid = is_valid and all(isinstance(text, str) for text in (on_end, *targets))
+    except _DAMAGED:
         return None
-    is_valid = record["v"] == FORMAT and isinstance(notification.on_end, str) and (run is None or run.is_valid())
-    is_valid = is_valid and isinstance(notification.targets, list)
-    return notification if is_valid and all(isinstance(target, str) for target in notification.targets) else None
+    return Notification(targets, on_end, run, notes) if is_valid else None
 
 
 class JobRecords:
     """The job records of NVIDIA's TAO skill bank, by which coding agents know which jobs they have started.
 
-    One file for each run, ``jobs/ID.json`` in the bank's state folder: written before the launch, and brought up to
-    date with the run's own record. The format is that of the bank's job_record.schema.json (tao-skill-bank,
-    skills/core/tao-artifacts). Errors are ignored: a run must not fail because of a record for other programs.
+    One file for each run, ``jobs/ID.json`` in the bank's state folder (TAO_STATE_DIR, if that is absolute, or ~/.tao):
+    written before the launch, and brought up to date with the run's own record. The format is that of the bank's
+    job_record.schema.json (tao-skill-bank, skills/core/tao-artifacts). Errors are ignored: a run must not fail because
+    of a record for other programs.
     """
 
     def __init__(self, context: Context) -> None:
         self._context = context
-
-    def _folder(self) -> str:
-        """Return the folder of the records: of TAO_STATE_DIR, if that is an absolute path, or ~/.tao."""
-        state = self._context.environ.get("TAO_STATE_DIR", "")
-        return os.path.join(state if state.startswith("/") else os.path.join(self._context.home, ".tao"), "jobs")
+        state = context.environ.get("TAO_STATE_DIR", "")
+        self._folder = os.path.join(state if state.startswith("/") else os.path.join(context.home, ".tao"), "jobs")
 
     def create(self, hold: Hold, *, image: str | None, wanted: bool | None) -> None:
         """Write the record of a run that is about to be launched.
@@ -455,7 +459,7 @@ class JobRecords:
         ``image`` is the run's, None for the launcher's. ``wanted`` is the profile's ``job_record``: with None, a record
         is written only if the folder of the records exists.
         """
-        if wanted is False or (wanted is None and not os.path.isdir(self._folder())):
+        if wanted is False or (wanted is None and not os.path.isdir(self._folder)):
             return
         from taoprofiles.export.export import find_image  # only for a record
         from taoprofiles.launcher.argv import parse_launcher_argv, simple_commands
@@ -470,7 +474,7 @@ class JobRecords:
         words = [re.sub(r"[^A-Za-z0-9._-]", "-", os.path.basename(word)) for word in task[:2]]
         network = words[0].lstrip("._-") if words and words[0].strip("._-") else "command"
         action = words[1] if len(words) > 1 and words[1][:1].isalnum() else "run"
-        record_id, now = f"{network}-{action}-{hold.id}"[:200], _now()
+        record_id, opened = f"{network}-{action}-{hold.id}"[:200], _transition("PENDING", "record opened before launch")
         record = {
             "schema_version": 1,
             "id": record_id,
@@ -482,13 +486,13 @@ class JobRecords:
             "results_dir": (hold.results or [hold.folder])[0],
             "storage_tier": "A",
             "upload_excludes": [],
-            "submitted_at": now,
-            "transitions": [_transition("PENDING", "record opened before launch", now)],
+            "submitted_at": opened["ts"],
+            "transitions": [opened],
             "terminal_state": None,
             "terminal_write_by": None,
             "redacted": True,
         }
-        files.write_cache(os.path.join(self._folder(), f"{record_id}.json"), json.dumps(record, indent=2).encode())
+        files.write_cache(os.path.join(self._folder, f"{record_id}.json"), json.dumps(record, indent=2).encode())
 
     def update(self, hold: Hold) -> None:
         """Record the state of a run that is alive, and the id by which taoprof knows it."""
@@ -506,44 +510,34 @@ class JobRecords:
         self._mark(hold_id, "ERROR", "it was not started")
 
     def _mark(self, hold_id: str, state: str, message: str, *, ref: str | None = None) -> None:
-        path = self._find(hold_id)
-        if path is None:
-            return
-        lock = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.lock")  # as the bank's own writer does
-        with suppress(TaoprofError), Lock(lock, _JOB_LOCK_TIMEOUT):
-            record = files.read_json(path, _RECORD_LIMIT)
-            if record is None or not _is_open(record):
-                return
-            last = record["transitions"][-1]
-            is_new = last["state"] != state or (bool(message) and last["message"] != message)
-            if not is_new and record["backend_ref"] == ref:
-                return
-            if is_new and (message or state != "PENDING"):
-                record["transitions"].append(_transition(state, message, _now()))
-            record["backend_ref"] = ref or record["backend_ref"]
-            if state in _TERMINAL_STATES:
-                record |= {"terminal_state": state, "terminal_write_by": "backend-hook"}
-            files.write_cache(path, json.dumps(record, indent=2).encode())
-
-    def _find(self, hold_id: str) -> str | None:
         with suppress(TaoprofError):
-            for name in files.names_in(self._folder()):
-                if name.endswith(f"-{hold_id}.json") and not name.startswith("."):
-                    return os.path.join(self._folder(), name)
-        return None
+            names = [name for name in files.names_in(self._folder) if name.endswith(f"-{hold_id}.json")]
+            for name in names[:1]:
+                # The lock is that of the bank's own writer.
+                with Lock(os.path.join(self._folder, f".{name}.lock"), _JOB_LOCK_TIMEOUT):
+                    _mark_file(os.path.join(self._folder, name), state, message, ref)
 
 
-def _is_open(record: dict[str, Any]) -> bool:
-    """Check whether a record is one of taoprof's that has no end yet, and not another program's."""
-    transitions = record.get("transitions")
-    last = transitions[-1] if isinstance(transitions, list) and transitions else None
-    has_state = isinstance(last, dict) and {"state", "message"} <= last.keys() and "backend_ref" in record
-    return has_state and record.get("platform") == PLATFORM and record.get("terminal_state") is None
+def _mark_file(path: str, state: str, message: str, ref: str | None) -> None:
+    """Write a state into a job record, if it is one of taoprof's that has no end yet, and not another program's."""
+    record = files.read_json(path, _RECORD_LIMIT) or {}
+    match record.get("transitions"):
+        case [*_, {"state": last_state, "message": last_message}]:
+            is_new = last_state != state or (bool(message) and last_message != message)
+        case _:
+            return
+    if record.get("platform") != PLATFORM or record.get("terminal_state") is not None:
+        return
+    if not is_new and record.get("backend_ref") == ref:
+        return
+    if is_new and (message or state != "PENDING"):
+        record["transitions"].append(_transition(state, message))
+    record["backend_ref"] = ref or record.get("backend_ref")
+    if state in _TERMINAL_STATES:
+        record |= {"terminal_state": state, "terminal_write_by": "backend-hook"}
+    files.write_cache(path, json.dumps(record, indent=2).encode())
 
 
-def _transition(state: str, message: str, now: str) -> dict[str, Any]:
+def _transition(state: str, message: str) -> dict[str, Any]:
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     return {"ts": now, "state": state, "message": message, "source": "backend-hook"}
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

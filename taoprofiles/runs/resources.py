@@ -13,7 +13,6 @@ from taoprofiles.holds.hold import (
     RUN_VARIABLE,
     HeldError,
     Hold,
-    gpu_conflicts,
     gpus_overlap,
     results_conflicts,
 )
@@ -198,7 +197,7 @@ def _free_gpus(
     idle = [use.gpu for use in gpu_uses(gpus, []) if not use.processes]
     free = [gpu for gpu in idle if not any(gpus_overlap([gpu.number], names) for names in taken)]
     reserved = [other for other in others if other.gpus != "all"]  # a plain launcher always asks for all
-    last = {gpu for gpu in free if gpu_conflicts(reserved, [gpu.number])}
+    last = {gpu for gpu in free if any(gpus_overlap([gpu.number], other.gpus) for other in reserved)}
     best = sorted(free, key=last.__contains__)[:count]
     return [gpu.number for gpu in free if gpu in best] if len(best) == count else []
 

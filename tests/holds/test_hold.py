@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taoprofiles.holds.hold import Hold, blocking_holds, format_age, gpu_conflicts, results_conflicts
+from taoprofiles.holds.hold import Hold, blocking_holds, format_age, gpus_overlap, results_conflicts
 
 HOLDS = st.builds(
     lambda **fields: Hold(**fields),
@@ -57,14 +57,13 @@ def test_runs_without_results_do_not_conflict() -> None:
     assert results_conflicts([Hold(results=["/r"])], []) == []
 
 
-@given(st.lists(HOLDS), st.just("all") | st.lists(st.sampled_from("0123"), min_size=1, max_size=3))
-def test_gpu_conflicts(holds: list[Hold], wanted: list[str] | str) -> None:
-    found = gpu_conflicts(holds, wanted)
-    every = set("0123")
-    for hold in holds:
-        theirs = every if hold.gpus == "all" else set(hold.gpus or ())
-        mine = every if wanted == "all" else set(wanted)
-        assert any(one is hold for one in found) == bool(theirs & mine)
+GPUS = st.just("all") | st.lists(st.sampled_from("0123"), max_size=3)
+
+
+@given(GPUS, st.none() | GPUS)
+def test_gpus_overlap(mine: list[str] | str, theirs: list[str] | str | None) -> None:
+    devices = [set("0123" if gpus == "all" else gpus or ()) for gpus in (mine, theirs)]
+    assert gpus_overlap(mine, theirs) == bool(devices[0] & devices[1])
 
 
 @given(HOLDS)
