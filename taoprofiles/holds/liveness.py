@@ -8,7 +8,6 @@ launcher process and by its container's mounts. What cannot be checked counts as
 from __future__ import annotations
 
 import functools
-import itertools
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -49,9 +48,6 @@ GUARD_TIMEOUT = 0.3
 
 REPORT_TIMEOUT = 3.0
 """Seconds after the end of a container in which its engine may still report the exit status of the task in it."""
-
-_PAST_MAPPINGS = 20
-"""Mappings of the history with which every container is compared; with all others, only those of launchers."""
 
 
 class Containers:
@@ -193,7 +189,7 @@ def find_active_holds(
     work may be alive; with ``damaged``, its error message is put there instead, by the id of the hold. With
     ``others``, the containers of other users are listed too, which takes one question to the engine for each.
     """
-    return _Search(context, content, may_write=may_write, engine=engine).run(damaged, others=others)
+    return _Search(context, content, may_write=may_write, others=others, engine=engine).run(damaged)
 
 
 class _RequiredMapping(NamedTuple):
@@ -204,17 +200,14 @@ class _RequiredMapping(NamedTuple):
     content: str | None = None
 
 
-_PastNeeds = tuple[dict[str, str], _RequiredMapping]
-"""The mounts of a past mapping (destination by source), and what work needs that has them."""
-
-
 class _Search:
     """One search. The processes are listed before the containers: a launcher that ends in between left a container."""
 
-    def __init__(self, context: Context, content: bytes | None, *, may_write: bool, engine: Containers | None) -> None:
-        self._context = context
-        self._content = content
-        self._may_write = may_write
+    def __init__(
+        self, context: Context, content: bytes | None, *, may_write: bool, others: bool, engine: Containers | None
+    ) -> None:
+        self._context, self._content = context, content
+        self._may_write, self._others = may_write, others
         self._here = processes.host_id()
         self._records = HoldRecords(context)
         self._active = ActiveHolds()
@@ -223,8 +216,10 @@ class _Search:
         self._clients = {process.container: process for process in self._processes if process.container is not None}
         self._engine = engine or Containers(context, self._end)
         self._other_engines: dict[str, Containers] = {}
+        self._history = History(context).past_mappings()
+        self._known_needs: list[tuple[dict[str, str], _RequiredMapping]] = []
 
-    def run(self, damaged: dict[str, str] | None, *, others: bool) -> ActiveHolds:
+    def run(self, damaged: dict[str, str] | None) -> ActiveHolds:
         records = self._records.all(damaged)
         if self._may_write:
             self._records.delete_leftovers()
@@ -234,7 +229,7 @@ class _Search:
         containers: list[Hold] = []
         for container in self._engine.running():
             if job := _agent_job(container):
-                self._add_agent(container, job, others=others)
+                self._add_agent(container, job)
                 continue
             owner = self._owner(container, runs)
             if isinstance(owner, Hold):
@@ -242,7 +237,7 @@ class _Search:
                 self._bind(owner, container)
             elif owner is not None:
                 containers.append(self._found_container(container, owner))
-            elif others:
+            else:
                 self._add_other(container)
         for hold in records:
             if hold.kind != "found":
@@ -291,26 +286,21 @@ class _Search:
             started_by = runs.get(processes.environment(client.pid).get(RUN_VARIABLE, ""))
             if started_by is not None and (started_by.shared or _has_mounts(binds, dict(started_by.mounts))):
                 return started_by
-        needs: _RequiredMapping | None = self._current_needs
-        if not _has_mounts(binds, mapping.mounted(self._content)):
-            needs = _needs_of(binds, self._past_needs)
-        if needs is None and self._engine.may_be_launcher_container(container["Id"]):
-            needs = _needs_of(binds, self._older_needs)
-        if needs is None or self._engine.run_tag(container["Id"]) is not None:
-            return None  # with a run tag: an isolated run's whose record is gone
-        return needs if self._engine.may_be_launcher_container(container["Id"]) else None
+        is_tagged = self._engine.run_tag(container["Id"]) is not None  # an isolated run's whose record is gone
+        if is_tagged or not self._engine.may_be_launcher_container(container["Id"]):
+            return None
+        return next((needs for mounts, needs in self._all_needs() if _has_mounts(binds, mounts)), None)
 
-    @functools.cached_property
-    def _past_needs(self) -> list[_PastNeeds]:
-        return list(itertools.islice(self._history_needs(), _PAST_MAPPINGS))
+    def _all_needs(self) -> Iterator[tuple[dict[str, str], _RequiredMapping]]:
+        """Yield the mounts of this mapping and of each past one, and what work needs that has them.
 
-    @functools.cached_property
-    def _older_needs(self) -> list[_PastNeeds]:
-        return list(itertools.islice(self._history_needs(), _PAST_MAPPINGS, None))
-
-    def _history_needs(self) -> Iterator[_PastNeeds]:
-        for entry, content in History(self._context).past_mappings():
-            yield mapping.mounted(content), _required(content, entry)
+        The history is read only once, and only as far as a container has no newer mounts.
+        """
+        yield mapping.mounted(self._content), self._current_needs
+        yield from self._known_needs
+        for entry, content in self._history:
+            self._known_needs.append((mapping.mounted(content), _required(content, entry)))
+            yield self._known_needs[-1]
 
     @functools.cached_property
     def _current_needs(self) -> _RequiredMapping:
@@ -325,6 +315,8 @@ class _Search:
         return tagged
 
     def _add_other(self, container: dict[str, Any]) -> None:
+        if not self._others:
+            return
         facts = self._engine.inspect(container["Id"]) or {}
         env = dict(item.partition("=")[::2] for item in facts.get("Env", []))
         visible = [gpu for gpu in env.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
@@ -337,14 +329,13 @@ class _Search:
             other = Hold(kind="found", user=name, container=container["Id"], gpus=gpus, since=since)
             self._active.others.append(other)
 
-    def _add_agent(self, container: dict[str, Any], job: str, *, others: bool) -> None:
+    def _add_agent(self, container: dict[str, Any], job: str) -> None:
         """Add the container of an agent: what it uses counts, but it needs no mapping and is not ours to stop."""
         facts = self._engine.inspect(container["Id"])
         if facts is None:
             return  # it has just ended
         if is_another_users(facts, self._context.uid):
-            if others:
-                self._add_other(container)
+            self._add_other(container)
             return
         command, labels, mounts = facts.get("Command", []), container["Labels"], container["Binds"]
         results = self._find_results(command or ["train"], mounts, {"RESULTS_DIR": "/results"})
@@ -590,17 +581,11 @@ class _Search:
 
 
 def _required(content: bytes, entry: Entry | None) -> _RequiredMapping:
-    digest = mapping.digest(content)
-    return _RequiredMapping(digest, entry.profile, entry.after) if entry else _RequiredMapping(digest, None)
+    return _RequiredMapping(mapping.digest(content), entry and entry.profile, entry and entry.after)
 
 
 def _has_mounts(binds: dict[str, str], mounts: dict[str, str]) -> bool:
     return bool(mounts) and mounts.items() <= binds.items()
-
-
-def _needs_of(binds: dict[str, str], past: list[_PastNeeds]) -> _RequiredMapping | None:
-    """Return the newest past mapping whose mounts a container has."""
-    return next((needs for mounts, needs in past if _has_mounts(binds, mounts)), None)
 
 
 def _agent_job(container: dict[str, Any]) -> str:
