@@ -87,17 +87,10 @@ class Session(Run):
         self._messages: list[str] = []
         self.may_overlap = False
 
-    def enter(self, environ: MutableMapping[str, str]) -> None:
-        """Change the environment, and end the session when the process exits."""
-        assigned = {key: self.environ.get(key) for key in (*self.variables, *_OWN_VARIABLES)}
-        before = {key: environ.get(key) for key in assigned}
-        _update(environ, assigned)
-        self.continue_with(environ, assigned, before)
-
-    def continue_with(
+    def enter(
         self, environ: MutableMapping[str, str], assigned: dict[str, str | None], before: dict[str, str | None]
     ) -> None:
-        """End the session when the process exits; ``environ`` was changed from ``before`` to ``assigned``."""
+        """End the session when the process exits; ``environ`` is changed from ``before`` to ``assigned``."""
         self._environ, self.assigned, self._before = environ, assigned, before
         self.watch(self._messages.append)
         atexit.register(self.release, timeout=EXIT_LOCK_TIMEOUT)
@@ -325,13 +318,15 @@ def begin(
             shared=shared, mkdir=mkdir, check=check, release=release, allow_overlap=True, timeout=timeout
         )
         reason = os.path.basename(environ.get(NAME_VARIABLE, "")) or os.path.basename(sys.argv[0]) or "python"
-        run = prepare(context, name, [], kind="notebook", reason=reason, options=options, run_type=Session)
+        run = prepare(context, name, [], doing="use", reason=reason, options=options, run_type=Session)
         session = cast("Session", run)
         session.may_overlap = not check
         try:
             if before is not None:
                 before.end_without_record()
-            session.enter(environ)
+            assigned = {key: session.environ.get(key) for key in (*session.variables, *_OWN_VARIABLES)}
+            session.enter(environ, assigned, {key: environ.get(key) for key in assigned})
+            _update(environ, assigned)
         except BaseException:  # such as KeyboardInterrupt: or the hold would live as long as this process
             session.end_without_record()
             raise
@@ -354,7 +349,7 @@ def adopt(kernel: ProfileKernel, environ: MutableMapping[str, str]) -> None:
         session.liveness_fd, session.environ = kernel.fd, dict(environ)
         session.use_own_mounts_file()
         session.variables = {name: kernel.assigned[name] or "" for name in session.variables if name in kernel.assigned}
-        session.continue_with(environ, kernel.assigned, kernel.before)
+        session.enter(environ, kernel.assigned, kernel.before)
         _sessions[:] = [session]
 
 
@@ -382,9 +377,17 @@ def start_kernel(context: Context, name: str, command: list[str], options: RunOp
                 hint=f"to choose another Python: taoprof kernel install {name} --python PATH",
             )
         reason = os.path.basename(context.environ.get(NAME_VARIABLE, "")) or "kernel"
-        run = prepare(context, name, [], kind="notebook", reason=reason, options=options)
+        run = prepare(context, name, [], doing="kernel", reason=reason, options=options)
         try:
-            _exec_kernel(python, command[3:], _kernel_environ(context, run, python), _kernel_settings(context, run))
+            os.set_inheritable(run.liveness_fd, True)
+            before = {name: context.environ.get(name) for name in (*run.variables, PROFILE_VARIABLE, "LAUNCHER_MOUNTS")}
+            settings = {"profile": run.hold.profile, "run": run.hold.id, "fd": run.liveness_fd, "before": before}
+            # The commands beside its Python and 'taoprof' are on PATH.
+            folders = context.environ.get("PATH", os.defpath).split(os.pathsep)
+            folders = [folder for folder in (os.path.dirname(python),) if folder not in folders] + folders
+            folders += [folder for folder in (os.path.dirname(kernels.taoprof()),) if folder not in folders]
+            environ = {**without_run_tag(run.environ), "PATH": os.pathsep.join(folders)}
+            _exec_kernel(python, command[3:], environ, settings)
         except BaseException:
             run.discard()
             raise
@@ -392,23 +395,8 @@ def start_kernel(context: Context, name: str, command: list[str], options: RunOp
         _exec_failing_kernel(context, name, command, error)
 
 
-def _kernel_settings(context: Context, run: Run) -> dict[str, object]:
-    names = (*run.variables, PROFILE_VARIABLE, "LAUNCHER_MOUNTS")
-    before = {name: context.environ.get(name) for name in names}
-    os.set_inheritable(run.liveness_fd, True)
-    return {"profile": run.hold.profile, "run": run.hold.id, "fd": run.liveness_fd, "before": before}
-
-
-def _kernel_environ(context: Context, run: Run, python: str) -> dict[str, str]:
-    """Return the environment of the kernel; the commands beside its Python and 'taoprof' are on PATH."""
-    folders = context.environ.get("PATH", os.defpath).split(os.pathsep)
-    before = [folder for folder in (os.path.dirname(python),) if folder not in folders]
-    after = [folder for folder in (os.path.dirname(kernels.taoprof()),) if folder not in [*before, *folders]]
-    return {**without_run_tag(run.environ), "PATH": os.pathsep.join([*before, *folders, *after])}
-
-
 def _exec_kernel(
-    python: str, arguments: list[str], environ: Mapping[str, str], settings: dict[str, object]
+    python: str, arguments: list[str], environ: Mapping[str, str], settings: Mapping[str, object]
 ) -> NoReturn:
     environ = {**environ, kernel_program.SETTINGS: json.dumps(settings)}
     encoded = {to_bytes(name): to_bytes(value) for name, value in environ.items()}
@@ -423,7 +411,7 @@ def _exec_failing_kernel(context: Context, name: str, command: list[str], error:
     if isinstance(error, NotFoundError):
         error.hint = f"'taoprof list' shows all; to remove this kernel: taoprof kernel remove {name}"
     text = "; ".join([error.message, *error.problems]) + (f". hint: {error.hint}" if error.hint else "")
-    settings: dict[str, object] = {"error": f"{text}. Then restart the kernel"}
+    settings = {"error": f"{text}. Then restart the kernel"}
     server = files.try_read(f"/proc/{os.getppid()}/cmdline", 1 << 20)[0].partition(b"\0")[0].decode(errors="replace")
     for candidate in (command[0], sys.executable, server, "python3"):
         python = shutil.which(candidate, path=context.environ.get("PATH"))

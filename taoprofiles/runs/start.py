@@ -81,6 +81,11 @@ class RunOptions:
     timeout: float = DEFAULT_TIMEOUT
 
     @property
+    def is_elsewhere(self) -> bool:
+        """Check whether the command runs without the launcher: in a container of ``image``, or on a cluster."""
+        return self.image is not None or self.on is not None
+
+    @property
     def own_gpus(self) -> str | None:
         """Return ``gpus`` as far as they are this machine's: a cluster chooses its own."""
         return self.gpus if self.on is None else None
@@ -111,7 +116,7 @@ def prepare(
     name: str,
     command: list[str],
     *,
-    kind: str = "run",
+    doing: str = "run",
     reason: str = "",
     options: RunOptions | None = None,
     turn: Turn | None = None,
@@ -119,13 +124,14 @@ def prepare(
 ) -> Run:
     """Render the profile, check that nothing blocks the run, and create its hold; nothing is started yet.
 
-    ``kind`` is that of the hold, ``run_type`` the type of the result. Raises HeldError for a results folder or a GPU
-    that an active run uses (with ``shared`` also as ``switch.switch_profile`` does), InvalidProfileError,
-    NotFoundError, UsageError, CannotRenderError, BusyError, CommandError.
+    ``doing`` is what is to be started: "run", "shell", "kernel", or "use" for this process itself; ``run_type`` is the
+    type of the result. Raises HeldError for a results folder or a GPU that an active run uses (with ``shared`` also as
+    ``switch.switch_profile`` does), InvalidProfileError, NotFoundError, UsageError, CannotRenderError, BusyError,
+    CommandError.
     """
-    plan = _Plan(context, name, command, options or RunOptions(), kind)
+    plan = _Plan(context, name, command, options or RunOptions(), doing)
     options, renderer = plan.options, plan.renderer
-    folders, unchecked = plan.check(kind if kind != "notebook" else "kernel" if run_type is Run else "use")
+    folders, unchecked = plan.check()
     targets, warnings = plan.choose_targets()
     hold = plan.new_hold(reason)
     run = run_type(context, hold, renderer)
@@ -137,8 +143,10 @@ def prepare(
         mapping_file, others = files.read_mapping_file(context), is_count(options.own_gpus)
         active = find_active_holds(context, mapping_file, may_write=True, others=others)
         warnings += [*unchecked, *([] if options.on else active.unchecked)]
+        # In the place of a command with a secret is the word COMMAND.
+        retry = preflight.to_arguments(command if hold.command == command else [], [*plan.words, "--wait"])
         warnings += resources.reserve(
-            hold, active, options.own_gpus, gpus, retry=plan.waiting_command(hold),
+            hold, active, options.own_gpus, gpus, retry=f"taoprof run {name} {retry}",
             waiting=turn.ahead if turn else (), allow_overlap=options.allow_overlap,
         )  # fmt: skip
         run.notes = [f"warning: {warning}" for warning in warnings]
@@ -147,7 +155,7 @@ def prepare(
         # The record first: no switch may happen without it. The run itself blocks none, since it needs the new mapping.
         with preflight.make_folders(folders), plan.recorded(run, targets, turn):
             plan.give_mapping(run)
-            if kind == "run":  # last: an agent takes a record that exists for a launch
+            if plan.is_run:  # last: an agent takes a record that exists for a launch
                 image = hold.image or options.image or renderer.image(command)
                 JobRecords(context).create(hold, image=image, wanted=renderer.template["job_record"])
     return run
@@ -164,40 +172,16 @@ def prepare_when_free(
 ) -> Run:
     """Prepare a run, with ``wait`` as soon as nothing blocks it, or give up after so many seconds.
 
-    ``say`` is called with what it waits for. Raises what ``prepare`` and ``get_request`` do.
+    ``say`` is called with what it waits for. Raises what ``prepare`` does.
     """
     if wait is None:
         return prepare(context, name, command, options=options)
-    request = get_request(context, name, command, options)
+    request = _Plan(context, name, command, options).get_request()
 
     def attempt(ahead: Sequence[Request]) -> Run:
         return prepare(context, name, command, options=options, turn=Turn(ahead))
 
     return wait_until_free(context, request, attempt, seconds=wait, say=say)
-
-
-def get_request(context: Context, name: str, command: list[str], options: RunOptions) -> Request:
-    """Return what a run will need, for the queue.
-
-    What is wrong now is refused now, and not after hours in the queue. Raises InvalidProfileError, NotFoundError,
-    UsageError and CommandError.
-    """
-    plan = _Plan(context, name, command, options)
-    plan.choose_targets()
-    plan.check("run")
-    options = plan.options
-    path = {**context.environ, **plan.renderer.variables()}.get("PATH")
-    is_here = options.image is None and options.on is None and plan.runner is None
-    if is_here and (missing := find_missing_program(command, path, name)):
-        raise CommandError(missing[0], COMMAND_NOT_FOUND, missing[1])
-    hold = plan.new_hold()
-    wanted = None if options.own_gpus is None else parse_gpus(options.own_gpus)
-    gpus = resources.ask_driver(context.environ, options.own_gpus, [])
-    resources.require_gpus(options.own_gpus, gpus)
-    if isinstance(wanted, list):
-        wanted = to_indices(wanted, gpus)
-    results = [] if options.allow_overlap else hold.results
-    return Request(name, hold.command, mapping=options.shared, results=results, gpus=wanted)
 
 
 class _Plan:
@@ -207,19 +191,24 @@ class _Plan:
     are the options that were given, for hints.
     """
 
-    def __init__(self, context: Context, name: str, command: list[str], options: RunOptions, kind: str = "run") -> None:
-        self.context, self.name, self.command, self.kind = context, name, command, kind
+    def __init__(
+        self, context: Context, name: str, command: list[str], options: RunOptions, doing: str = "run"
+    ) -> None:
+        self.context, self.name, self.command, self.doing = context, name, command, doing
+        self.is_run = doing == "run"
         self._store = Store(context)
         self._source = self._store.source(name)
         self.renderer = self._store.renderer(name, self._source)
-        self.runner = parse_runner(command) if kind == "run" else None
-        self.words = options.to_words() if kind == "run" else []
-        self.options = self._complete(options) if kind == "run" else options
-        self._validate()
+        self.runner = parse_runner(command) if self.is_run else None
+        self.words = options.to_words() if self.is_run else []
+        self.options = self._complete(options) if self.is_run else options
         self.rendered = self.renderer.mapping()
 
     def _complete(self, options: RunOptions) -> RunOptions:
-        """Return the options with what the profile and the command decide. Raises UsageError."""
+        """Return the options with what the profile and the command decide.
+
+        Raises UsageError for options that exclude each other.
+        """
         renderer, runner, is_host_only = self.renderer, self.runner, options.image == NO_IMAGE
         image, gpus = None if is_host_only else options.image, options.gpus
         is_launcher = launcher_words(unwrapped(self.command)) is not None
@@ -238,31 +227,27 @@ class _Plan:
                     f"{runner.name} reads only {context.short(context.mapping_file)}, which has another mapping",
                     hint=f"to switch it: taoprof run {self.name} {words}",
                 )
-        return replace(options, image=image, gpus=gpus, shared=options.shared or runner is not None)
-
-    def _validate(self) -> None:
-        """Raise UsageError for options that exclude each other."""
-        options = self.options
-        is_elsewhere = options.image is not None or options.on is not None
-        if options.shared and is_elsewhere:
+        options = replace(options, image=image, gpus=gpus, shared=options.shared or runner is not None)
+        if options.shared and options.is_elsewhere:
             option = "--image" if options.on is None else "--on"
             raise UsageError(
                 f"{option} cannot be combined with --shared: without the launcher nothing reads the shared file"
             )
-        if options.shared and options.gpus not in (None, "all") and self.runner is None:
+        if options.shared and gpus not in (None, "all") and runner is None:
             raise UsageError("--gpus cannot be combined with --shared: it needs the run's own mounts file")
-        if options.gpus == "none" and not is_elsewhere:
+        if gpus == "none" and not options.is_elsewhere:
             raise UsageError("--gpus none needs --image: the launcher gives its container every GPU")
+        return options
 
-    def check(self, doing: str) -> tuple[list[str], list[str]]:
+    def check(self) -> tuple[list[str], list[str]]:
         """Refuse what would certainly fail, and return the folders to create, and what was not checked."""
         options = self.options
         if options.on == "kubernetes":
             return [], []  # the folders are not this machine's
         self._require_engine()
         preflight.require_answer(self.rendered)
-        attempt = preflight.Attempt(doing, self.command if doing == "run" else (), self.words)
-        if options.image is None and options.on is None:
+        attempt = preflight.Attempt(self.doing, self.command if self.is_run else (), self.words)
+        if not options.is_elsewhere:
             folders = preflight.check_mapping(
                 self.context, self.rendered, name=self.name, mkdir=options.mkdir, check=options.check, attempt=attempt,
                 variables=self.renderer.variables(),
@@ -278,29 +263,24 @@ class _Plan:
         environ = {**self.context.environ, **self.renderer.variables()}  # the command's
         options, endpoint = self.options, find_endpoint(environ)
         is_launcher = parse_launcher_argv(self.command) is not None and not runs_without_docker(environ)
-        starts = self.kind == "run" and (options.image is not None or is_launcher)
+        starts = self.is_run and (options.image is not None or is_launcher)
         if starts and options.on is None and options.check and endpoint.is_denied:
             message = f"cannot start '{self.name}': permission denied: this user may not use the engine"
             raise CommandError(f"{message} at {endpoint.address}", NOT_EXECUTABLE, "taoprof doctor")
 
-    def waiting_command(self, hold: Hold) -> str:
-        """Return the command of a run that waits; in the place of a command with a secret is the word COMMAND."""
-        shown = self.command if hold.command == self.command else []
-        return f"taoprof run {self.name} {preflight.to_arguments(shown, [*self.words, '--wait'])}"
-
     def choose_targets(self) -> tuple[list[str], list[str]]:
         """Return who is told at the end, and warnings about them. Raises UsageError."""
-        wanted = self.options.notify if self.kind == "run" else [notify.NONE]
+        wanted = self.options.notify if self.is_run else [notify.NONE]
         return notify.choose_targets(self.renderer, wanted, self.context.environ)
 
     def new_hold(self, reason: str = "") -> Hold:
         """Return the hold of this process for the run; its secrets are masked."""
         context, renderer, on = self.context, self.renderer, self.options.on
-        is_run, mounts = self.kind == "run", mapping.mounted(self.rendered)
+        mounts = mapping.mounted(self.rendered)
         task = CommandContext(mounts, renderer.variables(), context.environ, reads_specs=on != "kubernetes")
         return new_hold(
             context,
-            self.kind,
+            "notebook" if self.doing in ("kernel", "use") else self.doing,
             profile=self.name,
             reason=reason,
             shared=self.options.shared,
@@ -313,23 +293,41 @@ class _Plan:
             cluster=on,
             digest=mapping.digest(mapping.to_bytes(self.rendered)),
             mounts=[list(pair) for pair in mounts.items()],
-            results=find_host_results(self.command, task) if is_run else [],
-            gpus=resources.visible_in_container(self.rendered) if is_run and on is None else None,
+            results=find_host_results(self.command, task) if self.is_run else [],
+            gpus=resources.visible_in_container(self.rendered) if self.is_run and on is None else None,
         )
 
-    def set_command(self, run: Run) -> bool:
-        """Set the command of a job or of ``docker run``; return False for a run with another command.
+    def set_command(self, run: Run) -> None:
+        """Set the command of a job or of ``docker run``, if the run is one.
 
         It is called twice: without the run's id, to refuse what is wrong before anything is written, and with it.
         """
         if self.options.on is not None:
             direct.plan_job(run, self.renderer, self.command, self.options)
-            return True
-        if self.options.image is not None:
+        elif self.options.image is not None:
             wanted = resources.with_tag(self.rendered, run.hold)
             direct.use_docker(run, self.renderer, self.command, self.options, wanted)
-            return True
-        return False
+
+    def get_request(self) -> Request:
+        """Return what the run will need, for the queue.
+
+        What is wrong now is refused now, and not after hours in the queue. Raises what ``prepare`` does.
+        """
+        options = self.options
+        self.choose_targets()
+        self.check()
+        path = {**self.context.environ, **self.renderer.variables()}.get("PATH")
+        is_here = not options.is_elsewhere and self.runner is None
+        if is_here and (missing := find_missing_program(self.command, path, self.name)):
+            raise CommandError(missing[0], COMMAND_NOT_FOUND, missing[1])
+        hold = self.new_hold()
+        wanted = None if options.own_gpus is None else parse_gpus(options.own_gpus)
+        gpus = resources.ask_driver(self.context.environ, options.own_gpus, [])
+        resources.require_gpus(options.own_gpus, gpus)
+        if isinstance(wanted, list):
+            wanted = to_indices(wanted, gpus)
+        results = [] if options.allow_overlap else hold.results
+        return Request(self.name, hold.command, mapping=options.shared, results=results, gpus=wanted)
 
     def ask_driver(self, hold: Hold) -> list[Gpu]:
         """Return the GPUs, if the run needs to know them; jobs of clusters that may have ended are asked for as well.
@@ -345,23 +343,23 @@ class _Plan:
     @contextmanager
     def recorded(self, run: Run, targets: list[str], turn: Turn | None) -> Iterator[None]:
         """Write the record of the run; an error in the block undoes that. Needs the lock."""
-        records, hold = HoldRecords(self.context), run.hold
-        on_end = self.renderer.template["on_end"] if self.kind == "run" else ""
-        if turn is None or turn.hold is None:
+        records, hold, queued = HoldRecords(self.context), run.hold, turn.hold if turn else None
+        on_end = self.renderer.template["on_end"] if self.is_run else ""
+        if turn is None or queued is None:
             run.liveness_fd = records.create(hold, targets=targets, on_end=on_end)
         else:
-            hold.id, run.liveness_fd, run.was_queued = turn.hold.id, turn.liveness_fd, True
+            hold.id, run.liveness_fd, run.was_queued = queued.id, turn.liveness_fd, True
             Notifications(self.context).register(hold.id, targets, on_end)
             records.write(hold)
         run.environ[RUN_VARIABLE] = hold.id
         try:
             yield
         except BaseException:
-            if turn is None or turn.hold is None:
+            if queued is None:
                 os.close(run.liveness_fd)
                 records.delete(hold.id)
             else:
-                records.write(turn.hold)
+                records.write(queued)
                 Notifications(self.context).register(hold.id, targets, "")
             raise
 
@@ -370,7 +368,8 @@ class _Plan:
         context, options, hold = self.context, self.options, run.hold
         if options.shared and self._store.source(self.name) != self._source:
             raise TaoprofError(f"profile '{self.name}' was changed at this moment", hint="run the command again")
-        if self.set_command(run):
+        self.set_command(run)
+        if options.is_elsewhere:
             return
         run.notes += preflight.explain_read_only(self.renderer, run.rendered)
         records = HoldRecords(context)
@@ -403,6 +402,10 @@ class Start(NamedTuple):
     waiting: str = ""
 
 
+_ERROR_FIELDS = ("message", "problems", "hint", "code", "status", "more")
+"""What is reported of an error."""
+
+
 class _Stopped(BaseException):
     """The run got SIGTERM before its command was started."""
 
@@ -426,17 +429,17 @@ def start_queued(
 ) -> Start:
     """Start a run as soon as nothing blocks it, without this process; if that is not now, it waits in the queue.
 
-    After ``seconds``, which may be infinite, it gives up. Raises what ``prepare``, ``get_request`` and ``Run.start``
-    do, as far as that is known before it has to wait; then the run does not exist.
+    After ``seconds``, which may be infinite, it gives up. Raises what ``prepare`` and ``Run.start`` do, as far as that
+    is known before it has to wait; then the run does not exist.
     """
-    request = get_request(context, name, command, options)
-    now, pid = time.time(), os.getpid()
+    plan = _Plan(context, name, command, options)
+    request, pid = plan.get_request(), os.getpid()
     hold = new_hold(
-        context, "run", phase=QUEUED, profile=name, command=request.command, folder=context.folder, since=now, pid=pid,
-        start=processes.start_time(pid) or 0,
+        context, "run", phase=QUEUED, profile=name, command=request.command, folder=context.folder, since=time.time(),
+        pid=pid, start=processes.start_time(pid) or 0,
     )  # fmt: skip
     # Without on_end: what ends in the queue has not begun.
-    targets, _ = notify.choose_targets(Store(context).renderer(name), options.notify, context.environ)
+    targets, _ = plan.choose_targets()
     with Lock(context.lock):
         liveness_fd = HoldRecords(context).create(hold, targets=targets)
     request = request._replace(run=hold.id)
@@ -485,8 +488,8 @@ class _Starter:
             hint = "'taoprof status' shows whether something of it is still running"
             raise TaoprofError(f"run {self._hold.id} was killed while it was being started", hint=hint)
         if "message" in report:
-            error = TaoprofError(report["message"], problems=report["problems"], hint=report["hint"])
-            error.code, error.status, error.more = report["code"], report["status"], report["more"]
+            error = TaoprofError("")
+            vars(error).update(report)
             raise error
         return Start(self._hold.id, **report)
 
@@ -516,10 +519,7 @@ class _Starter:
             else:
                 self._log.delete()
                 self._delete_record()
-                self._report(
-                    message=error.message, problems=error.problems, hint=error.hint, code=error.code,
-                    status=error.status, more=error.more,
-                )  # fmt: skip
+                self._report(**{name: getattr(error, name) for name in _ERROR_FIELDS})
         except Exception as error:  # noqa: BLE001 - a fault of this program: its traceback goes into the log
             sys.excepthook(type(error), error, error.__traceback__)
         finally:

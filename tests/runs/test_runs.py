@@ -135,8 +135,8 @@ def test_a_gpu_of_a_process_that_is_no_run_is_shown_and_waited_for(sandbox: Sand
     assert f"hold {hold['id']}" in done.stderr
     words = ("run", "a", "--gpus", "1", "--wait", "--", "sh", "-c", "echo $CUDA_VISIBLE_DEVICES; cat $LAUNCHER_MOUNTS")
     waiting = sandbox.start(sandbox.taoprof, *words, stdout=subprocess.PIPE)
-    until(lambda: sandbox.json("status")["data"]["queue"], "it waits")
-    assert f"p{other.pid}" in sandbox.json("status")["data"]["queue"][0]["waits_for"]
+    queue = lambda: sandbox.json("status")["data"]["queue"]  # noqa: E731
+    until(lambda: queue() and f"p{other.pid}" in queue()[0]["waits_for"], "it waits for the process", details=queue)
     driver(sandbox, gpus(2, f"GPU-1a1b, {own}"))
     other.kill()
     out, _ = waiting.communicate(timeout=20)

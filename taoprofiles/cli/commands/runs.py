@@ -135,7 +135,7 @@ def shell_command(context: Context, args: argparse.Namespace) -> Result:
         raise UsageError(f"this shell already has profile '{inside}'", hint="'exit' leaves it")
     shell = context.environ.get("SHELL") or "/bin/sh"
     options = RunOptions(mkdir=args.mkdir, check=not args.force)
-    run = prepare(context, args.name, [shell], kind="shell", options=options)
+    run = prepare(context, args.name, [shell], doing="shell", options=options)
     command = run.shell_command(shell)
     if not args.json:
         print_progress(f"shell with profile '{args.name}' (hold {run.hold.id}); 'exit' leaves it")
