@@ -90,10 +90,7 @@ def render(plan: Plan) -> Rendered:
             "backoffLimit": 0,
             # taoprof keeps the end of the log of a job that it follows.
             **({"ttlSecondsAfterFinished": KEPT_SECONDS} if plan.labels else {}),
-            "template": {
-                **({"metadata": {"labels": plan.labels}} if plan.labels else {}),
-                "spec": without_empty(pod),
-            },
+            "template": {**({"metadata": {"labels": plan.labels}} if plan.labels else {}), "spec": without_empty(pod)},
         },
     }
     return Rendered(to_yaml(document), warnings, _store(name, plan.secrets))

@@ -170,8 +170,7 @@ class Profile(StrictModel):
         default=None, description="The network's name, used in paths. Default: the profile's name."
     )
     image: Image | None = Field(
-        default=None,
-        description="Container image in which 'run' and 'render' start a task without the launcher.",
+        default=None, description="Container image in which 'run' and 'render' start a task without the launcher."
     )
     gpus: Gpus | None = Field(
         default=None, description='GPUs of a run, as --gpus takes them: "all", 2 (any two), "0,1" or "none".'

@@ -68,8 +68,7 @@ def test_awkward_values_in_shells(shell: str, locale: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("shell", "locale"),
-    [("bash", "C"), ("bash", "C.UTF-8"), ("zsh", "C"), ("zsh", "C.UTF-8"), ("fish", "C.UTF-8")],
+    ("shell", "locale"), [("bash", "C"), ("bash", "C.UTF-8"), ("zsh", "C"), ("zsh", "C.UTF-8"), ("fish", "C.UTF-8")]
 )
 def test_any_value_in_shells(shell: str, locale: str, tmp_path: Path) -> None:
     @moderate(15)

@@ -99,15 +99,9 @@ def test_what_the_profile_says_replaces_the_variables_and_the_user_of_tao7() -> 
     assert mapping["Mounts"][2] == {"source": "/p/detectnet_v2/results", "destination": "/out"}
 
 
-def test_custom() -> None:
-    assert render(layout="custom") == ({}, [])
-    assert render(layout="custom", project_dir="/p", network="dino") == ({}, [])
-
-
 def test_what_follows_moves_with_what_is_overridden() -> None:
-    variables, mounts = render(
-        layout="local", project_dir="/p", variables={"LOCAL_PROJECT_DIR": "/q", "SPECS_DIR": "/s"}
-    )
+    own = {"LOCAL_PROJECT_DIR": "/q", "SPECS_DIR": "/s"}
+    variables, mounts = render(layout="local", project_dir="/p", variables=own)
     assert variables["LOCAL_DATA_DIR"] == "/q/data"
     assert variables["LOCAL_EXPERIMENT_DIR"] == "/q/detectnet_v2"
     assert mounts == [("/q", "/workspace/tao-experiments"), ("/p/specs", "/s")]
@@ -116,9 +110,8 @@ def test_what_follows_moves_with_what_is_overridden() -> None:
 
 
 def test_variables_are_added_after_those_of_the_layout() -> None:
-    variables, _ = render(
-        layout="host", project_dir="/p", variables={"A": "${B}", "B": "${DATA_DIR}/b", "DATA_DIR": "/d"}
-    )
+    own = {"A": "${B}", "B": "${DATA_DIR}/b", "DATA_DIR": "/d"}
+    variables, _ = render(layout="host", project_dir="/p", variables=own)
     assert list(variables)[-2:] == ["A", "B"]
     assert (variables["A"], variables["DATA_DIR"]) == ("/d/b", "/d")
 
@@ -127,6 +120,7 @@ def test_mounts_of_the_profile_replace_those_of_the_layout() -> None:
     given = [{"source": "${LOCAL_PROJECT_DIR}/x", "destination": "${SPECS_DIR}"}]
     assert render(layout="host", project_dir="/p", mounts=given)[1] == [("/p/x", "/specs")]
     assert render(layout="host", project_dir="/p", mounts=[])[1] == []
+    assert render(layout="custom", project_dir="/p", network="dino") == ({}, []), "which has none"
 
 
 @pytest.mark.parametrize("project_dir", ["/p/", "/p///", "/p"])
@@ -138,16 +132,9 @@ def test_slash_at_the_end_makes_no_difference(project_dir: str) -> None:
 @pytest.mark.parametrize(
     ("network", "layout", "word"),
     [
-        ("detectnet_v2", "local", "TensorFlow"),
-        ("yolo_v4", "local", "TensorFlow"),
-        ("yolo_v4_tiny", "local", "TensorFlow"),
-        ("unet", "local", "TensorFlow"),
-        ("efficientdet_tf2", "local", "TensorFlow"),
-        ("classification_tf1", "local", "TensorFlow"),
-        ("segformer", "host", "PyTorch"),
-        ("dino", "host", "PyTorch"),
-        ("classification_pyt", "host", "PyTorch"),
-        ("visual_changenet", "host", "PyTorch"),
+        *((name, "local", "TensorFlow") for name in ("detectnet_v2", "yolo_v4", "yolo_v4_tiny", "unet")),
+        *((name, "local", "TensorFlow") for name in ("efficientdet_tf2", "classification_tf1")),
+        *((name, "host", "PyTorch") for name in ("segformer", "dino", "classification_pyt", "visual_changenet")),
         ("of-tomorrow", "host", "not a network that taoprof knows"),
     ],
 )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from taoprofiles.errors import TaoprofError
 from taoprofiles.masking import is_secret, mask_command, mask_text
-from taoprofiles.profiles.model import parse
+from taoprofiles.profiles.model import Profile, parse, template
 from taoprofiles.profiles.rendering import Renderer
 from tests.support.commands import call
 from tests.support.generated_profiles import fixed_context, moderate, names
@@ -74,18 +74,10 @@ def test_an_invalid_profile_is_refused_without_its_secrets(text: str, table: str
 @pytest.mark.parametrize("value", [f"{SECRET}\0", f"{SECRET}\udcff", SECRET * 20_000])
 @pytest.mark.parametrize("where", ["variables", "env"])
 def test_secret_of_the_environment_that_cannot_be_used(value: str, where: str) -> None:
-    made = {
-        "description": "",
-        "extends": None,
-        "layout": "custom",
-        "project_dir": None,
-        "variables": {"KEY": "${env:NGC_KEY}", "MORE": "x${KEY}"},
-        "mounts": [],
-        "env": {"KEY": "${env:NGC_KEY}"} if where == "env" else {},
-        "docker": {},
-        "project": None,
-    }
-    renderer = Renderer(made, fixed_context({"NGC_KEY": value}), name="a", path="")  # type: ignore[arg-type]
+    keys = {"variables": {"KEY": "${env:NGC_KEY}", "MORE": "x${KEY}"}}
+    keys |= {"container": {"env": {"KEY": "${env:NGC_KEY}"}}} if where == "env" else {}
+    made = template(Profile.model_validate({"layout": "custom", **keys}), name="a")
+    renderer = Renderer(made, fixed_context({"NGC_KEY": value}), name="a", path="")
     with pytest.raises(TaoprofError) as caught:
         renderer.mapping() if where == "env" else renderer.variables()
     assert SECRET not in str(caught.value)
@@ -177,11 +169,8 @@ def test_what_is_hidden_is_named_and_what_holds_none_is_shown(home: Home) -> Non
     home.environ["NGC_KEY"] = SECRET
     for name in PROFILES:
         home.profile(name.replace(" ", "-"), f'layout = "custom"\nmounts = []\n{PROFILES[name]}')
-    assert call(home, "env", "part-of-another-value", "--json").envelope["data"]["hidden"] == [
-        "REMOTE",
-        "AT",
-        "HF_TOKEN",
-    ]
+    hidden = call(home, "env", "part-of-another-value", "--json").envelope["data"]["hidden"]
+    assert hidden == ["REMOTE", "AT", "HF_TOKEN"]
     assert call(home, "show", "part-of-another-value").out.count("plain") == 2
     assert "http://proxy:3128" in call(home, "show", "in-a-URL").out
     assert "DATA='/data/shared'" in call(home, "env", "a-copy-of-a-secret").out, "a folder that two variables name"
@@ -207,24 +196,20 @@ def test_export_leaves_no_literal_piece_of_a_secret(home: Home) -> None:
         ("x model.encryption_key=s3cret", "x model.encryption_key=***"),
         ("x https://u:kn0wn@h -e kn0wn", "x https://u:***@h -e ***"),
         ("x -e a.txt --gpus 2", "x -e a.txt --gpus 2"),
+        ("x Bearer S3CR3T y", "x Bearer *** y"),
+        ("x -kS3CR3T -k=S3CR3T", "x -k*** -k=***"),
+        ("x wandb={api_key:S3CR3T,dir:/x}", "x wandb={api_key:***,dir:/x}"),
+        ("x url=https://ana:S3CR3T@host/x", "x url=https://ana:***@host/x"),
+        ("x x={a:b,url:https://host/y}", "x x={a:b,url:https://host/y}"),
     ],
 )
 def test_commands_without_secrets(words: str, shown: str) -> None:
     assert " ".join(mask_command(words.split(), ["kn0wn", "abc"])) == shown
 
 
-@pytest.mark.parametrize(
-    ("word", "shown"),
-    [
-        ("-kS3CR3T", "-k***"), ("-k=S3CR3T", "-k=***"),
-        ("wandb={api_key:S3CR3T,dir:/x}", "wandb={api_key:***,dir:/x}"),
-        ("wandb={'api_key': 'S3CR3T', x: {token: S3CR3T}}", "wandb={'api_key': ***, x: {token: ***}}"),
-        ("url=https://ana:S3CR3T@host/x", "url=https://ana:***@host/x"),
-        ("x={a:b,url:https://host/y}", "x={a:b,url:https://host/y}"),
-    ],
-)  # fmt: skip
-def test_secrets_inside_of_a_word(word: str, shown: str) -> None:
-    assert mask_command(["tao", word]) == ["tao", shown]
+def test_a_secret_inside_of_a_word_with_blanks() -> None:
+    word = "wandb={'api_key': 'S3CR3T', x: {token: S3CR3T}}"
+    assert mask_command(["tao", word]) == ["tao", "wandb={'api_key': ***, x: {token: ***}}"]
 
 
 @pytest.mark.parametrize(
@@ -298,10 +283,6 @@ def test_command_line_in_a_word(word: str, shown: str) -> None:
 @pytest.mark.parametrize("text", ["http://a:" * 9_000 + "@", "-key" * 20_000 + "= x", "' \"\\" * 20_000 + " ="])
 def test_masking_a_long_text_takes_linear_time(text: str) -> None:
     mask_command([text, f"{text} x"])
-
-
-def test_a_bearer_token_that_is_a_word_of_its_own() -> None:
-    assert mask_command(["x", "Bearer", "S3CR3T", "y"]) == ["x", "Bearer", "***", "y"]
 
 
 def test_check_and_history_mask_secrets_of_a_command(home: Home) -> None:

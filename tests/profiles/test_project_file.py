@@ -52,59 +52,50 @@ def files_of(home: Home) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in home.root.rglob("*") if path.is_file()}
 
 
+SOURCES = (
+    *("~", "~/.ssh", "/etc", "/var/run/docker.sock", "..", "data/../../other", "~root", "link", "link/below"),
+    *("${env:HOME}/.aws", "../kitti-other", "data:/x", "/proc/self/root", "//etc"),
+)
+VARIABLES = {  # each acts on a program of the user
+    "PATH": "./bin",
+    "LD_PRELOAD": "./evil.so",
+    "BASH_ENV": "./evil.sh",
+    "PYTHONPATH": ".",
+    "GIT_DIR": ".",
+    "DOCKER_HOST": "tcp://evil:2375",
+    "LAUNCHER_MOUNTS": "./mounts.json",
+    "TAOPROF_HOME": ".",
+}
+TOP = (
+    *("extends = 'secret'", "on_start = 'touch /tmp/evil'", "notify = ['https://evil']", "on_end.command = 'touch x'"),
+    *("On_Start = 'touch x'", "'\u043en_start' = 'touch x'", "include = '../x.toml'", "image = 'x --volume /:/h'"),
+    "gpus = 'all --privileged'",
+)
+"""Keys; one has a letter that looks alike."""
+
 TRICKS = {
-    "mount of the home": HEAD + MOUNT.format("~"),
-    "mount of keys": HEAD + MOUNT.format("~/.ssh"),
-    "mount of the machine": HEAD + MOUNT.format("/etc"),
-    "mount of the engine": HEAD + MOUNT.format("/var/run/docker.sock"),
-    "mount above": HEAD + MOUNT.format(".."),
-    "mount above by a folder": HEAD + MOUNT.format("data/../../other"),
-    "mount of another user's home": HEAD + MOUNT.format("~root"),
-    "mount by a link": HEAD + MOUNT.format("link"),
-    "mount below a link": HEAD + MOUNT.format("link/below"),
+    **{f"mount of {source}": HEAD + MOUNT.format(source) for source in SOURCES},
+    **{f"variable {name}": f'{GOOD}{name} = "{value}"\n' for name, value in VARIABLES.items()},
+    **{line: f"{line}\n{GOOD}" for line in TOP},
     "mount by a variable": HEAD + '[variables]\nLOCAL_X = "~/.ssh"\n' + MOUNT.format("${LOCAL_X}"),
     "mount by two variables": HEAD + '[variables]\nLOCAL_X = "."\n' + MOUNT.format("${LOCAL_X}/.."),
-    "mount by the environment": HEAD + MOUNT.format("${env:HOME}/.aws"),
-    "mount of a folder with the same beginning": HEAD + MOUNT.format("../kitti-other"),
     "project folder elsewhere": 'layout = "local"\nproject_dir = "~"\n',
     "notebook folder elsewhere": 'layout = "local"\nproject_dir = "."\nnotebook_dir = "/etc"\n',
-    "layout's data elsewhere": GOOD.replace('"data"', '"/etc"')
-    .replace('"local"', '"host"')
-    .replace("LOCAL_D", "HOST_D"),
+    "layout's data elsewhere": 'layout = "host"\nproject_dir = "."\n[variables]\nHOST_DATA_DIR = "/etc"\n',
     "secret in a variable": GOOD + 'LOCAL_X = "${env:NGC_API_KEY}"\n',
     "secret in the container": GOOD + '[container.env]\nX = "${env:GITHUB_TOKEN}"\n',
     "hidden library in docker's environment": GOOD
     + 'LOCAL_TOKEN = "./evil.so"\n[container.env]\nLD_PRELOAD = "${LOCAL_TOKEN}"\n',
     "hidden value": GOOD + '[container.env]\nX_KEY = "x"\n',
     "secret as the user": GOOD + '[docker]\nuser = "${env:SSH_PASSWORD}"\n',
-    "program path": GOOD + 'PATH = "./bin"\n',
-    "preloaded library": GOOD + 'LD_PRELOAD = "./evil.so"\n',
-    "shell's start": GOOD + 'BASH_ENV = "./evil.sh"\n',
-    "Python's path": GOOD + 'PYTHONPATH = "."\n',
-    "git's folder": GOOD + 'GIT_DIR = "."\n',
-    "the engine's address": GOOD + 'DOCKER_HOST = "tcp://evil:2375"\n',
-    "the launcher's file": GOOD + 'LAUNCHER_MOUNTS = "./mounts.json"\n',
-    "our own home": GOOD + 'TAOPROF_HOME = "."\n',
     "all rights": GOOD + "[docker]\nprivileged = true\n",
-    "another profile": 'extends = "secret"\n' + GOOD,
     "a forged trust": GOOD + '[project]\nfile = "/x"\nsha256 = "' + "0" * 64 + '"\nfolders = ["/"]\n',
-    "hooks": 'on_start = "touch /tmp/evil"\n' + GOOD,
-    "notices": 'notify = ["https://evil"]\n' + GOOD,
     "hook under an escaped key": GOOD.replace("[var", '"on\\u005fstart" = "touch x"\n[var'),
-    "hook in a table": 'on_end.command = "touch x"\n' + GOOD,
-    "another case": 'On_Start = "touch x"\n' + GOOD,
-    "a letter that looks alike": '"\u043en_start" = "touch x"\n' + GOOD,
     "job options": GOOD + '[slurm]\noptions = ["--wrap=evil"]\n',
-    "another file": 'include = "../x.toml"\n' + GOOD,
-    "options in the image": 'image = "x --volume /:/h"\n' + GOOD,
-    "options in the GPUs": 'gpus = "all --privileged"\n' + GOOD,
-    "options in a mount": HEAD + MOUNT.format("data:/x"),
     "a name within a name": GOOD + 'LOCAL_X = "NGC_API_KEY"\n[container.env]\nX = "${env:${LOCAL_X}}"\n',
     "doubling values": GOOD
     + 'LOCAL_A0 = "xxxxxxxx"\n'
     + "".join(f'LOCAL_A{n + 1} = "${{LOCAL_A{n}}}${{LOCAL_A{n}}}"\n' for n in range(60)),
-    "process's root": HEAD + MOUNT.format("/proc/self/root"),
-    "two slashes": HEAD + MOUNT.format("//etc"),
     "tilde by a variable": HEAD + '[variables]\nLOCAL_X = "~"\n' + MOUNT.format("${LOCAL_X}"),
     "no TOML": "[[[",
     "too large": "#" * 70_000,
