@@ -34,10 +34,13 @@ def found(machine: Machine) -> dict[str, Finding]:
     return {one.id: one for one in doctor.evaluate(machine, machine.home.variables)}
 
 
-def test_every_id_of_the_machine_has_a_case() -> None:
+def test_each_has_a_case_and_a_section_of_its_name_in_the_reference() -> None:
     page = (Path(__file__).parents[2] / "docs/reference/checks.md").read_text()
     sections = page.partition("## The machine")[2].partition("\n## ")[0]
     assert CASES.keys() - {"slow-file-system"} == set(re.findall(r"^### (.*)$", sections, re.M))
+    assert [id for id in CASES if f"\n### {id}\n" not in page] == []
+    links = re.findall(r"\(#([a-z0-9-]+)\)", sections.partition("### tao-missing")[0])
+    assert sorted(links) == sorted(CASES)
 
 
 def test_a_sound_machine_has_no_findings() -> None:
@@ -64,12 +67,6 @@ def test_packages_that_do_not_fit(package: str) -> None:
     assert "launcher-import" not in found(changed(SOUND, **fits))
 
 
-def test_an_engine_that_hangs_is_restarted() -> None:
-    machine = changed(SOUND, **engines(trouble="silent", problem="no response within 4 s"))
-    assert "does not respond" in found(machine)["docker-down"].what
-    assert "restart" in found(machine)["docker-down"].hint
-
-
 def test_one_command_fixes_all_conflicts() -> None:
     rotten = beside((3, 12, 1), False, requests="2.32.4", urllib3="2.5.0", tabulate="0.8.7", six="1.15.0")
     result = [one for one in found(changed(SOUND, **rotten)).values() if one.severity == "error"]
@@ -78,23 +75,6 @@ def test_one_command_fixes_all_conflicts() -> None:
     assert {one.hint for one in result} == {
         "/home/ana/venv/bin/python -m pip install 'tabulate>=0.9' 'six>=1.16' setuptools 'requests<2.32' 'urllib3<2'"
     }
-
-
-def test_the_python_of_the_system_is_never_cleared() -> None:
-    dead = tao(trouble="no-interpreter", python="/usr/bin/python3.8", left="nvidia-tao==5.5.1")
-    assert "--clear" not in found(changed(SOUND, **dead))["tao-broken-python"].hint
-
-
-def test_an_engine_of_the_user_alone_is_put_where_tao_looks() -> None:
-    machine = changed(SOUND, docker__host=OTHER, docker__first__address=OTHER, docker__second__trouble="absent")
-    result = found(machine)
-    assert result["docker-down"].where == "unix:///var/run/docker.sock"
-    assert result["docker-down"].hint == "sudo ln -s /run/user/1000/docker.sock /var/run/docker.sock"
-
-
-def test_two_clients_of_tao_on_two_engines() -> None:
-    machine = changed(SOUND, docker__host=OTHER, docker__first__address=OTHER, docker__first__id="BBBB")
-    assert "these are different engines" in found(machine)["daemon-mismatch"].what
 
 
 def test_gpus_of_an_engine_elsewhere_are_not_looked_for_here() -> None:
@@ -108,22 +88,10 @@ def test_paths_of_launcher_mounts_that_tao_does_not_find(path: str) -> None:
     assert "lm-bad-path" in found(changed(SOUND, **variables(LAUNCHER_MOUNTS=path)))
 
 
-def test_a_login_elsewhere_is_reported() -> None:
-    machine = changed(SOUND, login__registries=(), login__elsewhere="/srv/docker/config.json")
-    result = found(machine)["login-missing"]
-    assert "/srv/docker" in result.why
-    assert result.hint == f"env -u DOCKER_CONFIG {LOGIN}"
-
-
 @pytest.mark.parametrize(("version", "skipped"), [("4.0.1", False), ("0.1.21", False), ("5.0.0", True), ("", True)])
 def test_override_registry_skips_the_login_from_5_on(version: str, skipped: bool) -> None:
     machine = changed(SOUND, **tao(version=version), **variables(OVERRIDE_REGISTRY=""), login__registries=())
     assert ("login-missing" in found(machine)) is not skipped
-
-
-def test_the_internal_mode_asks_for_a_second_registry() -> None:
-    result = found(changed(SOUND, **variables(LAUNCHER_MODE_INTERNAL="1")))
-    assert "stg.nvcr.io" in result["login-missing"].what
 
 
 @pytest.mark.parametrize(("owner", "hint"), [(0, "sudo chown -R "), (1001, "ls -l")])
@@ -148,6 +116,7 @@ TOOLKIT = (
 )
 DRIVERS = "see https://docs.nvidia.com/datacenter/tesla/driver-installation-guide"
 COLIMA = "unix:///home/ana/.colima/docker.sock"
+AT_OTHER = {"docker__host": OTHER, "docker__first__address": OTHER}
 NO_ENGINE = {f"docker__{one}__trouble": "absent" for one in ("first", "second")}
 ABSENT = {**engines(trouble="absent", id=""), "docker__has_daemon": False}
 MISMATCH = "Failed to initialize NVML: Driver/library version mismatch"
@@ -170,7 +139,16 @@ HINTS: list[tuple[dict, str, str]] = [
      'export PATH=/home/ana/.local/bin:"$PATH"'),
     (DEAD, "tao-broken-python",
      f"python3 -m venv --clear {VENV} && {VENV}/bin/pip install nvidia-tao==5.5.1 setuptools"),
+    (tao(trouble="no-interpreter", python="/usr/bin/python3.8", left="nvidia-tao==5.5.1"), "tao-broken-python",
+     f"{doctor.INSTALL} && {doctor.FIRST}"),  # the system's own is never cleared
+    ({"login__registries": (), "login__elsewhere": "/srv/docker/config.json"}, "login-missing",
+     f"env -u DOCKER_CONFIG {LOGIN}"),
     # the engine
+    (engines(trouble="silent", problem="no response within 4 s"), "docker-down", "sudo systemctl restart docker"),
+    ({**AT_OTHER, "docker__second__trouble": "absent"}, "docker-down",
+     "sudo ln -s /run/user/1000/docker.sock /var/run/docker.sock"),
+    ({**CASES["docker-missing"][0], "docker__has_podman": True}, "docker-down",
+     "systemctl --user enable --now podman.socket && export DOCKER_HOST=unix://$XDG_RUNTIME_DIR/podman/podman.sock"),
     ({**NO_ENGINE, "docker__context": "colima", "docker__command__address": COLIMA}, "docker-down",
      f"export DOCKER_HOST={COLIMA}"),
     ({**engines(trouble="denied"), "docker__in_group": True}, "docker-denied", "newgrp docker"),
@@ -193,7 +171,22 @@ HINTS: list[tuple[dict, str, str]] = [
 def test_a_hint_is_for_this_fault_and_this_machine(changes: dict, id: str, hint: str) -> None:
     finding = found(changed(SOUND, **changes))[id]
     assert finding.hint == hint
-    assert "reboot" in finding.why or changes.get("gpus__problem") != MISMATCH
+
+
+@pytest.mark.parametrize(
+    ("changes", "id", "words"),
+    [
+        (NO_GPU | {"gpus__problem": MISMATCH}, "gpu-driver", "reboot"),
+        (engines(trouble="silent", problem="no response within 4 s"), "docker-down", "does not respond"),
+        (AT_OTHER | {"docker__second__trouble": "absent"}, "docker-down", "unix:///var/run/docker.sock"),
+        (AT_OTHER | {"docker__first__id": "BBBB"}, "daemon-mismatch", "these are different engines"),
+        ({"login__registries": (), "login__elsewhere": "/srv/docker/config.json"}, "login-missing", "/srv/docker"),
+        (variables(LAUNCHER_MODE_INTERNAL="1"), "login-missing", "stg.nvcr.io"),
+    ],
+)
+def test_a_finding_names_what_is_wrong(changes: dict, id: str, words: str) -> None:
+    finding = found(changed(SOUND, **changes))[id]
+    assert words in f"{finding.where}: {finding.what}; {finding.why}"
 
 
 WORDS = st.text(max_size=30)
@@ -204,15 +197,3 @@ def test_versions_of_any_form_are_judged(packages: dict[str, str], version: str,
     machine = changed(SOUND, **tao(packages=packages, version=version, imports=imports))
     for one in found(machine).values():
         shlex.split(one.hint) if one.id != "tao-several" else None
-
-
-def test_podman_in_the_place_of_docker() -> None:
-    machine = changed(SOUND, **CASES["docker-missing"][0], docker__has_podman=True)
-    assert "podman.socket" in found(machine)["docker-down"].hint
-
-
-def test_each_has_a_section_of_its_name_in_the_reference() -> None:
-    page = (Path(__file__).parents[2] / "docs/reference/checks.md").read_text()
-    assert [id for id in CASES if f"\n### {id}\n" not in page] == []
-    links = re.findall(r"\(#([a-z0-9-]+)\)", page.partition("## The machine")[2].partition("### tao-missing")[0])
-    assert sorted(links) == sorted(CASES)

@@ -127,12 +127,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "cluster-unreachable": (
         {"clusters": (ClusterState("kubernetes", "my lab/vision", ("dino",), (), "connection refused"),)},
-        {
-            "clusters": (
-                ClusterState("kubernetes", "lab/vision", (), (), "connection refused"),
-                ClusterState("slurm", "", ("dino",)),
-            )
-        },
+        {"clusters": (ClusterState("kubernetes", "a/b", (), (), "refused"), ClusterState("slurm", "", ("dino",)))},
     ),
     "disk-images": ({"home__places__2__free": 39 << 30}, {"home__places__2__free": 40 << 30}),
     "login-missing": (
