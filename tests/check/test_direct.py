@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from taoprofiles.system.docker_run import RunMount, parse
-from tests.support.commands import CommandResult, call, one_clear_error
+from tests.support.commands import call, one_clear_error
 from tests.support.home import Home
 from tests.support.sandbox import FakeEngine, answer
 
@@ -36,8 +36,14 @@ def profile(home: Home) -> Path:
     return home.root
 
 
-def ids(done: CommandResult) -> list[str]:
-    return [finding["id"] for finding in done.envelope["data"]["findings"]]
+def check(home: Home, *words: str) -> list[dict[str, str]]:
+    """Return the findings of 'check'."""
+    findings: list[dict[str, str]] = call(home, "--json", "check", *words).envelope["data"]["findings"]
+    return findings
+
+
+def ids(home: Home, *words: str) -> list[str]:
+    return [finding["id"] for finding in check(home, *words)]
 
 
 @pytest.mark.parametrize(
@@ -53,11 +59,10 @@ def ids(done: CommandResult) -> list[str]:
 )
 def test_a_task_is_checked_with_the_mounts_of_the_profile(home: Home, command: str) -> None:
     home.profile("p", f'image = "{IMAGE}"\n' + PROFILE.format(home.root))
-    wrong = call(home, "--json", "check", "p", "--", *shlex.split(command.format(f"{home.root}/specs/train.yaml")))
-    assert ids(wrong) == ["host-path"]
-    sound = call(home, "--json", "check", "p", "--", *shlex.split(command.format("/specs/train.yaml")))
-    assert ids(sound) == []
-    data = sound.envelope["data"]
+    wrong, sound = (command.format(f"{folder}/specs/train.yaml") for folder in (home.root, ""))
+    assert ids(home, "p", "--", *shlex.split(wrong)) == ["host-path"]
+    data = call(home, "--json", "check", "p", "--", *shlex.split(sound)).envelope["data"]
+    assert data["findings"] == []
     assert data["launcher"] == {"version": None, "path": None}
     assert data["container"]["mounts"] == [{"source": f"{home.root}/specs", "destination": "/specs"}]
 
@@ -66,27 +71,26 @@ def test_a_profile_with_an_image_is_checked_for_docker_run_where_no_launcher_is_
     home.environ["PATH"] = "/usr/bin:/bin"
     home.profile("p", f'image = "{IMAGE}"\n' + PROFILE.format(home.root))
     (home.root / "specs").rename(home.root / "moved")
-    done = call(home, "--json", "check", "p")
-    assert ids(done) == ["src-missing"]
-    assert (done.envelope["data"]["launcher"]["version"], done.envelope["data"]["container"]["image"]) == (None, IMAGE)
-    assert (
-        call(home, "--json", "check", "p", "--launcher", "6.26.3").envelope["data"]["launcher"]["version"] == "6.26.3"
-    )
+    data = home.json("check", "p")["data"]
+    assert [finding["id"] for finding in data["findings"]] == ["src-missing"]
+    assert (data["launcher"]["version"], data["container"]["image"]) == (None, IMAGE)
+    assert home.json("check", "p", "--launcher", "6.26.3")["data"]["launcher"]["version"] == "6.26.3"
 
 
 def test_a_task_is_checked_with_the_mounts_file_without_a_profile(home: Home) -> None:
     call(home, "use", "p")
-    assert ids(call(home, "--json", "check", "--", "dino", "train", "-e", "/specs/x.yaml")) == ["missing-file"]
+    assert ids(home, "--", "dino", "train", "-e", "/specs/x.yaml") == ["missing-file"]
 
 
 def test_the_corrected_command_is_one_that_runs(home: Home) -> None:
-    done = call(home, "--json", "check", "p", "--", "dino", "train", "-e", f"{home.root}/specs/train.yaml")
-    hints = {finding["id"]: finding["hint"] for finding in done.envelope["data"]["findings"]}
-    assert hints["host-path"] == "taoprof run p --image IMAGE -- dino train -e /specs/train.yaml"
-    words = f"docker run --gpus all --shm-size 1g -v {home.root}/specs:/specs {IMAGE} dino train -e"
-    done = call(home, "--json", "check", "--", *words.split(), f"{home.root}/specs/train.yaml")
-    hints = {finding["id"]: finding["hint"] for finding in done.envelope["data"]["findings"]}
-    assert hints["host-path"] == f"{words} /specs/train.yaml"
+    with_docker = f"docker run --gpus all --shm-size 1g -v {home.root}/specs:/specs {IMAGE} dino train -e"
+    for words, begins in (
+        ("p -- dino train -e", "taoprof run p --image IMAGE -- dino train -e"),
+        (f"-- {with_docker}", with_docker),
+    ):
+        findings = check(home, *words.split(), f"{home.root}/specs/train.yaml")
+        hints = [finding["hint"] for finding in findings if finding["id"] == "host-path"]
+        assert hints == [f"{begins} /specs/train.yaml"]
 
 
 @pytest.mark.parametrize(
@@ -95,31 +99,30 @@ def test_the_corrected_command_is_one_that_runs(home: Home) -> None:
 def test_a_program_that_does_not_exist_is_the_same_error_of_check_and_run(home: Home, command: str) -> None:
     """Without an image, run starts the command on this machine."""
     words = ["--", *command.split()]
-    done = call(home, "--json", "check", "p", *words)
-    assert done.status == 3
-    (finding,) = (finding for finding in done.envelope["data"]["findings"] if finding["severity"] == "error")
+    assert call(home, "check", "p", *words).status == 3
+    (finding,) = (finding for finding in check(home, "p", *words) if finding["severity"] == "error")
     assert finding["id"] == "command-not-found"
     for options in ([], ["--wait"]):
         refused = call(home, "--json", "run", "p", *options, *words)
         error = refused.envelope["error"]
         assert (refused.status, error["message"], error["hint"]) == (127, finding["what"], finding["hint"]), options
     home.profile("p", f'image = "{IMAGE}"\n' + PROFILE.format(home.root))
-    assert "command-not-found" not in ids(call(home, "--json", "check", "p", *words))
+    assert "command-not-found" not in ids(home, "p", *words)
 
 
 def test_the_shared_memory_of_the_host_is_that_of_the_container(home: Home) -> None:
     words = f"docker run --gpus all -v {home.root}/specs:/specs {IMAGE} dino train -e /specs/train.yaml"
-    assert "shm-too-small" in ids(call(home, "--json", "check", "--", *words.split()))
+    assert "shm-too-small" in ids(home, "--", *words.split())
     for option in ("--ipc=host", "--ipc host"):
         shared = words.replace("--gpus", f"{option} --gpus")
-        assert "shm-too-small" not in ids(call(home, "--json", "check", "--", *shared.split()))
+        assert "shm-too-small" not in ids(home, "--", *shared.split())
 
 
 def test_the_variables_of_a_profile_are_those_of_a_docker_run(home: Home) -> None:
     home.profile("p", PROFILE.format(home.root) + '[variables]\nSPECS_DIR = "/specs"\n')
     words = ["docker", "run", "--gpus", "all", "-v", f"{home.root}/specs:/specs", IMAGE, "dino", "train", "-e"]
-    assert "missing-file" in ids(call(home, "--json", "check", "p", "--", *words, "$SPECS_DIR/nope.yaml"))
-    assert "missing-file" not in ids(call(home, "--json", "check", "p", "--", *words, "$SPECS_DIR/train.yaml"))
+    assert "missing-file" in ids(home, "p", "--", *words, "$SPECS_DIR/nope.yaml")
+    assert "missing-file" not in ids(home, "p", "--", *words, "$SPECS_DIR/train.yaml")
 
 
 @pytest.mark.parametrize(
@@ -145,10 +148,10 @@ def test_what_is_not_understood_is_named(home: Home, tmp_path: Path, command: st
 @pytest.mark.parametrize("command", ["dino train", "tao model dino train"])
 def test_the_image_and_the_gpus_are_those_of_run(home: Home, command: str) -> None:
     words = [*command.split(), "-e", "/specs/train.yaml"]
-    assert ids(call(home, "--json", "check", "p", "--image", IMAGE, "--", *words)) == []
-    assert ids(call(home, "--json", "check", "p", "--image", IMAGE, "--gpus", "1", "--", *words)) == ["gpu-count"]
+    assert ids(home, "p", "--image", IMAGE, "--", *words) == []
+    assert ids(home, "p", "--image", IMAGE, "--gpus", "1", "--", *words) == ["gpu-count"]
     deploy = IMAGE.replace("pyt", "deploy")
-    assert ids(call(home, "--json", "check", "p", "--image", deploy, "--", *words)) == ["image-not-for-task"]
+    assert ids(home, "p", "--image", deploy, "--", *words) == ["image-not-for-task"]
     refused = call(home, "run", "p", "--gpus", "1,", "--image", IMAGE, "--", *words)
     hint = f"taoprof check p --image {IMAGE} --gpus 1, -- dino train -e /specs/train.yaml"
     one_clear_error(refused, 3)
@@ -166,17 +169,17 @@ def test_the_gpus_of_another_command_are_refused(home: Home, command: str) -> No
 
 def test_volumes_of_docker_are_not_folders_of_this_host(home: Home) -> None:
     words = f"docker run --gpus all -v data:/data --tmpfs /scratch {IMAGE} dino train -e /data/x.yaml -r /scratch/r"
-    found = ids(call(home, "--json", "check", "--", *words.split()))
-    assert not {"missing-file", "unmapped-path", "src-missing"} & set(found)
-    assert "spec-unchecked" in found
+    findings = ids(home, "--", *words.split())
+    assert not {"missing-file", "unmapped-path", "src-missing"} & set(findings)
+    assert "spec-unchecked" in findings
 
 
 def test_each_of_many_mounts_of_one_folder_counts(home: Home) -> None:
     mounts = " ".join(f"-v {home.root}/specs:/s{number % 40}" for number in range(2000))
     words = f"docker run --gpus all --shm-size 1g {mounts} {IMAGE} dino train -e /s39/train.yaml"
-    found = ids(call(home, "--json", "check", "--", *words.split()))
-    assert "dst-duplicate" in found
-    assert not {"missing-file", "unmapped-path"} & set(found)
+    findings = ids(home, "--", *words.split())
+    assert "dst-duplicate" in findings
+    assert not {"missing-file", "unmapped-path"} & set(findings)
 
 
 # The parser
@@ -219,8 +222,8 @@ def test_the_forms_of_gpus(gpus: str, expected: object) -> None:
 @pytest.mark.parametrize("script", ["dino train; python train.py", "dino train -e x\npython it's"])
 def test_each_command_of_a_script_that_is_not_understood_is_named(home: Home, script: str) -> None:
     assert "'python" in call(home, "check", "p", "--", "bash", "-c", script).out
-    missing = call(home, "--json", "check", "--", "bash", "-c", script)
-    assert ids(missing) == ["no-mapping-file"], "a task of TAO, but there are no mounts"
+    missing = ids(home, "--", "bash", "-c", script)
+    assert missing == ["no-mapping-file"], "a task of TAO, but there are no mounts"
 
 
 @pytest.mark.parametrize(
@@ -246,53 +249,33 @@ def test_a_rootless_engine(home: Home, monkeypatch: pytest.MonkeyPatch, command:
     home.profile("p", PROFILE.format(home.root).replace("[[mounts]]", limits + "[[mounts]]"))
     if command == ["--docker"]:
         options = ["-v", f"{home.root}/specs:/specs", "--user", "4321", "--ulimit", "memlock=-1", "--shm-size", "1g"]
-        command = [
-            "docker",
-            "run",
-            "--gpus",
-            "all",
-            "-e",
-            "HOME=/tmp",
-            "-e",
-            "USER=x",
-            *options,
-            IMAGE,
-            "dino",
-            "train",
-        ]
+        command = [*"docker run --gpus all -e HOME=/tmp -e USER=x".split(), *options, IMAGE, "dino", "train"]
 
-    def check(*names: str) -> list[tuple[str, str]]:
-        done = call(home, "--json", "check", *names, "--", *command)
-        return [(finding["id"], finding["where"]) for finding in done.envelope["data"]["findings"]]
+    def places() -> dict[str, list[str]]:
+        """Return where the findings are, by id."""
+        result: dict[str, list[str]] = {}
+        for finding in check(home, "p", "--", *command):
+            result.setdefault(finding["id"], []).append(finding["where"])
+        return result
 
     with FakeEngine(tmp_path) as engine:
         home.environ |= engine.environ
-        assert "docker-rootless" not in dict(check("p"))
+        assert "docker-rootless" not in places()
         engine.rules["/info"] = lambda connection: answer(connection, {"SecurityOptions": ["name=rootless"]})
-        findings = check("p")
-        assert [where for id, where in findings if id == "docker-rootless"] == (
-            ["--user", "--ulimits.memlock"] if command[0] == "docker" else ["docker.user", "docker.ulimits.memlock"]
-        )
-        assert "user-not-me" not in dict(findings)
+        section = "--" if command[0] == "docker" else "docker."
+        assert places()["docker-rootless"] == [f"{section}user", f"{section}ulimits.memlock"]
+        assert "user-not-me" not in places()
         if command[0] != "docker":
             assert call(home, "check", "p", "--fix", "--yes", "--", *command).status in (0, 3)
-            assert "docker-rootless" not in dict(check("p")), "mended"
-            assert "user-not-me" not in dict(check("p")), "root is the user"
+            assert not {"docker-rootless", "user-not-me"} & places().keys(), "root is the user"
         engine.rules["/info"] = lambda connection: connection.close()
-        assert "docker-rootless" not in dict(check("p")), "it does not answer"
+        assert "docker-rootless" not in places(), "it does not answer"
 
 
 @pytest.mark.parametrize(
     "options",
-    [
-        "--volumes-from x",
-        "--gpsu all",
-        "--gpus -5",
-        "--ulimit memlock=x",
-        "--volume /a:/b:weird",
-        "--volume /a:/b:/c:/d",
-        "--volume a:b",
-    ],
+    ["--volumes-from x", "--gpsu all", "--gpus -5", "--ulimit memlock=x"]
+    + [f"--volume {volume}" for volume in ("/a:/b:weird", "/a:/b:/c:/d", "a:b")],
 )
 def test_options_and_values_that_docker_refuses_are_named(home: Home, options: str) -> None:
     done = call(home, "check", "--", "docker", "run", *options.split(), "--shm-size", "1g", IMAGE, "dino", "train")
@@ -312,10 +295,10 @@ DOCKER_OPTIONS = """--cap-add SYS_NICE --rm -it --name x --gpus "device=0,1" --g
 
 def test_a_spec_file_is_looked_for_from_the_working_folder_that_is_named(home: Home) -> None:
     words = ["docker", "run", "--gpus", "all", "-v", f"{home.root}/specs:/specs", "-w", "/specs", IMAGE]
-    assert "missing-file" not in ids(call(home, "--json", "check", "--", *words, "dino", "train", "-e", "train.yaml"))
-    assert "missing-file" in ids(call(home, "--json", "check", "--", *words, "dino", "train", "-e", "no.yaml"))
+    assert "missing-file" not in ids(home, "--", *words, "dino", "train", "-e", "train.yaml")
+    assert "missing-file" in ids(home, "--", *words, "dino", "train", "-e", "no.yaml")
 
 
 def test_a_context_that_does_not_exist(home: Home) -> None:
     words = ["docker", "--context", "nosuch", "run", "--gpus", "all", IMAGE, "dino", "train"]
-    assert "docker-down" in ids(call(home, "--json", "check", "--", *words))
+    assert "docker-down" in ids(home, "--", *words)
