@@ -162,7 +162,7 @@ def test_a_comma_too_many_is_named_where_it_stands(home: Home, blanks: str, is_l
     end = '"Mounts": [{"source": "/a", "destination": "/b"}'
     text = "{" + "\n" * above + (f"{end},{blanks}]}}" if is_list else f"{end}],{blanks}}}")
     home.mapping_file.write_text(text)
-    (result,) = call(home, "check", "--json").envelope["data"]["findings"]
+    (result,) = call(home, "check", "--launcher", "6.26.3", "--json").envelope["data"]["findings"]
     assert (result["id"], result["where"]) == ("json-parse", f"~/.tao_mounts.json:{above + 1}")
     assert f"'{']' if is_list else '}'}'" in result["what"]
 

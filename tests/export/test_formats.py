@@ -25,6 +25,7 @@ from taoprofiles.export.plan import Plan, Rendered, Secret, plan_container, to_y
 from taoprofiles.launcher.quoting import expand_variables
 from taoprofiles.profiles.model import Profile, parse, template
 from taoprofiles.profiles.rendering import Renderer
+from taoprofiles.storage.paths import Context
 from tests.support.generated_profiles import AROUND, fixed_context, moderate, valid_profiles, value_text
 from tests.support.home import ALL, find_command
 
@@ -177,10 +178,7 @@ KUBERNETES = r"\$(?:\$|\((\w+)\))"
 @moderate(60 if ALL else 40)
 def test_kubernetes(case: Case) -> None:
     plan = case.plan
-    rendered = written("kubernetes", case)
-    document = yaml.safe_load(rendered.text)
-    for version in KUBERNETES_VERSIONS:
-        kubernetes_validate.validate(document, version, strict=True)
+    rendered, document = written("kubernetes", case), manifest(plan)
     pod = document["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     environ = environment(plan)
@@ -286,14 +284,27 @@ def test_compose_takes_them(tmp_path: Path) -> None:
     for number, case in enumerate(plans):
         service = parsed[f"s{number}"]
         assert readable(service.get("command", [])) == readable(filled(case.plan))
-        volumes = [(item["source"], item["target"]) for item in service.get("volumes", [])]
-        assert volumes == [(m.source, m.destination) for m in case.plan.mounts]
+        volumes = [path for item in service.get("volumes", []) for path in (item["source"], item["target"])]
+        assert readable(volumes) == readable([path for m in case.plan.mounts for path in (m.source, m.destination)])
 
 
-def plan_of(text: str = "", **options: Any) -> Plan:
+def plan_of(text: str = "", context: Context = AROUND, **options: Any) -> Plan:
     profile = parse(f'layout = "custom"\n{text}'.encode(), name="p", path="p.toml")
-    renderer = Renderer(template(profile, name="p"), AROUND, name="p", path="p.toml")
+    renderer = Renderer(template(profile, name="p"), context, name="p", path="p.toml")
     return plan_container(renderer, **{"image": IMAGE, **options})
+
+
+def manifest(plan: Plan) -> dict[str, Any]:
+    """Return the Kubernetes manifest of a plan, which every supported version takes."""
+    document: dict[str, Any] = yaml.safe_load(RENDERERS["kubernetes"](plan).text)
+    for version in KUBERNETES_VERSIONS:
+        kubernetes_validate.validate(document, version, strict=True)
+    return document
+
+
+def pod_of(plan: Plan) -> dict[str, Any]:
+    pod: dict[str, Any] = manifest(plan)["spec"]["template"]["spec"]
+    return pod
 
 
 def mount(source: str, destination: str) -> str:
@@ -331,10 +342,8 @@ def test_pyxis_takes_files_and_addresses(monkeypatch: pytest.MonkeyPatch, image:
 
 
 def test_a_pod_logs_in_to_nvidias_registry() -> None:
-    rendered = RENDERERS["kubernetes"](plan_of())
-    pod = yaml.safe_load(rendered.text)["spec"]["template"]["spec"]
-    assert pod["imagePullSecrets"] == [{"name": "nvcr-io"}]
-    assert "kubectl create secret generic nvcr-io " in rendered.warnings[-1]
+    assert pod_of(plan_of())["imagePullSecrets"] == [{"name": "nvcr-io"}]
+    assert "kubectl create secret generic nvcr-io " in RENDERERS["kubernetes"](plan_of()).warnings[-1]
     other = RENDERERS["kubernetes"](plan_of(image="lab:5000/tao:1"))
     assert "imagePullSecrets" not in other.text
     assert not any("nvcr" in line for line in other.warnings)
@@ -346,9 +355,7 @@ def test_claims_replace_the_nodes_folders() -> None:
         '"/data" = "tao-data"\n"/results" = "tao.all/results/r 1"\n"/specs" = "tao.all/specs"\n'
     )
     mounts = "".join(mount(f"/h{path}", path) for path in ("/data", "/results", "/specs", "/models"))
-    document = yaml.safe_load(RENDERERS["kubernetes"](plan_of(mounts + settings)).text)
-    for version in KUBERNETES_VERSIONS:
-        kubernetes_validate.validate(document, version, strict=True)
+    document = manifest(plan_of(mounts + settings))
     assert document["metadata"]["namespace"] == "vision"
     pod = document["spec"]["template"]["spec"]
     assert pod["imagePullSecrets"] == [{"name": "ngc.login"}]
@@ -369,14 +376,9 @@ def test_claims_replace_the_nodes_folders() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [
-        '[slurm]\npartition = "a b"\n',
-        '[slurm]\noptions = ["--mem=1G\\n#SBATCH --wrap=x"]\n',
-        '[slurm]\noptions = ["true"]\n',
-        '[kubernetes]\nnamespace = "A"\n',
-        '[kubernetes.claims]\n"/data" = "A/b"\n',
-    ],
-)
+    ['slurm.partition = "a b"', 'slurm.options = ["--mem=1G\\n#SBATCH --wrap=x"]', 'slurm.options = ["true"]',
+     'kubernetes.namespace = "A"', 'kubernetes.claims."/data" = "A/b"'],
+)  # fmt: skip
 def test_settings_of_a_cluster_are_checked(text: str) -> None:
     with pytest.raises(InvalidProfileError):
         plan_of(text)
@@ -463,12 +465,12 @@ def test_gpus_by_name_make_the_profiles_own_choice_meaningless() -> None:
 
 def test_kubernetes_has_numbers_for_users_gpus_and_sizes() -> None:
     docker = '[docker]\nuser = "auto"\nshm_size = "16G"\nprivileged = true\nports = { "53/udp" = [1, 2] }\n'
-    document = yaml.safe_load(RENDERERS["kubernetes"](plan_of(docker, gpus=2)).text)
-    (container,) = document["spec"]["template"]["spec"]["containers"]
+    pod = pod_of(plan_of(docker, gpus=2))
+    (container,) = pod["containers"]
     assert container["resources"] == {"limits": {"nvidia.com/gpu": 2}}
     assert container["securityContext"] == {"runAsUser": 1000, "runAsGroup": 1001, "privileged": True}
     assert {"containerPort": 53, "protocol": "UDP", "hostPort": 2} in container["ports"]
-    (shm,) = document["spec"]["template"]["spec"]["volumes"]
+    (shm,) = pod["volumes"]
     assert shm["emptyDir"] == {"medium": "Memory", "sizeLimit": "16Gi"}
 
 
@@ -496,22 +498,17 @@ def test_a_container_of_the_caller_has_the_callers_groups_and_a_name() -> None:
     context.groups = [7, 8]
     groups = {"auto": ["7", "8"], "1000:1001": ["7", "8"], "1000": [], "root": [], "4:4": []}
     for user, wanted in groups.items():
-        profile = Profile.model_validate({"layout": "custom", "docker": {"user": user}})
-        renderer = Renderer(template(profile, name="p"), context, name="p", path="")
-        plan = plan_container(renderer, image=IMAGE)
+        plan = plan_of(f'[docker]\nuser = "{user}"\n', context)
         argv = shell(RENDERERS["docker"](plan).text, "docker", {})
         assert [argv[n + 1] for n, word in enumerate(argv) if word == "--group-add"] == wanted
         service = yaml.safe_load(RENDERERS["compose"](plan).text)["services"]["p"]
         assert service.get("group_add", []) == wanted
-        pod = yaml.safe_load(RENDERERS["kubernetes"](plan).text)["spec"]["template"]["spec"]
-        assert pod.get("securityContext", {}).get("supplementalGroups", []) == list(map(int, wanted))
+        groups_of_pod = pod_of(plan).get("securityContext", {}).get("supplementalGroups", [])
+        assert groups_of_pod == list(map(int, wanted))
         name = {"USER": "tao", "LOGNAME": "tao"}
         assert plan.env == {"root": {}, "4:4": {**name, "HOME": "/tmp"}}.get(user, name), "1000 has a home"
 
 
 def test_a_mount_that_hides_files_of_the_image_is_named() -> None:
-    mounts = [{"source": "/p", "destination": "/workspace/"}, {"source": "/q", "destination": "/workspace/tao"}]
-    profile = Profile.model_validate({"layout": "custom", "mounts": mounts})
-    renderer = Renderer(template(profile, name="p"), AROUND, name="p", path="")
-    (warning,) = plan_container(renderer, image=IMAGE).warnings
+    (warning,) = plan_of(mount("/p", "/workspace/") + mount("/q", "/workspace/tao")).warnings
     assert "'/workspace' of TAO's images has files of NVIDIA, and this mount hides them" in warning
