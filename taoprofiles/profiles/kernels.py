@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from taoprofiles.storage.paths import Context
 
 LOGOS = ("logo-svg.svg", "logo-32x32.png", "logo-64x64.png")
-"""Jupyter's names of a kernel's logos; the files are in ``profiles/logos`` (``tests/support/logo.py`` draws them)."""
+"""Jupyter's names of a kernel's logos; the files are in ``profiles/logos``."""
 
 _SPEC, _PREFIX = "kernel.json", "taoprof-"
 _LIMIT = 1 << 20

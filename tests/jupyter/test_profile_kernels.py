@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 import pytest
 
 from taoprofiles.profiles.kernels import LOGOS
-from tests.support import logo
 from tests.support.commands import call
 from tests.support.engine import TrainingHome, until
 from tests.support.home import Home, require
@@ -280,10 +279,11 @@ def test_what_is_installed_is_a_kernel_by_the_rules_of_jupyter_and_vs_code(home:
         path = Path(spec.resource_dir, name)
         assert stat.S_IMODE(path.stat().st_mode) == 0o644, "of an environment that others use too"
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o755
-    assert Path(spec.resource_dir, "logo-svg.svg").read_text() == logo.svg()
+    logos = ROOT / "taoprofiles/profiles/logos"
+    for name in LOGOS:
+        assert Path(spec.resource_dir, name).read_bytes() == (logos / name).read_bytes()
     for size in (32, 64):
-        assert Path(spec.resource_dir, f"logo-{size}x{size}.png").read_bytes()[:24] == logo.png(size)[:24]
-        assert logo.unpacked((logo.FOLDER / f"logo-{size}x{size}.png").read_bytes()) == logo.pixels(size)
+        assert (logos / f"logo-{size}x{size}.png").read_bytes()[16:24] == 2 * size.to_bytes(4, "big")
     home.environ["VIRTUAL_ENV"] = str(prefix)
     assert {kernel["profile"] for kernel in home.json("kernel", "list")["data"]["kernels"]} == {"alpha", "A.b"}
     assert [k["profile"] for k in home.json("kernel", "list", "--user")["data"]["kernels"]] == ["alpha"]
