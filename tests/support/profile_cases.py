@@ -22,15 +22,17 @@ SetUp: TypeAlias = Callable[[Home], "list[str] | tuple[Finding, ...]"]
 GOOD_DOCKER = 'user = "auto"\nshm_size = "1G"\n'
 
 
-def file(text: str | dict[str, Any]) -> SetUp:
+def set_up(prepare: Callable[..., list[str] | tuple[Finding, ...]]) -> Callable[..., SetUp]:
+    """Make a function that prepares a home, its first argument, one that takes the other arguments first."""
+    return lambda *arguments, **options: lambda home: prepare(home, *arguments, **options)
+
+
+@set_up
+def file(home: Home, text: str | dict[str, Any]) -> list[str]:
     """A mounts file as some notebook left it."""
-
-    def prepare(home: Home) -> list[str]:
-        content = text if isinstance(text, str) else json.dumps(text, indent=1)
-        home.mapping_file.write_text(content.replace("HOME", str(home.root)))
-        return []
-
-    return prepare
+    content = text if isinstance(text, str) else json.dumps(text, indent=1)
+    home.mapping_file.write_text(content.replace("HOME", str(home.root)))
+    return []
 
 
 def mount(source: str, destination: str = "/data", **more: Any) -> SetUp:
@@ -48,88 +50,62 @@ def env(name: str, value: Any) -> SetUp:
     return file({"Mounts": [], "Envs": [{"variable": name, "value": value}]})
 
 
-def profile(docker: str = "", *, mounts: str = "", env: str = "", variables: str = "", more: str = "") -> SetUp:
+@set_up
+def profile(home: Home, docker: str = GOOD_DOCKER, *, env: str = "", variables: str = "", more: str = "") -> list[str]:
     """A profile of the parts of its file."""
-
-    def prepare(home: Home) -> list[str]:
-        text = f'layout = "custom"\n{more}\n[variables]\n{variables}\n[container.env]\nHOME = "/tmp"\n{env}\n'
-        text += f"[docker]\n{docker or GOOD_DOCKER}\n{mounts}"
-        home.profile("p", text.replace("HOMEDIR", str(home.root)))
-        return ["p"]
-
-    return prepare
+    text = f'layout = "custom"\n{more}\n[variables]\n{variables}\n[container.env]\nHOME = "/tmp"\n{env}\n'
+    home.profile("p", f"{text}[docker]\n{docker}\n".replace("HOMEDIR", str(home.root)))
+    return ["p"]
 
 
-def two(first: tuple[str, str], second: tuple[str, str]) -> SetUp:
+@set_up
+def two(home: Home, first: tuple[str, str], second: tuple[str, str]) -> list[str]:
     """A mounts file with two mounts, whose folders are there."""
-
-    def prepare(home: Home) -> list[str]:
-        for source, _ in (first, second):
-            (home.root / source).mkdir(parents=True, exist_ok=True)
-        listed = [{"source": str(home.root / source), "destination": place} for source, place in (first, second)]
-        home.mapping_file.write_text(json.dumps({"Mounts": listed}))
-        return []
-
-    return prepare
+    for source, _ in (first, second):
+        (home.root / source).mkdir(parents=True, exist_ok=True)
+    listed = [{"source": str(home.root / source), "destination": place} for source, place in (first, second)]
+    home.mapping_file.write_text(json.dumps({"Mounts": listed}))
+    return []
 
 
-def with_folder(name: str, then: SetUp, mode: int = 0o755) -> SetUp:
+@set_up
+def with_folder(home: Home, name: str, then: SetUp) -> list[str] | tuple[Finding, ...]:
     """Have a folder first."""
-
-    def prepare(home: Home) -> list[str] | tuple[Finding, ...]:
-        (home.root / name).mkdir(parents=True, exist_ok=True)
-        (home.root / name).chmod(mode)
-        return then(home)
-
-    return prepare
+    (home.root / name).mkdir(parents=True, exist_ok=True)
+    return then(home)
 
 
-def with_environ(then: SetUp, **more: str) -> SetUp:
+@set_up
+def with_environ(home: Home, then: SetUp, **more: str) -> list[str] | tuple[Finding, ...]:
     """Have these in the environment."""
-
-    def prepare(home: Home) -> list[str] | tuple[Finding, ...]:
-        home.environ |= {name: value.replace("HOMEDIR", str(home.root)) for name, value in more.items()}
-        return then(home)
-
-    return prepare
+    home.environ |= {name: value.replace("HOMEDIR", str(home.root)) for name, value in more.items()}
+    return then(home)
 
 
-def port(taken: bool) -> SetUp:
+@set_up
+def port(home: Home, *, is_taken: bool) -> tuple[Finding, ...]:
     """Publish on a port that somebody has, or has had."""
-
-    def prepare(home: Home) -> list[str] | tuple[Finding, ...]:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            number = server.getsockname()[1]
-            given, known = {"ports": {"8888": number}, "shm_size": "1G"}, {number} if taken else set()
-            return tuple(start.check_options(given, in_profile({}), memory=0, used_ports=known))
-
-    return prepare
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        number = server.getsockname()[1]
+        given, known = {"ports": {"8888": number}, "shm_size": "1G"}, {number} if is_taken else set()
+        return tuple(start.check_options(given, in_profile({}), memory=0, used_ports=known))
 
 
-def linked_destination(is_link: bool) -> SetUp:
-    """A destination whose name is a symlink on this host, or is not."""
-
-    def prepare(home: Home) -> list[str]:
-        (home.root / "elsewhere").mkdir()
-        (home.root / "name").symlink_to("elsewhere")
-        return mount("HOME", f"{home.root}/{'name' if is_link else 'elsewhere'}")(home)  # type: ignore[return-value]
-
-    return prepare
+@set_up
+def linked_destination(home: Home, name: str) -> list[str] | tuple[Finding, ...]:
+    """A destination on this host: ``link`` is a symlink, ``elsewhere`` is not."""
+    (home.root / "elsewhere").mkdir()
+    (home.root / "link").symlink_to("elsewhere")
+    return mount("HOME", f"{home.root}/{name}")(home)
 
 
-def nested(*, exists: bool, filled: bool = False) -> SetUp:
-    """A mount inside of another's place, which is there on the host or not, and holds something or not."""
-
-    def prepare(home: Home) -> list[str]:
-        (home.root / "specs").mkdir()
-        (home.root / "project").mkdir()
-        if exists:
-            (home.root / "project/specs").mkdir()
-        if filled:
-            (home.root / "project/specs/train.yaml").write_text("")
-        return two(("project", "/workspace"), ("specs", "/workspace/specs"))(home)  # type: ignore[return-value]
-
-    return prepare
+@set_up
+def nested(home: Home, *inside: str) -> list[str] | tuple[Finding, ...]:
+    """A mount inside of another's place, where that has these folders and files."""
+    for name in inside:
+        (home.root / "project" / name).parent.mkdir(parents=True, exist_ok=True)
+        (home.root / "project" / name).touch() if "." in name else (home.root / "project" / name).mkdir()
+    return two(("project", "/workspace"), ("specs", "/workspace/specs"))(home)
 
 
 class ForeignPath(PathInfo):
@@ -137,7 +113,7 @@ class ForeignPath(PathInfo):
 
     def __init__(self, path: str, uid: int, mode: int) -> None:
         super().__init__(path)
-        self.uid, self.gid, self.mode, self.problem = uid, uid, mode, ""
+        self.real, self.uid, self.gid, self.mode, self.problem = path, uid, uid, mode, ""
 
 
 def source(
@@ -151,13 +127,12 @@ def source(
 ) -> SetUp:
     """A source on a file system of that kind, and of that owner."""
     folder = ForeignPath(path, uid, mode)
-    folder.real = path
     return lambda home: tuple(container.check_sources([("here", folder, kind)], ids, home="/home/ana", snap=snap))
 
 
-def results(uid: int, mode: int = 0o755) -> SetUp:
+def results(uid: int) -> SetUp:
     """Results that go into a folder of that owner."""
-    return lambda home: tuple(container.check_results([("/r/x", ForeignPath("/r", uid, mode))], (1000, 1000)))
+    return lambda home: tuple(container.check_results([("/r/x", ForeignPath("/r", uid, 0o755))], (1000, 1000)))
 
 
 def owned(count: int) -> SetUp:
@@ -165,57 +140,43 @@ def owned(count: int) -> SetUp:
     return lambda home: tuple(container.check_owners("/r", (count, "/r/model.tlt", True), (1000, 1000)))
 
 
-def as_user(given: dict[str, str], uid: int = 1000) -> SetUp:
+@set_up
+def as_user(home: Home, given: dict[str, str], uid: int = 1000) -> tuple[Finding, ...]:
     """Those DockerOptions as user 1000 has them, whoever runs the tests."""
-
-    def prepare(home: Home) -> tuple[Finding, ...]:
-        context = OtherUser(home.environ)
-        context.uid = context.gid = uid
-        return tuple(container.check_user(given, (), in_profile({}), context))
-
-    return prepare
+    context = OtherUser(home.environ)
+    context.uid = context.gid = uid
+    return tuple(container.check_user(given, (), in_profile({}), context))
 
 
-def mode(bits: int) -> SetUp:
+@set_up
+def mode(home: Home, bits: int) -> list[str]:
     """A mounts file with a secret, and these rights."""
-
-    def prepare(home: Home) -> list[str]:
-        env("WANDB_API_KEY", "0123456789")(home)
-        home.mapping_file.chmod(bits)
-        return []
-
-    return prepare
-
-
-def nothing(home: Home) -> list[str]:
-    """No mounts file at all."""
+    env("WANDB_API_KEY", "0123456789")(home)
+    home.mapping_file.chmod(bits)
     return []
 
 
 EMPTY = file({"Mounts": []})
 
 
-def logged_in(home: Home) -> list[str]:
+def logged_in(home: Home) -> list[str] | tuple[Finding, ...]:
     """An empty mounts file, and a login to the registry as the launcher looks for it."""
     (home.root / ".docker").mkdir()
     (home.root / ".docker/config.json").write_text('{"auths": {"nvcr.io": {}}}')
-    return EMPTY(home)  # type: ignore[return-value]
+    return EMPTY(home)
 
 
-def with_command(*words: str, spec: bytes = b"") -> SetUp:
+@set_up
+def with_command(home: Home, *words: str, spec: bytes = b"") -> list[str]:
     """A mounts file that has a folder ``specs`` on /specs, and a command; ROOT stands for the home."""
-
-    def prepare(home: Home) -> list[str]:
-        logged_in(home)
-        (home.root / "specs").mkdir()
-        (home.root / "specs/t.yaml").write_text("")
-        (home.root / "specs/s.yaml").write_bytes(spec.replace(b"ROOT", os.fsencode(home.root)))
-        mounts = [{"source": str(home.root / "specs"), "destination": "/specs"}]
-        home.mapping_file.write_text(json.dumps({"Mounts": mounts}))
-        home.environ["SPECS_DIR"] = "/specs"
-        return ["--", "tao", "model", "dino", "train", *(word.replace("ROOT", str(home.root)) for word in words)]
-
-    return prepare
+    logged_in(home)
+    (home.root / "specs").mkdir()
+    (home.root / "specs/t.yaml").write_text("")
+    (home.root / "specs/s.yaml").write_bytes(spec.replace(b"ROOT", os.fsencode(home.root)))
+    mounts = [{"source": str(home.root / "specs"), "destination": "/specs"}]
+    home.mapping_file.write_text(json.dumps({"Mounts": mounts}))
+    home.environ["SPECS_DIR"] = "/specs"
+    return ["--", "tao", "model", "dino", "train", *(word.replace("ROOT", str(home.root)) for word in words)]
 
 
 CASES: dict[str, tuple[SetUp, SetUp]] = {
@@ -231,7 +192,7 @@ CASES: dict[str, tuple[SetUp, SetUp]] = {
     "command-not-found": (
         lambda home: [*profile()(home), "--", "no-such-program"], lambda home: [*profile()(home), "--", "sh"]),
     "key-ignored": (mount("HOME", mode="ro"), mount("HOME")),
-    "no-mapping-file": (nothing, EMPTY),
+    "no-mapping-file": (lambda home: [], EMPTY),
     "file-mode": (mode(0o644), mode(0o600)),
     "profile-invalid": (profile(more="colour = 1"), profile()),
     "lm-bad-path": (with_environ(EMPTY, LAUNCHER_MOUNTS="$HOME/m.json"),
@@ -245,13 +206,13 @@ CASES: dict[str, tuple[SetUp, SetUp]] = {
     "src-duplicate": (two(("a", "/a"), ("a/../a/", "/b")), two(("a", "/a"), ("b", "/b"))),
     "src-missing: a long name": (mount("HOME/" + "x" * 300), mount("HOME")),
     "src-of-another-user": (source(uid=1001, mode=0o700), source(uid=1001)),
-    "dst-symlinked-on-host": (linked_destination(True), linked_destination(False)),
+    "dst-symlinked-on-host": (linked_destination("link"), linked_destination("elsewhere")),
     "dst-relative": (mount("HOME", "data"), mount("HOME", "/data")),
     "dst-relative: the root": (mount("HOME", "/"), mount("HOME", "/data")),
     "dst-hides-image": (mount("HOME", "/workspace"), mount("HOME", "/workspace/data")),
     "dst-duplicate": (two(("a", "/a"), ("b", "/a/")), two(("a", "/a"), ("b", "/b"))),
-    "dst-shadow": (nested(exists=True, filled=True), nested(exists=True)),
-    "dst-makes-folder": (nested(exists=False), nested(exists=True)),
+    "dst-shadow": (nested("specs/train.yaml"), nested("specs")),
+    "dst-makes-folder": (nested(), nested("specs")),
     "results-not-writable-as-user": (results(0), results(1000)),
     "foreign-owned-files": (owned(3), owned(0)),
     "slow-file-system": (source("9p"), source("ext4")),
@@ -273,7 +234,7 @@ CASES: dict[str, tuple[SetUp, SetUp]] = {
     "shm-over-memory": (option(shm_size="9999G"), option(shm_size="1G")),
     "shm-unit": (option(shm_size="16GiB"), option(shm_size="16 G")),
     "opts-shape: a limit": (option(ulimits={"memlock": "-1"}), option(ulimits={"memlock": -1})),
-    "port-in-use": (port(True), port(False)),
+    "port-in-use": (port(is_taken=True), port(is_taken=False)),
     "opts-shape: ports": (option(ports=[8888]), option(ports={})),
     "ports-without-network": (option(network="host", ports={"1": 2}), option(network="bridge", ports={"1": 2})),
     "env-null": (env("CUDA_VISIBLE_DEVICES", None), env("CUDA_VISIBLE_DEVICES", "0")),
