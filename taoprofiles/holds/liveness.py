@@ -465,7 +465,7 @@ class _Search:
         container_id, is_exec = hold.container, hold.kind == "run" and hold.task != ""
         if container_id is None or not is_exec or hold.host_id != self._here or self._records.is_locked(hold):
             return False
-        if not all(processes.is_in_container(pid, container_id) for pid in self._tagged.get(hold.id, ())):
+        if not all(processes.is_in_group(pid, container_id) for pid in self._tagged.get(hold.id, ())):
             return False
         try:
             container = self._engine_of(hold).inspect(container_id)  # now: known answers may be older

@@ -83,7 +83,7 @@ def gpu_uses(gpus: Sequence[Gpu], holds: Sequence[Hold]) -> list[GpuUse]:
 
 
 def _is_of(pid: int, hold: Hold) -> bool:
-    if hold.pid == pid or (hold.container is not None and processes.is_in_container(pid, hold.container)):
+    if hold.pid == pid or (hold.container is not None and processes.is_in_group(pid, hold.container)):
         return True
     return processes.environment(pid).get(RUN_VARIABLE) == hold.id
 

@@ -391,10 +391,7 @@ def write_cache(path: str, data: bytes) -> bool:
 
 def read_json(path: str, limit: int) -> dict[str, Any] | None:
     """Return the JSON object in the file ``path``, of at most ``limit`` bytes; None if there is none."""
-    try:
-        value = json.loads(read(path, limit) or b"null")
-    except (TaoprofError, ValueError, RecursionError):
-        return None
+    value, _ = parse_json(try_read(path, limit)[0])
     return value if isinstance(value, dict) else None
 
 
@@ -480,7 +477,4 @@ def take_messages(context: Context) -> list[str]:
 
 
 def _read_lines(path: str) -> list[str]:
-    try:
-        return (read(path, 1 << 16) or b"").decode("utf-8", "replace").splitlines()
-    except TaoprofError:
-        return []
+    return try_read(path, 1 << 16)[0].decode("utf-8", "replace").splitlines()

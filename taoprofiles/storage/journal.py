@@ -88,11 +88,7 @@ class History:
         """Store ``content`` durably and return its digest. Needs the lock. A damaged copy is replaced."""
         digest = digest_of(content)
         path = os.path.join(self._context.objects, digest)
-        try:
-            is_stored = files.read(path, len(content)) == content
-        except TaoprofError:
-            is_stored = False
-        if not is_stored:
+        if files.try_read(path, len(content)) != (content, ""):
             files.make_folder(self._context.objects)
             atomic.replace(path, content)
         return digest
@@ -186,18 +182,16 @@ class History:
 
     def _compact_if_large(self, digests: set[str | None]) -> None:
         """Compact a long journal, unless something is held: the mapping that it needs may be an old one."""
+        path, holds = self._context.history, self._context.holds
         with suppress(OSError, TaoprofError):  # tried again with the next entry
-            if os.stat(self._context.history).st_size > SIZE_LIMIT and not self._has_hold_records():
-                unused = self.compact(KEPT_SIZE, digests)
-                for path in unused[:_DELETED_CONTENTS]:
-                    files.unlink_quietly(path)
-                # Hundreds of profiles: what is kept of their dropped uses must not make every change compact again.
-                size = os.stat(self._context.history).st_size
-                if KEPT_SIZE < SIZE_LIMIT and size > (KEPT_SIZE + SIZE_LIMIT) // 2:
-                    self.compact(max(2 * KEPT_SIZE - size, KEPT_SIZE // 4), digests)
-
-    def _has_hold_records(self) -> bool:
-        return any(name.endswith(".json") for name in files.names_in(self._context.holds))
+            if os.stat(path).st_size <= SIZE_LIMIT or any(name.endswith(".json") for name in files.names_in(holds)):
+                return
+            for unused in self.compact(KEPT_SIZE, digests)[:_DELETED_CONTENTS]:
+                files.unlink_quietly(unused)
+            # Hundreds of profiles: what is kept of their dropped uses must not make every change compact again.
+            size = os.stat(path).st_size
+            if KEPT_SIZE < SIZE_LIMIT and size > (KEPT_SIZE + SIZE_LIMIT) // 2:
+                self.compact(max(2 * KEPT_SIZE - size, KEPT_SIZE // 4), digests)
 
     def compact(self, size: int, digests: set[str | None] | None = None) -> list[str]:
         """Drop all but the newest entries, of ``size`` bytes; return the files with contents that none of them has.

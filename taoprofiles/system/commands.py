@@ -60,10 +60,9 @@ def run_bounded(
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
-    except OSError as error:
-        return CompletedCommand(-1, "", "", f"it cannot be started: {reason_of(error)}", is_missing=True)
-    except ValueError:  # a NUL in a path or a variable
-        return CompletedCommand(-1, "", "", "it cannot be started: no such name", is_missing=True)
+    except (OSError, ValueError) as error:
+        reason = reason_of(error) if isinstance(error, OSError) else "no such name"  # a NUL in a path or a variable
+        return CompletedCommand(-1, "", "", f"it cannot be started: {reason}", is_missing=True)
     finally:
         if source >= 0 and isinstance(stdin, bytes):
             os.close(source)
@@ -77,7 +76,7 @@ def run_bounded(
             _end(process)
         status = process.wait()
     out, err = (text.decode("utf-8", "replace") for text in output)
-    return CompletedCommand(status, out, err, problem or "")
+    return CompletedCommand(status, out, err, problem)
 
 
 def _read(process: subprocess.Popen[bytes], seconds: float) -> tuple[list[bytes], str]:

@@ -210,20 +210,15 @@ def folder(pid: int) -> str:
         return ""
 
 
-def is_in_unit(pid: int, unit: str) -> bool:
-    """Check whether a process is in the control group of a systemd unit."""
-    return f"/{unit}\n".encode() in _read(f"/proc/{pid}/cgroup")
-
-
 def name_and_user(pid: int) -> tuple[str, str]:
     """Return the name of a process's program, of at most 15 characters, and its user; "" if it is not visible here."""
     uid = _owner(pid)
     return _read(f"/proc/{pid}/comm").decode("utf-8", "replace").strip(), user_name(uid) if uid >= 0 else ""
 
 
-def is_in_container(pid: int, container: str) -> bool:
-    """Check whether a process of this host is in the control group of a container; Docker and Podman name it so."""
-    return container.encode() in _read(f"/proc/{pid}/cgroup")
+def is_in_group(pid: int, name: str) -> bool:
+    """Check whether a process of this host is in the control group of a systemd unit, or of a container by its id."""
+    return name.encode() in _read(f"/proc/{pid}/cgroup")
 
 
 def container_starts() -> dict[str, int] | None:

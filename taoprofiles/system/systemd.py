@@ -65,7 +65,7 @@ class Manager:
         words = (name, f"/{name.replace('.', '/')}", f"{name}.Manager", "StartTransientUnit", "ssa(sv)a(sa(sv))")
         self._run("busctl", "--user", "call", *words, unit, "fail", "3", *properties, "0")
         end = time.monotonic() + self._timeout
-        while not processes.is_in_unit(os.getpid(), unit):  # systemd moves it a moment later
+        while not processes.is_in_group(os.getpid(), unit):  # systemd moves it a moment later
             if time.monotonic() > end:
                 raise TaoprofError(f"systemd did not move the process into {unit}")
             time.sleep(0.01)
