@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -32,6 +31,11 @@ def profile(home: Home, name: str, *, source: str = "", docker: str = 'shm_size 
     home.profile(name, CUSTOM.format(source=source or home.root, docker=docker))
 
 
+def check(home: Home, *words: str, environ: dict[str, str] | None = None) -> list[dict]:
+    """Return the findings of ``check``."""
+    return call(home, "--json", "check", *words, environ=environ).envelope["data"]["findings"]
+
+
 def test_errors_are_3_and_warnings_0_unless_strict(home: Home) -> None:
     profile(home, "sound")
     profile(home, "warned", docker="")
@@ -49,9 +53,11 @@ def test_errors_are_3_and_warnings_0_unless_strict(home: Home) -> None:
 
 def test_a_file_in_the_place_of_a_name(home: Home) -> None:
     (home.root / "x.json").write_text('{"Mounts": []}')
-    done = call(home, "check", str(home.root / "x.json"))
-    one_clear_error(done, 2)
-    assert f"hint: to check it as a mounts file: LAUNCHER_MOUNTS={home.root}/x.json taoprof check" in done.err
+    one_clear_error(
+        call(home, "check", str(home.root / "x.json")),
+        2,
+        f"hint: to check it as a mounts file: LAUNCHER_MOUNTS={home.root}/x.json taoprof check",
+    )
 
 
 def test_errors_are_refused_unless_forced(home: Home) -> None:
@@ -61,10 +67,7 @@ def test_errors_are_refused_unless_forced(home: Home) -> None:
     home.profile("moved", text)
     before = home.tree()
     for verb in (["use", "moved"], ["run", "moved", "--", "true"], ["shell", "moved"]):
-        done = call(home, *verb)
-        one_clear_error(done, 3)
-        assert "resolves symlinks" in done.err
-        assert "--force" in done.err
+        one_clear_error(call(home, *verb), 3, "resolves symlinks", "--force")
     assert home.tree() == before
     assert home.run("run", "moved", "--force", "--", "sh", "-c", 'test -s "$LAUNCHER_MOUNTS"').returncode == 0
     assert call(home, "use", "moved", "--force").status == 0
@@ -106,71 +109,39 @@ def test_the_launcher_is_named(home: Home) -> None:
     assert "no tao on PATH" not in call(home, "check", "p", "--launcher", "5.5.1", environ={"PATH": "/nowhere"}).out
 
 
-TASKS = {
-    "5.5.1": [
-        ("tao yolo_v4 train -r /x", "tao model yolo_v4 train -r /x"),
-        ("tao nosuch", "tao model nosuch"),
-        ("tao modle yolo_v4 train", "tao model yolo_v4 train"),
-    ],
-    "4.0.1": [
-        ("tao model yolo_v4 train", "tao yolo_v4 train"),
-        ("tao deploy yolo_v4 gen_trt_engine", "tao-deploy yolo_v4 gen_trt_engine"),
-    ],
-}
-
-
-EARLY_OPTIONS = [
-    ("4.0.1", "tao --nosuch model detectnet_v2 train", "--nosuch", "tao detectnet_v2 train --nosuch"),
-    ("4.0.1", "tao --gpus=2 detectnet_v2 train", "--gpus=2", "tao detectnet_v2 train --gpus=2"),
-    ("6.26.3", "tao --nosuch detectnet_v2 train", "--nosuch", "tao model detectnet_v2 train --nosuch"),
-    ("6.26.3", "tao model --gpus=2 detectnet_v2 train", "--gpus=2", "tao model detectnet_v2 train --gpus=2"),
-    ("5.0.0", "tao -k secret-value model detectnet_v2 train", "-k ***", "tao model detectnet_v2 train …"),
+OPTIONS, CHOICE = "takes no options before the task", "the launcher stops: invalid choice"
+REFUSALS = [
+    ("4.0.1", "tao --nosuch model detectnet_v2 train", f"{OPTIONS}: '--nosuch'", "tao detectnet_v2 train --nosuch"),
+    ("4.0.1", "tao --gpus=2 detectnet_v2 train", f"{OPTIONS}: '--gpus=2'", "tao detectnet_v2 train --gpus=2"),
+    ("6.26.3", "tao --nosuch detectnet_v2 train", f"{OPTIONS}: '--nosuch'", "tao model detectnet_v2 train --nosuch"),
+    ("6.26.3", "tao model --gpus=2 dino train", f"{OPTIONS}: '--gpus=2'", "tao model dino train --gpus=2"),
+    ("5.0.0", "tao -k secret-value model dino train", f"{OPTIONS}: '-k ***'", "tao model dino train …"),
+    ("5.5.1", "tao yolo_v4 train -r /x", f"{CHOICE}: 'yolo_v4'", "tao model yolo_v4 train -r /x"),
+    ("5.5.1", "tao nosuch", f"{CHOICE}: 'nosuch'", "tao model nosuch"),
+    ("5.5.1", "tao modle yolo_v4 train", f"{CHOICE}: 'modle'", "tao model yolo_v4 train"),
+    ("4.0.1", "tao model yolo_v4 train", f"{CHOICE}: 'model'", "tao yolo_v4 train"),
+    ("4.0.1", "tao deploy yolo_v4 gen_trt_engine", f"{CHOICE}: 'deploy'", "tao-deploy yolo_v4 gen_trt_engine"),
+    ("6.26.3", "tlt model dino train -r /x", "has no program 'tlt', only tao", "tao model dino train -r /x"),
+    ("5.0.0", "tao-deploy dino gen", "has no program 'tao-deploy', only tao", "tao deploy dino gen"),
+    ("4.0.1", "tlt detectnet_v2 train", "has no program 'tlt', only tao and tao-deploy", "tao detectnet_v2 train"),
+    ("4.0.1", "tlt unet train -e /x -k s3cret", "has no program 'tlt', only tao and tao-deploy", "tao unet train …"),
+    ("5.5.1", "tlt list", "has no program 'tlt', only tao", "tao list"),
+    ("4.0.1", "tao-deploy dino gen_trt_engine", None, None),
+    ("0.1.21", "tlt detectnet_v2 train", None, None),
 ]
+"""Options before the task, which the launcher takes for none; forms of another version; console scripts of others."""
 
 
-@pytest.mark.parametrize(("version", "words", "option", "corrected"), EARLY_OPTIONS)
-def test_an_option_in_front_of_the_task_is_refused(
-    home: Home, version: str, words: str, option: str, corrected: str
+@pytest.mark.parametrize(("version", "words", "text", "corrected"), REFUSALS)
+def test_what_the_launcher_refuses_is_corrected(
+    home: Home, version: str, words: str, text: str | None, corrected: str | None
 ) -> None:
-    """The launcher takes it for no option, and the words behind it for its task."""
     home.mapping_file.write_text('{"Mounts": []}')
-    data = call(home, "--json", "check", "--launcher", version, "--", *words.split()).envelope["data"]
-    found = [(one["what"], one["hint"]) for one in data["findings"] if one["id"] == "launcher-refuses"]
-    assert found == [(f"launcher {version} takes no options before the task: '{option}'", corrected)]
-
-
-@pytest.mark.parametrize("version", TASKS)
-def test_a_form_that_the_launcher_does_not_have(home: Home, version: str) -> None:
-    home.mapping_file.write_text('{"Mounts": []}')
-    for words, corrected in TASKS[version]:
-        command = words.split()
-        data = call(home, "--json", "check", "--launcher", version, "--", *command).envelope["data"]
-        (finding,) = (one for one in data["findings"] if one["id"] == "launcher-refuses")
-        assert finding["why"] == f"the launcher stops: invalid choice: '{command[1]}'"
-        assert finding["hint"] == corrected
-
-
-PROGRAMS = [
-    ("6.26.3", "tlt model dino train -r /x", "tao", "tao model dino train -r /x"),
-    ("5.0.0", "tao-deploy dino gen_trt_engine", "tao", "tao deploy dino gen_trt_engine"),
-    ("4.0.1", "tlt detectnet_v2 train", "tao and tao-deploy", "tao detectnet_v2 train"),
-    ("4.0.1", "tlt detectnet_v2 train -e /x -k s3cret", "tao and tao-deploy", "tao detectnet_v2 train …"),
-    ("5.5.1", "tlt list", "tao", "tao list"),
-    ("4.0.1", "tao-deploy dino gen_trt_engine", "", ""),
-    ("0.1.21", "tlt detectnet_v2 train", "", ""),
-]
-
-
-@pytest.mark.parametrize(("version", "words", "programs", "corrected"), PROGRAMS)
-def test_a_program_that_the_launcher_does_not_have(
-    home: Home, version: str, words: str, programs: str, corrected: str
-) -> None:
-    """They are the console scripts of the wheels."""
-    home.mapping_file.write_text('{"Mounts": []}')
-    data = call(home, "--json", "check", "--launcher", version, "--", *words.split()).envelope["data"]
-    found = [(one["what"], one["hint"]) for one in data["findings"] if one["id"] == "launcher-refuses"]
-    what = f"launcher {version} has no program '{words.split()[0]}', only {programs}"
-    assert found == ([(what, corrected)] if programs else [])
+    findings = check(home, "--launcher", version, "--", *words.split())
+    refusals = [finding for finding in findings if finding["id"] == "launcher-refuses"]
+    assert [refusal["hint"] for refusal in refusals] == ([corrected] if corrected else [])
+    for refusal in refusals:
+        assert text == refusal["why"] or f"launcher {version} {text}" == refusal["what"]
 
 
 def test_a_renamed_task_and_one_with_a_secret(home: Home) -> None:
@@ -224,11 +195,10 @@ def test_a_command_that_is_not_the_launchers_is_named_as_not_checked(home: Home)
 def test_without_docker_host_paths_are_right(home: Home) -> None:
     profile(home, "p")
     (home.root / "t.yaml").write_text("image_dir: /data/nowhere\n")
-    words = ["tao", "model", "dino", "train", "-e", f"{home.root}/t.yaml"]
-    data = call(home, "--json", "check", "p", "--", *words, environ={"TAO_DOCKER_DISABLE": "1"}).envelope["data"]
-    assert [finding["id"] for finding in data["findings"]] == ["tao-docker-disabled"]
-    done = home.run("run", "p", "--", "sh", "-c", "exit 0", environ={"TAO_DOCKER_DISABLE": "1"})
-    assert done.returncode == 0
+    words, environ = f"tao model dino train -e {home.root}/t.yaml", {"TAO_DOCKER_DISABLE": "1"}
+    findings = check(home, "p", "--", *words.split(), environ=environ)
+    assert [finding["id"] for finding in findings] == ["tao-docker-disabled"]
+    assert home.run("run", "p", "--", "sh", "-c", "exit 0", environ=environ).returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -237,10 +207,12 @@ def test_without_docker_host_paths_are_right(home: Home) -> None:
 def test_without_docker_container_paths_are_wrong(home: Home, mounts: str) -> None:
     home.mapping_file.write_text(f'{{"Mounts": {mounts}}}')
     (home.root / "t.yaml").touch()
-    words = ["tao", "model", "dino", "train", "-e", "/w/t.yaml"]
-    data = call(home, "--json", "check", "--", *words, environ={"TAO_DOCKER_DISABLE": "1"}).envelope["data"]
-    found = [one["what"] for one in data["findings"] if one["id"] == "missing-file"]
-    assert found == ["'/w/t.yaml' is a path of the container, but TAO_DOCKER_DISABLE makes the task run on this host"]
+    findings = check(home, "--", *"tao model dino train -e /w/t.yaml".split(), environ={"TAO_DOCKER_DISABLE": "1"})
+    what = "'/w/t.yaml' is a path of the container, but TAO_DOCKER_DISABLE makes the task run on this host"
+    assert [finding["what"] for finding in findings if finding["id"] == "missing-file"] == [what]
+
+
+TRAIN = ["p", "--", "tao", "model", "dino", "train"]
 
 
 @pytest.mark.parametrize(
@@ -254,9 +226,7 @@ def test_without_docker_container_paths_are_wrong(home: Home, mounts: str) -> No
 )
 def test_volumes_that_do_not_do_what_they_say(home: Home, volume: str, id: str, hint: str) -> None:
     profile(home, "p")
-    words = ["tao", "model", "dino", "train", "--volume", volume]
-    findings = call(home, "--json", "check", "p", "--", *words).envelope["data"]["findings"]
-    (finding,) = (finding for finding in findings if finding["id"] == id)
+    (finding,) = (finding for finding in check(home, *TRAIN, "--volume", volume) if finding["id"] == id)
     assert finding["where"].startswith("--volume")
     assert finding["hint"].startswith(hint.format(root=home.root))
 
@@ -264,25 +234,20 @@ def test_volumes_that_do_not_do_what_they_say(home: Home, volume: str, id: str, 
 def test_with_ci_no_value_of_a_profile_acts_on_this_host(home: Home) -> None:
     text = CUSTOM.format(source=home.root, docker='shm_size = "1G"')
     home.profile("p", text.replace('HOME = "/tmp"', 'HOME = "/tmp"\nA = "x;touch PWNED"\nB = "plain value"'))
-    words = ["tao", "model", "dino", "train"]
     ci = {"CI_PROJECT_DIR": "/builds"}
-    findings = call(home, "--json", "check", "p", "--", *words, environ=ci).envelope["data"]["findings"]
-    errors = [one["where"] for one in findings if (one["id"], one["severity"]) == ("ci-project-dir-set", "error")]
-    assert errors == ["container.env.A"]
-    assert "container.env.A" in call(home, "run", "p", "--", *words, environ=ci).err
+    findings = [finding for finding in check(home, *TRAIN, environ=ci) if finding["severity"] == "error"]
+    assert [finding["where"] for finding in findings if finding["id"] == "ci-project-dir-set"] == ["container.env.A"]
+    assert "container.env.A" in call(home, "run", *TRAIN, environ=ci).err
     assert call(home, "use", "p", environ=ci).status == 0
 
 
 def test_a_volume_on_a_mounted_folder(home: Home) -> None:
     profile(home, "p")
-    words = ["tao", "model", "dino", "train", "--volume", f"{home.root}/projects:/data", "--volume", f"{home.root}:/x"]
     (home.root / "projects").mkdir(exist_ok=True)
-    data = call(home, "--json", "check", "p", "--", *words).envelope["data"]
-    found = {finding["id"]: finding["where"] for finding in data["findings"]}
-    assert found["src-duplicate"] == "--volume[1].source"
-    words = words[:-2]
-    data = call(home, "--json", "check", "p", "--", *words).envelope["data"]
-    assert {f["id"]: f["where"] for f in data["findings"]}["dst-duplicate"] == "--volume[0].destination"
+    words = [*TRAIN, "--volume", f"{home.root}/projects:/data"]
+    where = {finding["id"]: finding["where"] for finding in check(home, *words, "--volume", f"{home.root}:/x")}
+    assert where["src-duplicate"] == "--volume[1].source"
+    assert {f["id"]: f["where"] for f in check(home, *words)}["dst-duplicate"] == "--volume[0].destination"
 
 
 @pytest.mark.parametrize(
@@ -396,62 +361,45 @@ def test_a_duplicate_variable_is_reported_with_its_line(home: Home) -> None:
         f',\n{{"variable": "A", "value": "{value}"}}' for value in "xy"
     )
     home.mapping_file.write_text(f'{{"Mounts": [], "Envs": [\n{entries}\n]}}')
-    where = {one["id"]: one["where"] for one in call(home, "check", "--json").envelope["data"]["findings"]}
+    where = {finding["id"]: finding["where"] for finding in check(home)}
     assert where["env-twice"] in ("~/.tao_mounts.json:3 (Envs[1])", "~/.tao_mounts.json:4 (Envs[2])")
 
 
 def test_a_source_below_the_home_is_looked_at_too(home: Home) -> None:
     (home.root / "data").mkdir(mode=0o700)
-    mounts = [{"source": source, "destination": "/data"} for source in ("~/data", str(home.root / "data"))]
-    found = []
-    for mount in mounts:
+    for source in ("~/data", str(home.root / "data")):
+        mounts = [{"source": source, "destination": "/data"}]
         options = {"user": "4242:4242", "shm_size": "1G"}  # nobody who may look into it
-        home.mapping_file.write_text(json.dumps({"Mounts": [mount], "DockerOptions": options}))
-        findings = call(home, "check", "--json").envelope["data"]["findings"]
-        found.append({one["id"] for one in findings} & {"src-of-another-user"})
-    assert found == [{"src-of-another-user"}] * 2
+        home.mapping_file.write_text(json.dumps({"Mounts": mounts, "DockerOptions": options}))
+        assert "src-of-another-user" in {finding["id"] for finding in check(home)}
 
 
 # Mounts that the launcher or Docker would drop, move or refuse
 
 
-def custom(*mounts: tuple[object, str], options: str = "") -> str:
-    lines = ["schema = 1", 'layout = "custom"']
-    lines += [f'[[mounts]]\nsource = "{source}"\ndestination = "{destination}"' for source, destination in mounts]
-    return "\n".join([*lines, options]) + "\n"
-
-
-def refused(home: Home, text: str, *messages: str) -> None:
-    home.profile("x", text)
-    before = home.tree()
-    done = home.run("use", "x", "--mkdir")
-    assert done.returncode == 3, done
-    for part in messages:
-        assert part in done.stderr
-    assert home.tree() == before
-
-
-def test_one_source_by_two_names_also_where_it_is_not_there_yet(home: Home) -> None:
+@pytest.mark.parametrize(
+    ("mounts", "docker", "texts"),
+    [
+        ({"{home}/real/new": "/a", "{home}/link/new": "/b"}, "", ["mounts[1].source", "keeps only one mount"]),
+        ({"{home}": "{home}/link"}, "", ["is '{home}/real' on this host"]),
+        ({"~/a:b": "/a"}, "", ["mounts[0]."]),
+        ({"~/a": "/a:ro"}, "", ["mounts[0]."]),
+        ({"~/a": "/"}, "", ["mounts[0]."]),
+        ({"~/a": "/x/.."}, "", ["mounts[0]."]),
+        *(({"{home}": "/a"}, f'shm_size = "{size}"', ["docker.shm_size", "16G"])
+          for size in ("16GiB", "lots", "", "G", "-1g")),
+    ],
+)  # fmt: skip
+def test_use_refuses_mounts_and_sizes(home: Home, mounts: dict[str, str], docker: str, texts: list[str]) -> None:
+    """One source by two names, a destination that is a symlink on this host, and what the launcher cannot pass on."""
     (home.root / "real").mkdir()
     (home.root / "link").symlink_to("real")
-    text = custom((home.root / "real/new", "/a"), (home.root / "link/new", "/b"))
-    refused(home, text, "mounts[1].source", "keeps only one mount")
-
-
-def test_a_destination_that_is_a_symlink_on_this_host(home: Home, tmp_path: Path) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "data").symlink_to("elsewhere")
-    refused(home, custom((home.root, str(tmp_path / "data"))), f"is '{tmp_path / 'elsewhere'}' on this host")
-
-
-@pytest.mark.parametrize(("source", "destination"), [("~/a:b", "/a"), ("~/a", "/a:ro"), ("~/a", "/"), ("~/a", "/x/..")])
-def test_what_docker_cannot_mount(home: Home, source: str, destination: str) -> None:
-    refused(home, custom((source, destination)), "mounts[0].")
-
-
-@pytest.mark.parametrize("size", ["16GiB", "lots", "", "G", "-1g"])
-def test_sizes_that_the_launcher_dies_of(home: Home, size: str) -> None:
-    refused(home, custom((home.root, "/a"), options=f'[docker]\nshm_size = "{size}"'), "docker.shm_size", "16G")
+    tables = [f'[[mounts]]\nsource = "{source}"\ndestination = "{path}"' for source, path in mounts.items()]
+    text = "\n".join(['schema = 1\nlayout = "custom"', *tables, f"[docker]\n{docker}\n"])
+    home.profile("x", text.replace("{home}", str(home.root)))
+    before = home.tree()
+    one_clear_error(home.run("use", "x", "--mkdir"), 3, *(part.replace("{home}", str(home.root)) for part in texts))
+    assert home.tree() == before
 
 
 @pytest.mark.parametrize(

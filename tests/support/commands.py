@@ -135,8 +135,8 @@ def can_be_shown(line: str) -> bool:
     return line.replace("\u00a0", " ").replace("\u3000", " ").isprintable()
 
 
-def one_clear_error(answer: CommandResult | subprocess.CompletedProcess[str], status: int) -> None:
-    """Check that a command failed as it should: one error line, no traceback, nothing on stdout."""
+def one_clear_error(answer: CommandResult | subprocess.CompletedProcess[str], status: int, *texts: str) -> None:
+    """Check that a command failed as it should: one error line, no traceback, nothing on stdout, and these texts."""
     if isinstance(answer, subprocess.CompletedProcess):
         answer = CommandResult(answer.returncode, answer.stdout, answer.stderr)
     assert "Traceback" not in answer.err, answer.err
@@ -147,6 +147,8 @@ def one_clear_error(answer: CommandResult | subprocess.CompletedProcess[str], st
     others = [line for line in lines if line not in errors and not line.startswith(("  ", "hint: ", "taoprof: "))]
     assert not others, others
     assert all(can_be_shown(line) and len(line) < 1000 for line in lines), "a line that no terminal should be given"
+    for text in texts:
+        assert text in answer.err, answer.err
 
 
 UNKNOWN = 54_321
