@@ -40,8 +40,14 @@ def home(home: Home) -> Home:
     return home
 
 
-def on_terminal(home: Home, *words: str) -> Terminal:
-    return Terminal([home.taoprof, *words], environ=home.environ, cwd=home.root)
+def on_terminal(home: Home, *words: str, columns: int = 200) -> Terminal:
+    return Terminal([home.taoprof, *words], environ=home.environ, cwd=home.root, columns=columns)
+
+
+def shown(home: Home, *words: str, columns: int = 80) -> str:
+    """Return what a command shows on a terminal."""
+    with on_terminal(home, *words, columns=columns) as terminal:
+        return terminal.finish()[1].decode()
 
 
 class AnsweringTerminal(Terminal):
@@ -102,13 +108,10 @@ def interrupted(home: Home, terminal: Terminal) -> None:
     assert not home.mapping_file.exists()
 
 
-def test_picker_ended_by_ctrl_c(home: Home) -> None:
+def test_both_pickers_are_ended_by_ctrl_c(home: Home) -> None:
     with on_terminal(home, "use") as terminal:
         terminal.wait_for("profile (number or name): ")
         interrupted(home, terminal)
-
-
-def test_fzf_ended_by_ctrl_c(home: Home) -> None:
     with use_with_fzf(home) as terminal:
         interrupted(home, terminal)
 
@@ -194,39 +197,23 @@ def test_stop_asks_unless_it_is_what_was_started_last(home: Home) -> None:
 def test_a_question_is_not_asked_if_the_command_would_fail(home: Home, words: list[str], error: str) -> None:
     home.run("use", "city", check=True)
     hold_id = home.json("hold", "--reason", "a test")["data"]["id"]
-    with on_terminal(home, *(hold_id if word == "HOLD" else word for word in words)) as terminal:
-        output = terminal.finish()[1].decode()
+    output = shown(home, *(hold_id if word == "HOLD" else word for word in words))
     assert error in output
     assert "[y/N]" not in output
 
 
-@pytest.mark.parametrize(
-    ("word", "meant"),
-    [
-        ("ls", "list"),
-        ("rm", "remove"),
-        ("ps", "status"),
-        ("start", "run"),
-        ("restore", "undo"),
-        ("attach", "logs -f"),
-        ("cat", "show"),
-        ("switch", "use"),
-        ("delete", "remove"),
-        ("top", "status"),
-        ("holds", "status"),
-        ("lst", "list"),
-        ("swtich", "use"),
-        ("activte", "use"),
-        ("version", "--version"),
-        ("-V", "--version"),
-        ("--verison", "--version"),
-        ("--hlep", "--help"),
-    ],
-)
-def test_a_suggestion_is_what_was_meant(home: Home, word: str, meant: str) -> None:
-    assert f"did you mean 'taoprof {meant}'?" in home.run(word).stderr
+MEANT = {
+    "ls": "list", "rm": "remove", "ps": "status", "start": "run", "restore": "undo", "attach": "logs -f", "cat": "show",
+    "switch": "use", "delete": "remove", "top": "status", "holds": "status", "lst": "list", "swtich": "use",
+    "activte": "use", "version": "--version", "-V": "--version", "--verison": "--version", "--hlep": "--help",
+}  # fmt: skip
+
+
+def test_a_suggestion_is_what_was_meant(home: Home) -> None:
+    for word, meant in MEANT.items():
+        assert f"did you mean 'taoprof {meant}'?" in call(home, word).err
     for careless in ("sto", "relese", "remov", "ssop", "und", "delte", "kil", "unlok"):
-        error = home.run(careless).stderr
+        error = call(home, careless).err
         assert not any(f"taoprof {command}'" in error for command in ("stop", "release", "remove", "undo"))
 
 
@@ -294,11 +281,9 @@ def test_nothing_is_asked_without_a_terminal(home: Home, stream: str) -> None:
 
 def test_colour_only_on_a_terminal(home: Home) -> None:
     assert "\x1b" not in home.run("use", "nosuch").stderr
-    with on_terminal(home, "use", "nosuch") as terminal:
-        assert b"\x1b[31merror:\x1b[0m" in terminal.finish()[1]
+    assert "\x1b[31merror:\x1b[0m" in shown(home, "use", "nosuch")
     home.environ["NO_COLOR"] = "1"
-    with on_terminal(home, "use", "nosuch") as terminal:
-        assert b"\x1b" not in terminal.finish()[1]
+    assert "\x1b" not in shown(home, "use", "nosuch")
 
 
 def test_a_table_fits_the_terminal(home: Home) -> None:
@@ -310,20 +295,17 @@ def test_a_table_fits_the_terminal(home: Home) -> None:
     whole = home.run("list").stdout
     assert ("wide" * 30 in whole, long in whole) == (True, True)
     for columns in (80, 120):
-        with Terminal([home.taoprof, "list"], environ=home.environ, cwd=home.root, columns=columns) as terminal:
-            lines = terminal.finish()[1].decode().splitlines()
+        lines = shown(home, "list", columns=columns).splitlines()
         assert len(lines) == 6
         assert max(len(line) + sum(character in "数据" for character in line) for line in lines) <= columns
         assert "…" in lines[-1]
     home.run("use", "city", check=True)
     home.run("hold", "--reason", long, check=True)
-    with Terminal([home.taoprof, "status"], environ=home.environ, cwd=home.root, columns=80) as terminal:
-        (row,) = (line for line in terminal.finish()[1].decode().splitlines() if " manual " in line)
+    (row,) = (line for line in shown(home, "status").splitlines() if " manual " in line)
     assert len(row) <= 80
     assert row.endswith("…")
     home.run("run", "wide", "--force", "--", "sh", "-c", "exit 7; # a long command that has no room")
-    with Terminal([home.taoprof, "history"], environ=home.environ, cwd=home.root, columns=80) as terminal:
-        assert "run, exit 7" in terminal.finish()[1].decode(), "what is cut is the command"
+    assert "run, exit 7" in shown(home, "history"), "what is cut is the command"
 
 
 # Completion
@@ -435,14 +417,8 @@ def test_completion_in_an_interactive_shell(home: Home, shell: str, options: tup
 
 def fish(home: Home, line: str, *, whole: bool = False) -> list[str]:
     code = "source $argv[1]; complete -C $argv[2]"
-    done = subprocess.run(
-        [find_command("fish"), "--no-config", "-c", code, str(script(home, "fish")), line],
-        env=home.environ,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd=home.root,
-    )
+    words = [find_command("fish"), "--no-config", "-c", code, str(script(home, "fish")), line]
+    done = subprocess.run(words, env=home.environ, capture_output=True, text=True, timeout=60, cwd=home.root)
     assert (done.returncode, done.stderr) == (0, "")
     return [word if whole else word.split("\t")[0] for word in done.stdout.splitlines()]
 
@@ -506,14 +482,8 @@ def is_settled(path: Path) -> bool:
 
 def watched(home: Home, *words: str) -> tuple[int, dict[str, int]]:
     """Run a command; return its status and what it opened or listed in the folder of the profiles."""
-    done = subprocess.run(
-        [sys.executable, "-c", WATCH, str(home.profiles), *words],
-        env=home.environ,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd=home.root,
-    )
+    command = [sys.executable, "-c", WATCH, str(home.profiles), *words]
+    done = subprocess.run(command, env=home.environ, capture_output=True, text=True, timeout=60, cwd=home.root)
     status, opened = json.loads(done.stderr.splitlines()[-1])
     return status, opened
 
@@ -584,13 +554,10 @@ def test_what_was_created_before_a_failure_is_told(home: Home, command: str) -> 
 def test_mounts_fit_a_narrow_terminal(home: Home) -> None:
     """Nothing of a path is cut: it may be copied."""
     home.profile("f", FOLDERS)
-    with Terminal([home.taoprof, "show", "f"], environ=home.environ, cwd=home.root, columns=80) as terminal:
-        output = terminal.finish()[1].decode()
+    output = shown(home, "show", "f")
     assert all(len(line) <= 80 for line in output.splitlines()), output
-    assert (
-        "  ~/a-folder-with-a-long-name/and/one/more/below/it\r\n    → /workspace/tao-experiments/data (missing)\r\n"
-        in output
-    )
+    long = "  ~/a-folder-with-a-long-name/and/one/more/below/it\r\n    → /workspace/tao-experiments/data (missing)\r\n"
+    assert long in output
 
 
 def test_created_folders_are_on_lines_of_their_own(home: Home) -> None:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from unittest import mock
 
@@ -138,36 +138,32 @@ def test_a_home_whose_name_the_locale_does_not_have(home: Home) -> None:
     root = home.root / "hömé"
     root.mkdir()
     home.run("new", "z", "--project-dir", str(root), environ={"HOME": str(root)}, check=True)
-    done = subprocess.run(
-        [home.taoprof, "show", "z"],
-        env={**home.environ, **ASCII, "HOME": root},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    environ = {**home.environ, **ASCII, "HOME": root}
+    done = subprocess.run([home.taoprof, "show", "z"], env=environ, capture_output=True, text=True, timeout=60)
     one_clear_error(done, 3)
     assert done.stderr.endswith("hint: nothing was changed. To correct it: export PYTHONUTF8=1 LC_ALL=C.UTF-8\n")
 
 
-def test_2_usage(home: Home) -> None:
+@pytest.mark.parametrize(
+    ("status", "lines"),
+    [
+        (2, ["lst", "use", "use a b", "use ../a", "use a --nosuch", "env a --f=x"]),
+        (3, ["use broken", "use a"]),
+        (4, ["undo 7", "use -"]),
+    ],
+)
+def test_2_usage_3_invalid_profile_and_state_4_nothing_of_that_name(home: Home, status: int, lines: list[str]) -> None:
     home.profile("a")
-    for line in ("lst", "use", "use a b", "use ../a", "use a --nosuch", "env a --f=x"):
-        one_clear_error(home.run(*line.split()), 2)
+    home.profile("broken", "layout = 1")
+    if status == 3:
+        home.mapping_file.mkdir()
+    for line in lines:
+        one_clear_error(home.run(*line.split()), status)
 
 
-def test_3_invalid_profile_and_invalid_state(home: Home) -> None:
-    home.profile("a", "layout = 1")
-    one_clear_error(home.run("use", "a"), 3)
-    home.profile("b")
-    home.mapping_file.mkdir()
-    one_clear_error(home.run("use", "b"), 3)
-
-
-def test_4_no_such_profile_or_entry(home: Home) -> None:
+def test_4_no_such_profile(home: Home) -> None:
     home.profile("detectnet_v2")
     one_clear_error(home.run("use", "detectnet"), 4, "did you mean 'detectnet_v2'?")
-    one_clear_error(home.run("undo", "7"), 4)
-    one_clear_error(home.run("use", "-"), 4)
 
 
 def test_6_differs(home: Home) -> None:
@@ -175,9 +171,7 @@ def test_6_differs(home: Home) -> None:
     home.profile("b")
     assert home.run("status", "--check").returncode == 6
     home.run("use", "a", check=True)
-    assert home.run("status", "--check").returncode == 0
-    assert home.run("diff").returncode == 0
-    assert home.run("diff", "b").returncode == 6
+    assert [home.run(*words.split()).returncode for words in ("status --check", "diff", "diff b")] == [0, 0, 6]
 
 
 def test_130_ctrl_c_while_an_editor_is_open(home: Home) -> None:
@@ -258,22 +252,16 @@ def test_a_closed_stream_does_not_prevent_the_switch(home: Home, closed: str) ->
 def test_an_error_behind_a_change_says_that_it_was_made(home: Home, words: tuple[str, ...], change: str) -> None:
     home.profile("a")
     (home.root / "mounts.json").write_text('{"Mounts": [{"source": "/tmp", "destination": "/data"}]}')
-    before = Store.write
+    before, patches = Store.write, ExitStack()
 
     def fails_from_now_on(*args: object, **options: object) -> None:
         before(*args, **options)  # type: ignore[arg-type]
         refusal = mock.Mock(side_effect=TaoprofError("cannot read 'FILE': input/output error"))
         for name in ("template", "renderer"):
-            patch = mock.patch.object(Store, name, refusal)
-            patch.start()
-            patches.append(patch)
+            patches.enter_context(mock.patch.object(Store, name, refusal))
 
-    patches: list[object] = []
-    try:
-        with mock.patch.object(Store, "write", fails_from_now_on):
-            done = call(home, *words)
-    finally:
-        for patch in patches:
-            patch.stop()  # type: ignore[attr-defined]
+    with patches:
+        patches.enter_context(mock.patch.object(Store, "write", fails_from_now_on))
+        done = call(home, *words)
     one_clear_error(done, 1)
     assert f"taoprof: error: {change}, but cannot read 'FILE': input/output error" in done.err
