@@ -11,7 +11,7 @@ from taoprofiles.launcher.simulation import Refusal
 from taoprofiles.rules.command_paths import CommandContext, check_command
 from taoprofiles.rules.start import explain_task
 from tests.support.commands import call, one_clear_error
-from tests.support.home import Home
+from tests.support.home import Home, write_program
 
 CUSTOM = """
 layout = "custom"
@@ -79,10 +79,7 @@ def test_a_run_is_refused_for_a_path_that_its_task_cannot_find(home: Home) -> No
     (home.root / "train.yaml").write_text("image_dir: /nowhere/at/all\n")
     for words in (["-e", "/data/trian.yaml"], ["-e", f"{home.root}/train.yaml"], ["-e", "/data/train.yaml"]):
         one_clear_error(call(home, "run", "p", "--", "tao", "model", "dino", "train", *words), 3)
-    fake = home.root / "bin/tao"
-    fake.parent.mkdir()
-    fake.write_text('#!/bin/sh\necho "$@"\n')
-    fake.chmod(0o755)
+    fake = write_program(home.root / "bin/tao", 'echo "$@"')
     words = ["--force", "--", str(fake), "model", "dino", "train", "-e", "/data/trian.yaml"]
     assert "-e /data/trian.yaml" in home.run("run", "p", *words).stdout
 

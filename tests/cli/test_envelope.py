@@ -12,7 +12,7 @@ from taoprofiles.holds.hold import FIELDS
 from taoprofiles.profiles.model import ACTIONS
 from tests.support.cases import ANSWERS, CASES, prepare, with_ids
 from tests.support.commands import call
-from tests.support.home import Home
+from tests.support.home import Home, write_program
 
 ERROR = {"code", "message", "problems", "hint", "status"}
 CODES = {
@@ -193,9 +193,7 @@ def test_differing_is_not_an_error(home: Home) -> None:
 
 def test_what_an_editor_prints_is_not_mixed_into_the_envelope(home: Home) -> None:
     prepare(home)
-    editor = home.root / "editor.sh"
-    editor.write_text("#!/bin/sh\necho drawing the screen\n")
-    editor.chmod(0o755)
+    editor = write_program(home.root / "editor.sh", "echo drawing the screen")
     done = home.run("edit", "a", "--json", environ={"EDITOR": str(editor)})
     assert json.loads(done.stdout)["data"]["changed"] is False
 

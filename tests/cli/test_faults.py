@@ -24,7 +24,7 @@ from taoprofiles.cli import main
 from taoprofiles.switching.guard_files import Seal
 from tests.support import injection
 from tests.support.commands import call
-from tests.support.home import Home
+from tests.support.home import Home, write_program
 from tests.support.injection import STEP, Ended
 from tests.support.notebooks import notebook
 
@@ -196,10 +196,8 @@ def prepared(folder: Path, case: str) -> tuple[Home, list[str]]:
     (home.root / "mounts.json").write_bytes(FOREIGN)
     (home.root / "x.ipynb").write_bytes(NOTEBOOK)
     programs = folder / "bin"
-    programs.mkdir()
     for name, script in PROGRAMS.items():
-        (programs / name).write_text(f"#!/bin/sh\n{script}\n")
-        (programs / name).chmod(0o755)
+        write_program(programs / name, script)
     home.environ |= {"PATH": f"{programs}:{os.environ['PATH']}", "EDITOR": str(programs / "ed")}
     for name in ("b", "c", "a"):
         home.run("use", name, check=True)

@@ -11,7 +11,7 @@ import pytest
 
 from taoprofiles.export import TARGETS
 from tests.support.commands import call, one_clear_error
-from tests.support.home import Home
+from tests.support.home import Home, write_program
 
 KEY = "tlt_encode_of_ours"
 NEW = {
@@ -43,8 +43,7 @@ def launcher(home: Home, package: str, config: object) -> None:
     release = folder / f"nvidia_tao-{'6.26.3' if package == 'nvidia_tao_cli' else '4.0.1'}.dist-info"
     release.mkdir()
     (release / "METADATA").write_text(f"Name: nvidia-tao\nVersion: {release.name[11:-10]}\n")
-    (folder / "tao").write_text(f"#!{Path(sys.executable).resolve()}\n")  # not this environment's, which has a launcher
-    (folder / "tao").chmod(0o755)
+    write_program(folder / "tao", f"#!{Path(sys.executable).resolve()}\n")  # this environment's has a launcher
     home.environ |= {"PATH": f"{folder}:/usr/bin:/bin", "PYTHONPATH": str(folder)}
 
 
@@ -167,11 +166,8 @@ def test_what_cannot_be_rendered_is_one_clear_error(home: Home) -> None:
 def docker(home: Home, status: int = 0) -> Path:
     """Put a ``docker`` on the home's PATH that writes down its words and its environment."""
     folder = home.root / "docker"
-    folder.mkdir()
     arguments_file = folder / "arguments"
-    script = folder / "docker"
-    script.write_text(f'#!/bin/sh\nprintf "%s\\0" "$@" >{arguments_file}\nenv >{folder}/env\nexit {status}\n')
-    script.chmod(0o755)
+    write_program(folder / "docker", f'printf "%s\\0" "$@" >{arguments_file}\nenv >{folder}/env\nexit {status}')
     home.environ["PATH"] = f"{folder}:/usr/bin:/bin"
     return arguments_file
 

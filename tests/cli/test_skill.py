@@ -16,7 +16,7 @@ from taoprofiles.cli.commands.integration import SKILL
 from taoprofiles.cli.dispatch import COMMANDS
 from tests.support.commands import call
 from tests.support.engine import until
-from tests.support.home import Home
+from tests.support.home import Home, write_program
 
 
 @pytest.fixture
@@ -156,8 +156,7 @@ def test_states_of_records(home: Home, tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     home.environ["TAO_STATE_DIR"] = str(folder.parent)
     home.profile("a")
-    (home.root / "dino").write_text("#!/bin/sh\n[ $1 = train ] || exit 0\ntouch ready\nexec sleep 60\n")
-    (home.root / "dino").chmod(0o755)
+    write_program(home.root / "dino", "[ $1 = train ] || exit 0\ntouch ready\nexec sleep 60")
     assert home.run("run", "a", "--", "./dino", "evaluate", "-e", "/specs/s.yaml", "-k", "secret_key").returncode == 0
     run = home.run("run", "a", "--detach", "--", "./dino", "train", stdin=subprocess.DEVNULL).stdout.strip()
     until(lambda: (home.root / "ready").exists(), "the task runs")
@@ -208,8 +207,7 @@ def test_what_others_made_of_a_record_stays(home: Home, folder: Path, tmp_path: 
 @pytest.mark.parametrize("command", ["tao list", "tao", "tao model", "tao info --verbose", "./ ..", "tao model dino"])
 def test_a_command_without_a_task_has_a_record(home: Home, folder: Path, command: str) -> None:
     for name in ("tao", "x"):
-        (home.root / name).write_text("#!/bin/sh\nexit 7\n")
-        (home.root / name).chmod(0o755)
+        write_program(home.root / name, "exit 7")
     home.environ["PATH"] = f"{home.root}:{home.environ['PATH']}"
     done = call(home, "run", "a", "--", *command.replace("./", "./x").split())
     assert done.status == 7, done.err

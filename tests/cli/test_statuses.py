@@ -18,7 +18,7 @@ from taoprofiles.errors import TaoprofError
 from taoprofiles.profiles.store import Store
 from tests.support.cases import ANSWERS, CASES, prepare, with_ids
 from tests.support.commands import call, one_clear_error
-from tests.support.home import Home
+from tests.support.home import Home, write_program
 
 
 @contextmanager
@@ -32,10 +32,7 @@ def held(home: Home) -> Iterator[None]:
 
 
 def editor(home: Home, script: str) -> dict[str, str]:
-    path = home.root / "editor.sh"
-    path.write_text(f"#!/bin/sh\n{script}\n")
-    path.chmod(0o755)
-    return {"EDITOR": str(path)}
+    return {"EDITOR": str(write_program(home.root / "editor.sh", script))}
 
 
 def test_0_new_use_current(home: Home) -> None:

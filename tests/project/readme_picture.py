@@ -18,7 +18,7 @@ from pygments.lexers import PythonLexer
 from pygments.token import Comment, Keyword, Literal, Operator
 
 from tests.project.test_docs import steady
-from tests.support.home import Home, find_command
+from tests.support.home import Home, find_command, write_program
 from tests.support.kernels import Kernel
 
 FOLDER = Path(__file__).parents[2] / "docs/images"
@@ -88,10 +88,8 @@ class Output(NamedTuple):
 def record(home: Home) -> Output:
     """Run the commands and the cells in a home with two projects; return each with its output."""
     tools = home.root.parent / "tools"
-    tools.mkdir()
     # A launcher that waits: what is shown is what taoprof says of it.
-    (tools / "tao").write_text(f"#!{sys.executable}\nimport time\ntime.sleep(600)\n")
-    (tools / "tao").chmod(0o755)
+    write_program(tools / "tao", f"#!{sys.executable}\nimport time\ntime.sleep(600)\n")
     home.environ |= {"PATH": f"{tools}:{Path(home.taoprof).parent}:{os.environ['PATH']}", "FORCE_COLOR": "1"}
     for name, network, file in (("kitti", "detectnet_v2", "train.txt"), ("city", "segformer", "train.yaml")):
         folder = home.root / "tao" / name

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tests.support.commands import call
-from tests.support.home import Home
+from tests.support.home import Home, write_program
 
 CASES: dict[str, tuple[list[str], list[str], int]] = {
     "use": (["b"], ["nosuch"], 4),
@@ -59,11 +59,8 @@ def prepare(home: Home) -> None:
     (home.root / "mounts.json").write_text('{"Mounts": []}')
     (home.root / "broken.toml").write_text("layout = ")
     # The answer of a systemd without our unit; tests marked systemd ask a real one.
-    programs = home.root / "bin"
-    programs.mkdir()
-    (programs / "systemctl").write_text("#!/bin/sh\necho LoadState=not-found\necho ActiveState=inactive\n")
-    (programs / "systemctl").chmod(0o755)
-    home.environ |= {"EDITOR": "true", "SHELL": "/bin/true", "PATH": f"{programs}:{home.environ['PATH']}"}
+    systemctl = write_program(home.root / "bin/systemctl", "echo LoadState=not-found\necho ActiveState=inactive")
+    home.environ |= {"EDITOR": "true", "SHELL": "/bin/true", "PATH": f"{systemctl.parent}:{home.environ['PATH']}"}
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tests.support.home import Home, find_command, require
+from tests.support.home import Home, find_command, require, write_program
 
 SOCKET = "/var/run/docker.sock"
 """Not ours to choose: the launcher's second client is bound to it (DEFAULT_DOCKER_PATH in docker_handler.py)."""
@@ -174,7 +174,7 @@ class Daemon(LoggedProcess):
         programs.mkdir()
         path_variable = f"{programs}:{os.environ['PATH']}"
         if has_hook:
-            _program(programs / "nvidia-container-runtime-hook", "#!/bin/sh\nexit 0\n")
+            write_program(programs / "nvidia-container-runtime-hook", "exit 0")
         else:  # nor may it find a hook that is installed on this machine
             path_variable = str(programs)
             for name in ("containerd", "containerd-shim-runc-v2", "runc", "docker-init", "docker-proxy", "iptables"):
@@ -182,7 +182,7 @@ class Daemon(LoggedProcess):
                     (programs / name).symlink_to(str(shutil.which(name)))
         runtime = []
         if not _may_raise_limits():
-            _program(programs / "runc-without-limits", RUNTIME.format(runc=runc))
+            write_program(programs / "runc-without-limits", RUNTIME.format(runc=runc))
             runtime = [f"--add-runtime=limitless={programs}/runc-without-limits", "--default-runtime=limitless"]
         self._containerd = self.folder / "exec/containerd/containerd.pid"
         words = [dockerd, "--bridge=none", "--iptables=false", f"--host=unix://{path}", f"--pidfile={self.folder}/pid"]
@@ -398,11 +398,6 @@ def _image_content() -> bytes:
             entry.type, entry.linkname = tarfile.SYMTYPE, "busybox"
             tar.addfile(entry)
     return archive.getvalue()
-
-
-def _program(path: Path, text: str) -> None:
-    path.write_text(text)
-    path.chmod(0o755)
 
 
 def _may_raise_limits() -> bool:

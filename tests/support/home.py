@@ -32,6 +32,14 @@ def require(present: object, why: str) -> None:
         (pytest.fail if ALL else pytest.skip)(why)
 
 
+def write_program(path: Path, script: str) -> Path:
+    """Write a program, a script for sh unless it names another interpreter, and its folder; return its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(script if script.startswith("#!") else f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return path
+
+
 def find_command(name: str) -> str:
     """Find a command beside the running Python, where pip puts it, or on PATH."""
     beside = Path(sys.executable).parent / name

@@ -22,7 +22,7 @@ from taoprofiles.mounts import mapping
 from taoprofiles.switching import switch
 from taoprofiles.system import processes
 from tests.support.engine import until
-from tests.support.home import Home
+from tests.support.home import Home, write_program
 
 TAO = """\
 #!{python}
@@ -108,10 +108,7 @@ class Sandbox(Home):
         super().__init__(root)
         self.folder = folder
         programs = folder / "bin"
-        programs.mkdir()
-        self.tao = programs / "tao"
-        self.tao.write_text(TAO.format(python=sys.executable))
-        self.tao.chmod(0o755)
+        self.tao = write_program(programs / "tao", TAO.format(python=sys.executable))
         self.environ["PATH"] = f"{programs}:{os.environ['PATH']}"
         self.environ["DOCKER_HOST"] = f"unix://{folder}/no-engine"
         self.context = type(self.context)(self.environ)

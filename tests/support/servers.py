@@ -21,6 +21,7 @@ from typing import Any
 from aiosmtpd.controller import Controller
 
 from tests.support.engine import until
+from tests.support.home import write_program
 
 
 class _QuietHandler(http.server.SimpleHTTPRequestHandler):
@@ -124,8 +125,7 @@ class Desktop:
 
     def __init__(self, programs: Path) -> None:
         self.place = programs.parent / "desktop"
-        (programs / "busctl").write_text(BUSCTL.format(place=self.place))
-        (programs / "busctl").chmod(0o755)
+        write_program(programs / "busctl", BUSCTL.format(place=self.place))
         self.environ = {"DBUS_SESSION_BUS_ADDRESS": f"unix:path={self.place}"}
 
     @property

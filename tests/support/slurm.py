@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from tests.support.engine import LoggedProcess, until
-from tests.support.home import find_command
+from tests.support.home import find_command, write_program
 
 CONFIG = """\
 ClusterName=taoprofiles
@@ -70,10 +70,7 @@ class Cluster:
             (self.folder / f"gpu{number}").touch()
         (self.folder / "gres.conf").write_text(f"Name=gpu File={self.folder}/gpu[0-1]\n")
         (self.folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
-        srun = self.folder / "bin/srun"
-        srun.parent.mkdir()
-        srun.write_text(PYXIS.replace("SRUN", find_command("srun")))
-        srun.chmod(0o755)
+        srun = write_program(self.folder / "bin/srun", PYXIS.replace("SRUN", find_command("srun")))
         self.environ = {"PATH": f"{srun.parent}:{os.environ['PATH']}", "SLURM_CONF": str(config), "LANG": "C.UTF-8"}
 
     def start(self) -> None:

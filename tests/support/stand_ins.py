@@ -7,15 +7,15 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
+from tests.support.home import write_program
+
 if TYPE_CHECKING:
     from tests.support.sandbox import Sandbox
 
 
 def driver(sandbox: Sandbox, script: str) -> dict[str, str]:
     """Return a PATH with an nvidia-smi that answers so."""
-    path = sandbox.tao.with_name("nvidia-smi")
-    path.write_text(f"#!/bin/sh\n{script}\n")
-    path.chmod(0o755)
+    path = write_program(sandbox.tao.with_name("nvidia-smi"), script)
     return {"PATH": f"{path.parent}:{os.environ['PATH']}"}
 
 
