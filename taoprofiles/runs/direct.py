@@ -20,7 +20,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.errors import TaoprofError, UsageError
-from taoprofiles.export.plan import Plan, job_name
+from taoprofiles.export.plan import Plan, job_name, plan_container, refuse_names
 from taoprofiles.holds.hold import Hold, results_conflicts
 from taoprofiles.holds.logs import LogReader, RunLog
 from taoprofiles.holds.records import HoldRecords
@@ -41,14 +41,22 @@ if TYPE_CHECKING:
     from taoprofiles.runs.start import RunOptions
 
 
+SUBMIT_GRACE = 300.0
+"""Seconds after its submission in which a job may still appear."""
+
+MISSING_GRACE = 60.0
+"""Seconds until a job counts as over that Slurm has listed and does not list any more."""
+
+RECONNECT = 2.0
+"""Seconds after which a closed connection to a log is opened again."""
+
+
 def use_runner(run: Run, renderer: Renderer, runner: RunnerCommand, wanted: dict[str, Any]) -> None:
     """Pass what the profile says besides the mounts to a source tree's runner as its options, before the user's own.
 
     ``wanted`` is the mapping with the run tag. The runner prints the values, and they pass through a shell: a secret is
     a variable of that shell.
     """
-    from taoprofiles.export.plan import refuse_names
-
     hidden = renderer.secrets()[1]
     refuse_names(run.hold.profile or "", sorted(hidden))
     words: list[str] = []
@@ -81,10 +89,10 @@ def use_docker(run: Run, renderer: Renderer, command: list[str], options: RunOpt
 
     ``wanted`` is the mapping with the run tag. Secrets go through the environment: every user can read a command line.
     """
-    from taoprofiles.export import docker, plan  # only for --image
+    from taoprofiles.export import docker  # only for --image
 
     hold, name = run.hold, run.hold.profile or ""
-    planned = plan.plan_container(
+    planned = plan_container(
         renderer,
         image=options.image or "",
         mapping=wanted,
@@ -107,16 +115,6 @@ def use_docker(run: Run, renderer: Renderer, command: list[str], options: RunOpt
     run.argv = ["docker", "run", "--rm", *terminal, "--name", f"taoprof-{name}-{hold.id}", *words]
     run.wanted = {**wanted, "Envs": [item for item in wanted["Envs"] if item["variable"] in planned.env]}
     run.notes += planned.warnings
-
-
-SUBMIT_GRACE = 300.0
-"""Seconds after its submission in which a job may still appear."""
-
-MISSING_GRACE = 60.0
-"""Seconds until a job counts as over that Slurm has listed and does not list any more."""
-
-RECONNECT = 2.0
-"""Seconds after which a closed connection to a log is opened again."""
 
 
 def plan_job(run: Run, renderer: Renderer, command: list[str], options: RunOptions) -> None:

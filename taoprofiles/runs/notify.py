@@ -254,33 +254,26 @@ def _send_all(context: Context, run: Hold, targets: dict[int, str]) -> list[str]
 
 def _send(context: Context, target: str, message: Message) -> str:
     """Send to one target; return what went wrong, without any part of the target that may be secret."""
+    warnings: list[str] = []
     try:
         if target == DESKTOP:
             return notify_desktop(context.environ, message.title, message.body)
-        return _send_by_apprise(target, message)
+        import apprise
+
+        client = new_apprise()
+        if not client.add(target):
+            return "not a URL that Apprise understands"
+        done = client.notify(
+            title=message.title,
+            body=message.body,
+            notify_type=apprise.NotifyType(message.kind),
+            body_format=apprise.NotifyFormat.TEXT,
+            log_callback=lambda entry, _: warnings.append(" ".join(entry.message.split())[:200]),
+            log_level=logging.WARNING,
+        )
+        return "" if done else _without_secrets("; ".join(warnings[:3]) or "the service refused it", target)
     except Exception as error:  # noqa: BLE001 - of a plugin: the run and the other targets must not suffer
         return _without_secrets(f"{type(error).__name__}: {error}", target)
-
-
-def _send_by_apprise(target: str, message: Message) -> str:
-    import apprise
-
-    client, warnings = new_apprise(), []
-
-    def keep(entry: Any, _: object) -> None:
-        warnings.append(" ".join(entry.message.split())[:200])
-
-    if not client.add(target):
-        return "not a URL that Apprise understands"
-    done = client.notify(
-        title=message.title,
-        body=message.body,
-        notify_type=apprise.NotifyType(message.kind),
-        body_format=apprise.NotifyFormat.TEXT,
-        log_callback=keep,
-        log_level=logging.WARNING,
-    )
-    return "" if done else _without_secrets("; ".join(warnings[:3]) or "the service refused it", target)
 
 
 def _without_secrets(text: str, target: str) -> str:
@@ -295,10 +288,11 @@ def _without_secrets(text: str, target: str) -> str:
 
 def compose(context: Context, run: Hold) -> Message:
     """Return the message about a run that has ended."""
-    outcome = get_outcome(run)
-    text = {"succeeded": "finished", "failed": f"failed (exit status {run.status})"}.get(
-        outcome, "ended, exit status unknown"
-    )
+    text, kind = {
+        "succeeded": ("finished", "success"),
+        "failed": (f"failed (exit status {run.status})", "failure"),
+        "unknown": ("ended, exit status unknown", "warning"),
+    }[get_outcome(run)]
     lines = [f"run {run.id} {text} after {format_age((run.ended or run.since) - run.since, exact=True)}"]
     progress = read_last(run, HoldRecords(context).all({}))
     if progress is not None:
@@ -307,10 +301,7 @@ def compose(context: Context, run: Hold) -> Message:
         metrics = [f"{metric.name} {metric.values[-1]:.4g}" for metric in progress.metrics[-_METRICS:]]
         lines += [", ".join(filter(None, [epochs, *metrics]))] if epochs or metrics else []
         lines += [progress.message] if progress.message else []
-    lines += [f"results: {run.host}:{folder}" for folder in run.results]
-    if not run.results:
-        lines.append(f"on {run.host}")
-    kind = {"succeeded": "success", "failed": "failure"}.get(outcome, "warning")
+    lines += [f"results: {run.host}:{folder}" for folder in run.results] or [f"on {run.host}"]
     return Message(f"{run.profile or run.id} {text}", "\n".join(map(printable, lines)), kind)
 
 
