@@ -160,11 +160,7 @@ def run_hook(key: str, command: str, run: Hold, environ: Mapping[str, str]) -> s
 
     ``key`` is "on_start" or "on_end". The variables that describe the run are in docs/reference/files.md.
     """
-    facts = {
-        "TAOPROF_RUN_ID": run.id,
-        "TAOPROF_NAME": run.profile or "",
-        "TAOPROF_RESULTS": ":".join(run.results),
-    }
+    facts = {"TAOPROF_RUN_ID": run.id, "TAOPROF_NAME": run.profile or "", "TAOPROF_RESULTS": ":".join(run.results)}
     if run.ended is not None:
         facts["TAOPROF_OUTCOME"] = get_outcome(run)
         facts["TAOPROF_STATUS"] = "" if run.status is None else str(run.status)

@@ -7,15 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.errors import UsageError
-from taoprofiles.holds.hold import (
-    AGENT,
-    OWN_KINDS,
-    RUN_VARIABLE,
-    HeldError,
-    Hold,
-    gpus_overlap,
-    results_conflicts,
-)
+from taoprofiles.holds.hold import AGENT, OWN_KINDS, RUN_VARIABLE, HeldError, Hold, gpus_overlap, results_conflicts
 from taoprofiles.holds.liveness import ActiveHolds
 from taoprofiles.profiles.layouts import with_identity
 from taoprofiles.system import processes

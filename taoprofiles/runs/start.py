@@ -419,13 +419,7 @@ def start_detached(run: Run, command: list[str], *, say: Callable[[str], None]) 
 
 
 def start_queued(
-    context: Context,
-    name: str,
-    command: list[str],
-    options: RunOptions,
-    *,
-    seconds: float,
-    say: Callable[[str], None],
+    context: Context, name: str, command: list[str], options: RunOptions, *, seconds: float, say: Callable[[str], None]
 ) -> Start:
     """Start a run as soon as nothing blocks it, without this process; if that is not now, it waits in the queue.
 

@@ -32,17 +32,9 @@ def secret(sandbox: Sandbox) -> None:
     path.write_text(path.read_text().replace("[[mounts]]", f'[variables]\nKEY = "{SECRET}"\n[[mounts]]', 1))
 
 
-def detach(sandbox: Sandbox, *command: str, environ: dict[str, str] | None = None) -> str:
-    """Start a detached run of profile b and return its id."""
-    done = sandbox.run("run", "b", "--detach", "--", *command, environ=environ or {}, stdin=subprocess.DEVNULL)
-    assert (done.returncode, done.stderr) == (0, ""), done
-    assert re.fullmatch(r"[2-9a-z]{5}\n", done.stdout)
-    return done.stdout.strip()
-
-
 def detached_tao(sandbox: Sandbox, *, client: bool = False) -> tuple[str, Tao]:
     tao = sandbox.new_tao(client=client)
-    return detach(sandbox, "tao", "model", "unet", "evaluate", environ=tao.environ), tao
+    return sandbox.detach("tao", "model", "unet", "evaluate", environ=tao.environ), tao
 
 
 def log_of(sandbox: Sandbox, run: str) -> Path:
@@ -71,10 +63,7 @@ def test_it_survives_its_terminal_and_can_be_followed_and_stopped_from_another(s
     (hold,) = sandbox.holds()
     assert (hold["id"], hold["kind"], hold["profile"]) == (run, "run", "b")
     assert os.getsid(hold["pid"]) == hold["pid"]
-    assert {os.readlink(f"/proc/{hold['pid']}/fd/{fd}") for fd in (0, 1, 2)} == {
-        "/dev/null",
-        str(log_of(sandbox, run)),
-    }
+    assert {os.readlink(f"/proc/{hold['pid']}/fd/{fd}") for fd in (0, 1, 2)} == {"/dev/null", str(log_of(sandbox, run))}
     with Terminal([sandbox.taoprof, "logs", "-f", "b"], environ=sandbox.environ, cwd=sandbox.root) as follower:
         assert "not a tty" in follower.wait_for("one")
         waiting = sandbox.start(sandbox.taoprof, "wait", run[:3], stdout=subprocess.PIPE)
@@ -87,7 +76,7 @@ def test_it_survives_its_terminal_and_can_be_followed_and_stopped_from_another(s
 
 def test_what_refuses_a_run_is_reported_before_anything_is_detached(sandbox: Sandbox) -> None:
     results = ("unet", "train", "-r", "/workspace/tao-experiments/x")
-    busy = detach(sandbox, "sh", "-c", "exec sleep 1000", *results)
+    busy = sandbox.detach("sh", "-c", "exec sleep 1000", *results)
     refused = {
         ("nosuch", "--detach", "--", "true"): 4,
         ("b", "--detach"): 2,
@@ -131,7 +120,7 @@ def test_a_container_that_the_user_may_not_start_is_refused_at_once(theirs: Home
 
 def test_the_log_is_private_and_shows_no_secret(sandbox: Sandbox) -> None:
     script = 'echo "key $KEY"; echo "  encryption_key: abcdef" >&2; printf "50%%\\r100%%\\n"; echo $1; exit 3'
-    run = detach(sandbox, "sh", "-c", script, "sh", "a" * 5000)
+    run = sandbox.detach("sh", "-c", script, "sh", "a" * 5000)
     log = log_of(sandbox, run)
     assert log.stat().st_mode & 0o777 == 0o600
     assert log.parent.stat().st_mode & 0o777 == 0o700
@@ -149,7 +138,7 @@ def test_a_log_that_is_followed_has_what_the_end_of_the_run_printed(sandbox: San
     gate, path = sandbox.root / "gate", sandbox.profiles / "b.toml"
     os.mkfifo(gate)
     path.write_text(f"on_end = 'cat {gate}; exit 3'\n" + path.read_text())
-    run = detach(sandbox, "echo", "trained")
+    run = sandbox.detach("echo", "trained")
     assert sandbox.run("wait", run).returncode == 0
     ended_run = lookup.find_run(sandbox.context, run)
     chunks = lookup.follow_log(sandbox.context, ended_run, lookup.open_log(sandbox.context, ended_run))
@@ -212,8 +201,8 @@ def test_logs_of_old_runs_are_deleted_but_not_of_active_ones(sandbox: Sandbox, m
 
 def test_ids_and_waiting(sandbox: Sandbox) -> None:
     first, tao = detached_tao(sandbox)
-    second = detach(sandbox, "sh", "-c", "exit 4")
-    third = detach(sandbox, "true")
+    second = sandbox.detach("sh", "-c", "exit 4")
+    third = sandbox.detach("true")
     assert sandbox.run("wait", second, third).returncode == 4
     assert sandbox.run("wait", third, second[:4]).returncode == 4
     done = sandbox.run("wait", "-", "b", third)
@@ -245,7 +234,7 @@ def test_killing_taoprof_ends_neither_the_command_nor_its_log(sandbox: Sandbox) 
     script = 'echo before $KEY; read go <"$0"; echo after; sleep 0.1; echo last'
     gate = sandbox.root / "gate"
     os.mkfifo(gate)
-    run = detach(sandbox, "sh", "-c", script, str(gate))
+    run = sandbox.detach("sh", "-c", script, str(gate))
     until(lambda: printed(sandbox, run) == "before ***\n", "it has begun")
     (hold,) = sandbox.holds()
     follower = sandbox.start(sandbox.taoprof, "logs", "-f", run, stdout=subprocess.PIPE)
@@ -356,12 +345,10 @@ class Trainings:
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
 
-    def start(self, *options: str) -> str:
+    def start(self, *wait: str) -> str:
         script = "echo started; until read status <~/$TAOPROF_RUN; do sleep 0.02; done 2>/dev/null; exit $status"
-        words = ("run", "b", "--detach", "--wait", *options, "--", "sh", "-c", script, *TRAIN)
-        done = self.sandbox.run(*words, stdin=subprocess.DEVNULL)
-        assert re.fullmatch(r"[2-9a-z]{5}\n", done.stdout), done
-        return done.stdout.strip()
+        said = "waiting" if self.sandbox.holds() else ""
+        return self.sandbox.detach("sh", "-c", script, *TRAIN, options=("--wait", *wait), said=said)
 
     def end(self, run: str, status: int) -> None:
         (self.sandbox.root / run).write_text(f"{status}\n")
@@ -408,7 +395,7 @@ def test_a_queued_run_has_its_id_at_once_and_starts_by_itself(trainings: Trainin
 def test_a_queued_run_is_stopped_killed_or_gives_up_and_has_an_end(trainings: Trainings) -> None:
     sandbox = trainings.sandbox
     first, stopped, killed, short = (trainings.start() for _ in range(4))
-    impatient = trainings.start("--wait", "0.2")
+    impatient = trainings.start("0.2")
     assert sandbox.run("wait", impatient).returncode == 5
     assert "error: gave up waiting after 0 s: " in printed(sandbox, impatient)
     assert sandbox.run("stop", stopped, check=True).stdout == f"{stopped}: left the queue\n"

@@ -11,7 +11,9 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -105,8 +107,7 @@ def test_mail_desktop_and_web_are_told_the_same_once(sandbox: Sandbox, web: WebR
 
 def test_a_detached_run_tells_its_end_and_warns_in_its_log(sandbox: Sandbox, web: WebReceiver) -> None:
     refused = "json://127.0.0.1:1/hooks/secret-path"
-    words = ("run", "b", "--detach", "--notify", web.url, "--notify", refused, "--", "sh", "-c", "exit 4")
-    run = sandbox.run(*words, stdin=subprocess.DEVNULL, check=True).stdout.strip()
+    run = sandbox.detach("sh", "-c", "exit 4", options=("--notify", web.url, "--notify", refused))
     assert sandbox.run("wait", run).returncode == 4
     settled(sandbox)
     assert [message["title"] for message in web.about(run)] == ["b failed (exit status 4)"]
@@ -117,22 +118,17 @@ def test_a_detached_run_tells_its_end_and_warns_in_its_log(sandbox: Sandbox, web
 def test_a_run_that_ends_in_the_queue_is_told_but_has_no_hook(sandbox: Sandbox, web: WebReceiver) -> None:
     add_keys(sandbox, f"on_end = 'echo $TAOPROF_RUN_ID >>{sandbox.root}/hook'")
     task = ("unet", "train", "-r", "/workspace/tao-experiments/x")
-    words = ("run", "b", "--detach", "--wait", "--notify", web.url, "--")
-    first = sandbox.run(*words, "sh", "-c", "exec sleep 1000", *task, stdin=subprocess.DEVNULL, check=True).stdout
-    second = sandbox.run(*words, "sh", "-c", "exit 3", *task, stdin=subprocess.DEVNULL, check=True).stdout
-    third = sandbox.run(*words, "sh", "-c", "exit 4", *task, stdin=subprocess.DEVNULL, check=True).stdout
-    first, second, third = first.strip(), second.strip(), third.strip()
+    options = ("--wait", "--notify", web.url)
+    first = sandbox.detach("sh", "-c", "exec sleep 1000", *task, options=options)
+    second = sandbox.detach("sh", "-c", "exit 3", *task, options=options, said="waiting")
+    third = sandbox.detach("sh", "-c", "exit 4", *task, options=options, said="waiting")
     sandbox.run("stop", second, "--yes", check=True)
     assert sandbox.run("wait", second).returncode == 143
     sandbox.run("stop", first, "--yes", check=True)
     assert sandbox.run("wait", third).returncode == 4
     settled(sandbox)
-    titles = {run: [message["title"] for message in web.about(run)] for run in (first, second, third)}
-    assert titles == {
-        first: ["b failed (exit status 143)"],
-        second: ["b failed (exit status 143)"],
-        third: ["b failed (exit status 4)"],
-    }
+    for run, status in ((first, 143), (second, 143), (third, 4)):
+        assert [message["title"] for message in web.about(run)] == [f"b failed (exit status {status})"]
     assert sorted((sandbox.root / "hook").read_text().split()) == sorted([first, third])
 
 
@@ -152,7 +148,7 @@ def test_the_notification_server_of_a_desktop_shows_the_end_once(sandbox: Sandbo
     assert sandbox.run(*words).stderr == ""
     with NotificationServer(bus.address) as server:
         assert sandbox.run(*words).stderr == ""
-        run = sandbox.run(*words[:2], "--detach", *words[2:], stdin=subprocess.DEVNULL, check=True).stdout.strip()
+        run = sandbox.detach(*task, options=("--notify", "desktop"))
         sandbox.run("wait", run)
         settled(sandbox)
         assert [shown[:3] for shown in server.shown] == [("taoprofiles", "", "b failed (exit status 3)")] * 2
@@ -276,58 +272,34 @@ def test_a_damaged_or_unreadable_file_keeps_no_hold(sandbox: Sandbox, web: WebRe
     assert web.messages == []
 
 
-def recorded_run(sandbox: Sandbox, web: WebReceiver) -> tuple[HoldRecords, Hold]:
-    """Return the records, and the hold of a run in them that has just ended, with the status 9. Needs the lock."""
+@pytest.mark.parametrize(
+    ("owner", "name", "failure", "is_told_at_once"),
+    [
+        (atomic, "replace", mock.Mock(side_effect=TaoprofError("no space left on device")), True),
+        (files, "try_read", lambda *_: (b"", "permission denied"), False),
+        (Notifications, "publish", mock.Mock(side_effect=KeyboardInterrupt), False),
+    ],
+    ids=["full disk", "unreadable", "killed"],
+)
+def test_an_end_that_can_hardly_be_recorded_is_told_once(
+    sandbox: Sandbox, web: WebReceiver, monkeypatch: pytest.MonkeyPatch,
+    owner: object, name: str, failure: object, is_told_at_once: bool,
+) -> None:  # fmt: skip
+    """Also by the next command, if what is to be told cannot be read now, or whoever records the end is killed."""
     records, hold = HoldRecords(sandbox.context), new_hold(sandbox.context, "run", profile="b", since=time.time())
-    os.close(records.create(hold, targets=[web.url]))
-    hold.ended, hold.status = time.time(), 9
-    return records, hold
-
-
-def test_on_a_full_disk_the_end_is_recorded_and_told_all_the_same(
-    sandbox: Sandbox, web: WebReceiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
     with Lock(sandbox.context.lock):
-        records, hold = recorded_run(sandbox, web)
-    monkeypatch.setattr(atomic, "replace", no_room)
-    with Lock(sandbox.context.lock):
-        records.end(hold)
-    settled(sandbox)
-    assert [message["title"] for message in web.messages] == ["b failed (exit status 9)"]
-
-
-def test_what_cannot_be_read_at_the_end_is_told_by_the_next_command(
-    sandbox: Sandbox, web: WebReceiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with Lock(sandbox.context.lock):
-        records, hold = recorded_run(sandbox, web)
+        os.close(records.create(hold, targets=[web.url]))
+        hold.ended, hold.status = time.time(), 9
         with monkeypatch.context() as patch:
-            patch.setattr(files, "try_read", lambda *_: (b"", "permission denied"))
-            records.end(hold)
-    assert web.messages == []
-    settled(sandbox)
-    assert [message["title"] for message in web.messages] == ["b failed (exit status 9)"]
-
-
-def test_an_end_whose_recording_was_killed_is_recorded_once_and_stays_what_it_was(
-    sandbox: Sandbox, web: WebReceiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with Lock(sandbox.context.lock):
-        records, hold = recorded_run(sandbox, web)
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(Notifications, "publish", killed)
-            records.end(hold)
+            patch.setattr(owner, name, failure)
+            with suppress(KeyboardInterrupt):
+                records.end(hold)
+            if is_told_at_once:
+                until(lambda: web.messages, "it is told")
+    assert bool(web.messages) == is_told_at_once
     settled(sandbox)
     assert [run["status"] for run in sandbox.json("history", "--all")["data"]["runs"]] == [9]
     assert [message["title"] for message in web.messages] == ["b failed (exit status 9)"]
-
-
-def killed(*_: object, **__: object) -> None:
-    raise KeyboardInterrupt
-
-
-def no_room(*_: object, **__: object) -> None:
-    raise TaoprofError("no space left on device")
 
 
 # Secrets
@@ -337,10 +309,7 @@ def test_a_target_is_shown_nowhere(sandbox: Sandbox, web: WebReceiver) -> None:
     secret, reference = "abcdefgh", "${env:HOOK}"
     add_keys(sandbox, f'notify = ["{web.url}", "{reference}"]')
     environ = {"HOOK": f"{web.url}-2"}
-    script = f"echo told {web.url} and $HOOK"
-    run = sandbox.run(
-        "run", "b", "--detach", "--", "sh", "-c", script, environ=environ, stdin=subprocess.DEVNULL, check=True
-    ).stdout.strip()
+    run = sandbox.detach("sh", "-c", f"echo told {web.url} and $HOOK", environ=environ)
     sandbox.run("wait", run, check=True)
     settled(sandbox)
     sandbox.run("run", "a", "--", "true", "--notify", web.url, check=True)  # of a taoprof inside the run
@@ -401,23 +370,15 @@ def states_of_children(pid: int) -> str:
     return "".join(Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] for child in children)
 
 
-def test_without_a_guard_the_next_command_tells_it(sandbox: Sandbox, web: WebReceiver) -> None:
-    tao, run = sandbox.in_run("b", "--notify", web.url)
+def test_without_a_guard_the_next_command_tells_it_and_the_one_after_it_what_failed(
+    sandbox: Sandbox, web: WebReceiver
+) -> None:
+    tao, run = sandbox.in_run("b", "--notify", web.url, "--notify", "json://127.0.0.1:1/hooks/abcdefgh")
     run.kill()
     run.wait()
-    tao.end(0)
     kill(tao.pid())
     settled(sandbox)  # by 'status'
     assert [message["title"] for message in web.messages] == ["b ended, exit status unknown"]
-
-
-def test_a_failure_that_nobody_waits_for_is_shown_by_the_next_command(sandbox: Sandbox) -> None:
-    tao, run = sandbox.in_run("b", "--notify", "json://127.0.0.1:1/hooks/abcdefgh")
-    run.kill()
-    run.wait()
-    kill(tao.pid())
-    sandbox.run("list")
-    settled(sandbox)
     done = sandbox.run("list")
     assert "the notification by json://*** failed" in done.stderr and "abcdefgh" not in done.stderr
 
@@ -509,16 +470,11 @@ def test_whenever_the_run_or_the_guard_is_killed_the_end_is_told_once(
 
 def test_hooks_get_the_facts_and_run_once_in_the_runs_folder(sandbox: Sandbox) -> None:
     add_keys(sandbox, "on_start = 'env >start.$TAOPROF_NAME'\non_end = 'env >end.$TAOPROF_NAME; pwd >>pwd'")
-    words = (
-        "sh",
-        "-c",
+    script, task = (
         "test -e start.b && ! test -e end.b && exit 7",
-        "unet",
-        "train",
-        "-r",
-        "/workspace/tao-experiments/x",
+        ("unet", "train", "-r", "/workspace/tao-experiments/x"),
     )
-    done = sandbox.run("run", "b", "--", *words)
+    done = sandbox.run("run", "b", "--", "sh", "-c", script, *task)
     assert (done.returncode, done.stderr) == (7, "")
     start, end = (
         dict(line.partition("=")[::2] for line in (sandbox.root / f"{kind}.b").read_text().splitlines())

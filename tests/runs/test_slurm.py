@@ -22,6 +22,7 @@ from tests.support.home import Home
 from tests.support.slurm import Cluster
 
 IMAGE = "/images/tao.sqsh"
+RUN = ("run", "dino_p", "--on", "slurm", "--image", IMAGE, "--", "true")
 PROFILE = """layout = "custom"
 [variables]
 KEY = "the_key"
@@ -105,7 +106,7 @@ def test_a_job_waits_for_gpus_and_is_cancelled(cluster_home: Home) -> None:
 def test_what_slurm_refuses_leaves_nothing(cluster_home: Home) -> None:
     home = cluster_home
     profile(home, '[slurm]\npartition = "nosuch"\n')
-    done = home.run("run", "dino_p", "--on", "slurm", "--image", IMAGE, "--", "true")
+    done = home.run(*RUN)
     assert done.returncode == 10
     assert "Invalid partition name specified" in done.stderr
     assert home.holds() == []
@@ -133,7 +134,7 @@ def test_two_jobs_do_not_write_one_results_folder(cluster_home: Home) -> None:
     home = cluster_home
     words = ("sh", "-c", 'sleep "$1"', "x")
     first = submit(home, *words, "300", "-r", "/results/a")
-    refused = home.run("run", "dino_p", "--on", "slurm", "--image", IMAGE, "--", "true", "-r", "/results/a")
+    refused = home.run(*RUN, "-r", "/results/a")
     assert refused.returncode == 5
     assert f"slurm job {first['job']}" in refused.stderr
     slurm_says(home, "scancel", first["job"])  # not by us: the next run sees it
@@ -154,16 +155,18 @@ def program(folder: Path, name: str, text: str) -> None:
 
 @pytest.fixture
 def fake_home(home: Home, tmp_path: Path) -> Home:
-    """A home whose squeue, sacct and scontrol know no job, and whose sbatch is missing."""
+    """A home whose sbatch submits the job 5, and whose squeue, sacct and scontrol know none."""
     profile(home)
     home.environ["PATH"] = str(tmp_path / "bin")
     for name in ("squeue", "sacct", "scontrol", "scancel"):
         program(tmp_path, name, "exit 0")
+    program(tmp_path, "sbatch", "echo 5")
     return home
 
 
-def test_without_sbatch_nothing_is_left(fake_home: Home) -> None:
-    done = call(fake_home, "run", "dino_p", "--on", "slurm", "--image", IMAGE, "--", "true")
+def test_without_sbatch_nothing_is_left(fake_home: Home, tmp_path: Path) -> None:
+    (tmp_path / "bin/sbatch").unlink()
+    done = call(fake_home, *RUN)
     assert done.status == 10
     assert "'sbatch', the cluster's own command, failed: it cannot be started" in done.err
     assert fake_home.holds() == []
@@ -178,7 +181,7 @@ def test_a_submission_that_may_have_happened_is_looked_for(
     home = fake_home
     monkeypatch.setattr("taoprofiles.system.clusters.SUBMIT_TIMEOUT", 0.5)
     program(tmp_path, "sbatch", f"PATH={os.environ['PATH']}\n{sbatch}")
-    done = call(home, "run", "dino_p", "--on", "slurm", "--image", IMAGE, "--", "true")
+    done = call(home, *RUN)
     assert done.status == 10
     assert "it is not known whether the job was submitted" in done.err
     (run,) = home.holds()
@@ -191,7 +194,7 @@ def test_a_submission_that_may_have_happened_is_looked_for(
 @pytest.mark.parametrize("answer", ["", "maintenance tonight"])
 def test_a_submission_without_an_id_is_looked_for(fake_home: Home, tmp_path: Path, answer: str) -> None:
     program(tmp_path, "sbatch", f"echo '{answer}'")
-    done = call(fake_home, "run", "dino_p", "--on", "slurm", "--image", IMAGE, "--", "true")
+    done = call(fake_home, *RUN)
     assert (done.status, "submitted: slurm job, whose id is not known yet" in done.err) == (0, True)
     assert fake_home.holds()[0]["job"] is None
 
@@ -209,7 +212,7 @@ def test_a_job_whose_id_cannot_be_recorded_is_not_lost(
             write(records, hold)
 
         patch.setattr(HoldRecords, "write", full_disk)
-        done = call(fake_home, "run", "dino_p", "--on", "slurm", "--image", IMAGE, "--", "true")
+        done = call(fake_home, *RUN)
     assert done.status == 0
     assert "the id of the job, 78, could not be recorded: no space left on device" in done.err
     program(tmp_path, "squeue", f"echo 'taoprof-dino-p-{done.out.strip()}|78|RUNNING|n1|None'")
@@ -221,7 +224,7 @@ def test_a_job_that_never_appears_ends_with_an_unknown_status(
     fake_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program(tmp_path, "sbatch", "echo 'sbatch: error: timed out' >&2; exit 1")
-    call(fake_home, "run", "dino_p", "--on", "slurm", "--image", IMAGE, "--", "true")
+    call(fake_home, *RUN)
     (run,) = fake_home.holds()
     monkeypatch.setattr(jobs, "SUBMIT_GRACE", 0)
     monkeypatch.setattr(jobs, "MISSING_GRACE", 0)
@@ -238,8 +241,7 @@ def test_a_job_that_slurm_does_not_list_is_not_over_at_once(
     """A new one, and a running one while a controller takes over; without accounting, sacct knows neither."""
     home = fake_home
     monkeypatch.setattr(lookup, "CLUSTER_INTERVALS", (0.0, 0.0))
-    program(tmp_path, "sbatch", "echo 5")
-    assert call(home, "run", "dino_p", "--on", "slurm", "--image", IMAGE, "--", "true").status == 0
+    assert call(home, *RUN).status == 0
     (run,) = home.holds()
     assert (run["job"], run["phase"], run["until"] >= run["since"] + jobs.SUBMIT_GRACE) == ("5", "pending", True)
     assert call(home, "wait", run["id"], "--timeout", "1s").status == 124
@@ -262,8 +264,7 @@ def test_a_run_goes_on_while_slurm_cannot_be_asked(
     fake_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = fake_home
-    program(tmp_path, "sbatch", "echo 5")
-    assert call(home, "run", "dino_p", "--on", "slurm", "--image", IMAGE, "--", "true").status == 0
+    assert call(home, *RUN).status == 0
     (record,) = HoldRecords(home.context).all()
     run = record.as_dict()
     down = "echo 'slurm_load_jobs error: Unable to contact slurm controller (connect failure)' >&2; exit 1"
@@ -289,8 +290,7 @@ def test_a_run_goes_on_while_slurm_cannot_be_asked(
 
 
 def test_a_run_of_a_cluster_that_is_gone_can_be_released(fake_home: Home, tmp_path: Path) -> None:
-    program(tmp_path, "sbatch", "echo 5")
-    assert call(fake_home, "run", "dino_p", "--on", "slurm", "--image", IMAGE, "--", "true").status == 0
+    assert call(fake_home, *RUN).status == 0
     (tmp_path / "bin/squeue").unlink()
     (run,) = fake_home.holds()
     assert call(fake_home, "release", run["id"], "--yes").status == 0
@@ -346,10 +346,9 @@ def test_many_ended_jobs_are_one_question(fake_home: Home, tmp_path: Path) -> No
 
 
 def test_status_asks_all_clusters_at_once_and_does_not_wait_for_one_that_hangs(fake_home: Home, tmp_path: Path) -> None:
-    for name, text in (("sbatch", "echo 5"), ("squeue", f"echo 1 >'{tmp_path}/slurm'; /bin/sleep 60")):
-        program(tmp_path, name, text)
+    program(tmp_path, "squeue", f"echo 1 >'{tmp_path}/slurm'; /bin/sleep 60")
     program(tmp_path, "kubectl", f"while ! [ -e '{tmp_path}/slurm' ]; do /bin/sleep 0.01; done; exit 1")
-    assert call(fake_home, "run", "dino_p", "--on", "slurm", "--image", IMAGE, "--", "true").status == 0
+    assert call(fake_home, *RUN).status == 0
     (run,) = HoldRecords(fake_home.context).all()
     other = Hold(**run.as_dict() | {"id": "abcde", "cluster": "kubernetes", "namespace": "lab/default"})
     HoldRecords(fake_home.context).write(other)
@@ -360,31 +359,28 @@ def test_status_asks_all_clusters_at_once_and_does_not_wait_for_one_that_hangs(f
     assert f"{last_known} slurm: 'squeue', the cluster's own command, failed: it did not finish within 2 s" in done.err
 
 
-def test_the_exit_status_of_a_job_is_not_guessed_while_slurm_hangs(fake_home: Home, tmp_path: Path) -> None:
-    program(tmp_path, "squeue", "echo 'n|5|FAILED|n1|None'")
-    program(tmp_path, "scontrol", "exec /bin/sleep 60")
-    with pytest.raises(clusters.ClusterError):
-        Slurm(fake_home.environ).find({"n": 0.0}, 0.1)
-
-
-def test_the_folders_of_a_job_are_not_those_of_the_docker_engine(fake_home: Home, tmp_path: Path) -> None:
-    program(tmp_path, "sbatch", "echo 5")
-    (fake_home.root / "results").rmdir()
-    words = ("run", "dino_p", "--on", "slurm", "--image", IMAGE, "--", "true")
-    done = call(fake_home, *words, environ={"DOCKER_HOST": "tcp://192.0.2.1:2376"})
-    assert done.status == 3
-    assert "1 folder does not exist" in done.err
-
-
-def test_a_job_does_not_need_the_docker_engine(fake_home: Home, tmp_path: Path) -> None:
-    program(tmp_path, "sbatch", "echo 5")
+def test_a_job_needs_neither_the_docker_engine_nor_its_folders(fake_home: Home) -> None:
     environ = {"DOCKER_HOST": "tcp://127.0.0.1:1"}
     assert "cannot query the container engine" in call(fake_home, "status", environ=environ).err
-    done = call(fake_home, "run", "dino_p", "--on", "slurm", "--image", IMAGE, "--", "true", environ=environ)
+    done = call(fake_home, *RUN, environ=environ)
     assert (done.status, "engine" in done.err) == (0, False)
+    (fake_home.root / "results").rmdir()
+    done = call(fake_home, *RUN, environ={"DOCKER_HOST": "tcp://192.0.2.1:2376"})
+    assert (done.status, "1 folder does not exist" in done.err) == (3, True)
 
 
-def test_an_accounting_that_is_down_proves_nothing(fake_home: Home, tmp_path: Path) -> None:
-    program(tmp_path, "sacct", "echo 'sacct: error: Connection refused' >&2; exit 1")
+@pytest.mark.parametrize(
+    ("squeue", "scontrol", "sacct"),
+    [
+        ("echo 'n|5|FAILED|n1|None'", "exec /bin/sleep 60", "exit 0"),
+        ("exit 0", "exit 0", "echo 'sacct: error: Connection refused' >&2; exit 1"),
+    ],
+)
+def test_the_end_of_a_job_is_not_guessed(
+    fake_home: Home, tmp_path: Path, squeue: str, scontrol: str, sacct: str
+) -> None:
+    """While Slurm hangs, or its accounting is down."""
+    for name, text in (("squeue", squeue), ("scontrol", scontrol), ("sacct", sacct)):
+        program(tmp_path, name, text)
     with pytest.raises(clusters.ClusterError):
-        Slurm(fake_home.environ).find({"n": 0.0})
+        Slurm(fake_home.environ).find({"n": 0.0}, 0.1 if "sleep" in scontrol else 20)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -161,6 +162,16 @@ class Sandbox(Home):
         )
         tao.pid()
         return tao, run
+
+    def detach(
+        self, *command: str, options: tuple[str, ...] = (), environ: dict[str, str] | None = None, said: str = ""
+    ) -> str:
+        """Start a detached run of profile b and return its id; ``said``: what is printed beside it."""
+        words = ("run", "b", "--detach", *options, "--", *command)
+        done = self.run(*words, environ=environ or {}, stdin=subprocess.DEVNULL)
+        assert done.returncode == 0 and said in done.stderr and bool(said) == bool(done.stderr), (said, done)
+        assert re.fullmatch(r"[2-9a-z]{5}\n", done.stdout)
+        return done.stdout.strip()
 
     def holds(self) -> list[dict[str, Any]]:
         """Return the active holds, as ``taoprof status`` does."""
