@@ -23,7 +23,7 @@ from taoprofiles.storage.paths import Context
 from taoprofiles.switching import switch
 from taoprofiles.switching.status import get_status
 from tests.support.commands import call
-from tests.support.home import Home, require
+from tests.support.home import Home, require, write_program
 from tests.support.injection import fail_calls
 from tests.support.notebooks import notebook
 
@@ -322,9 +322,7 @@ def test_a_launcher_stops_a_purge(used: Home) -> None:
     """It has no record, and its container is recognised by the mappings in the history."""
     words = ["tao", "model", "detectnet_v2", "train"]
     script = "import sys, time; print(flush=True); time.sleep(60)"
-    tao = used.root / "tao"
-    tao.write_text(f"#!{sys.executable}\n{script}\n")
-    tao.chmod(0o755)
+    tao = write_program(used.root / "tao", f"#!{sys.executable}\n{script}\n")
     with subprocess.Popen([tao, *words[1:]], env=used.environ, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None

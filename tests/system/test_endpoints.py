@@ -17,7 +17,7 @@ from taoprofiles.system.docker_run import parse
 from taoprofiles.system.engine import DEFAULT, Endpoint, Engine, EngineError, find_endpoint
 from tests.support.commands import call
 from tests.support.engine import until
-from tests.support.home import Home, find_command
+from tests.support.home import Home, find_command, write_program
 from tests.support.sandbox import FakeEngine
 
 
@@ -159,27 +159,23 @@ def test_folders_of_another_machine_are_not_looked_for_here(home: Home) -> None:
 
 
 def test_the_engine_of_the_line_itself_counts() -> None:
-    for words in (
-        "docker -H ssh://lab run x",
-        "docker --host=ssh://lab run x",
-        "env DOCKER_HOST=ssh://lab docker run x",
-    ):
+    lab = {"DOCKER_HOST": "ssh://lab"}
+    for words, engine in {
+        "docker -H ssh://lab run x": lab,
+        "docker --host=ssh://lab run x": lab,
+        "env DOCKER_HOST=ssh://lab docker run x": lab,
+        "docker --context lab run x": {"DOCKER_HOST": "", "DOCKER_CONTEXT": "lab"},
+        "taskset -c 0-3 docker run x": {},
+        "sudo -H docker run x": {},
+        "ionice -c 3 nice docker run x": {},
+    }.items():
         run = parse(words.split())
-        assert run is not None
-        assert run.engine == {"DOCKER_HOST": "ssh://lab"}
-    run = parse("docker --context lab run x".split())
-    assert run is not None
-    assert run.engine == {"DOCKER_HOST": "", "DOCKER_CONTEXT": "lab"}
-    for words in ("taskset -c 0-3 docker run x", "sudo -H docker run x", "ionice -c 3 nice docker run x"):
-        run = parse(words.split())
-        assert run is not None
-        assert run.engine == {}
+        assert run is not None and run.engine == engine
 
 
 def test_nothing_stays_of_an_ssh_that_hangs(tmp_path: Path) -> None:
-    started, program = tmp_path / "started", tmp_path / "docker"
-    program.write_text(f"#!/bin/sh\nsleep 1000 &\necho $$ $! > {started}.new\nmv {started}.new {started}\nwait\n")
-    program.chmod(0o755)
+    started = tmp_path / "started"
+    write_program(tmp_path / "docker", f"sleep 1000 &\necho $$ $! > {started}.new\nmv {started}.new {started}\nwait")
     environ = {"DOCKER_HOST": "ssh://ana@lab", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     with pytest.raises(EngineError, match="no response"):
         Engine(environ, 3.0).containers()

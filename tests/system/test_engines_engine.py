@@ -17,7 +17,7 @@ import pytest
 from taoprofiles.system.engine import Engine
 from tests.support.commands import call
 from tests.support.engine import RUNTIME, BackgroundRun, LoggedProcess, TrainingHome, answers, two_projects, until
-from tests.support.home import Home, find_command, require
+from tests.support.home import Home, find_command, require, write_program
 
 pytestmark = pytest.mark.engine
 
@@ -44,12 +44,9 @@ class SshServer(LoggedProcess):
         (folder / "sshd_config").write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
         config = f"IdentityFile {folder}/key\nStrictHostKeyChecking no\nUserKnownHostsFile {folder}/known\n"
         (folder / "ssh_config").write_text(config)
-        programs = folder / "bin"
-        programs.mkdir()
-        (programs / "ssh").write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {folder}/ssh_config "$@"\n')
-        (programs / "ssh").chmod(0o755)
+        write_program(folder / "bin/ssh", f'exec {shutil.which("ssh")} -F {folder}/ssh_config "$@"')
         self.address = f"ssh://root@127.0.0.1:{port}"
-        self.environ = {"DOCKER_HOST": self.address, "PATH": f"{programs}:{os.environ['PATH']}"}
+        self.environ = {"DOCKER_HOST": self.address, "PATH": f"{folder}/bin:{os.environ['PATH']}"}
         super().__init__(folder / "log", [str(sshd), "-D", "-e", "-f", folder / "sshd_config"], dict(os.environ))
         until(lambda: _listens(port), "sshd listens", details=self.log_text)
 
@@ -156,8 +153,7 @@ def podman(tmp_path: Path) -> Iterator[str]:
     folder = Path(tempfile.mkdtemp(prefix="taoprofiles-podman-"))
     path = f"{folder}/s"
     options = [f"--root={folder}/root", f"--runroot={folder}/run", "--storage-driver=vfs"]
-    (folder / "runc").write_text(RUNTIME.format(runc=find_command("runc")))
-    (folder / "runc").chmod(0o755)
+    write_program(folder / "runc", RUNTIME.format(runc=find_command("runc")))
     (folder / "containers.conf").write_text(SETTINGS.format(runc=folder / "runc"))
     environ = {**os.environ, "CONTAINERS_CONF": str(folder / "containers.conf")}
     words = [program, *options, "system", "service", "--time=0", f"unix://{path}"]
