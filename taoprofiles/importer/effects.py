@@ -12,45 +12,37 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.importer import ipython
-from taoprofiles.importer.state import (
-    Function,
-    Library,
-    NotFollowed,
-    OpenFile,
-    View,
-    names_mounts_file,
-)
+from taoprofiles.importer.state import Function, Library, NotFollowed, OpenFile, View, names_mounts_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from taoprofiles.importer.evaluator import Evaluator
 
-_SETS_VARIABLE = re.compile(r"%(?:set_)?env\s+([A-Za-z_]\w*)\s*[= ]")
+_SETS_VARIABLE = re.compile(r"%(?:set_)?env\s+(?:([A-Za-z_]\w*)\s*[= ])?")
 _RUNS_LATER = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.GeneratorExp)
+_ENVIRON = ("environ", "environb")
 _READS = frozenset("get keys values items copy".split())
+"""Methods of ``os.environ`` that change nothing."""
 _CHANGES_FOLDER = frozenset("chdir fchdir cd run_line_magic magic".split())
+_GIVES_NAMES = ("exec", "eval", "globals")
 _KEYWORDS = {
     ast.ClassDef: "class", ast.FunctionDef: "def", ast.AsyncFunctionDef: "async def", ast.Delete: "del",
     ast.AugAssign: "an assignment", ast.AsyncFor: "async for", ast.AsyncWith: "async with",
 }  # fmt: skip
+_UNKNOWN_CODE = "by code that import cannot evaluate"
 
 
-def bound_names(parts: Iterable[ast.AST]) -> set[str]:
-    """Return the names that nodes bind or delete; the nodes inside of them are not looked at."""
-    names: set[str] = set()
-    for node in parts:
-        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
-            names.add(node.id)
-        elif isinstance(node, ast.alias):
-            names.add(node.asname or node.name.partition(".")[0])
-        elif isinstance(node, ast.Global | ast.Nonlocal):
-            names.update(node.names)
-        elif isinstance(node, ast.NamedExpr):
-            names.add(node.target.id)
-        else:  # a function, a class, an exception, a pattern
-            names |= {name for name in (getattr(node, "name", None), getattr(node, "rest", None)) if name}
-    return names
+def bound_names(node: ast.AST) -> list[str]:
+    """Return the names that a node itself binds or deletes, not those of its parts."""
+    if isinstance(node, ast.Name):
+        return [] if isinstance(node.ctx, ast.Load) else [node.id]
+    if isinstance(node, ast.alias):
+        return [node.asname or node.name.partition(".")[0]]
+    if isinstance(node, ast.Global | ast.Nonlocal):
+        return node.names
+    # A function, a class, an exception, a pattern.
+    return [name for name in (getattr(node, "name", None), getattr(node, "rest", None)) if name]
 
 
 def is_namespace_call(node: ast.Call) -> bool:
@@ -66,44 +58,35 @@ def mark_escaped(ev: Evaluator, *values: Any) -> None:
         ev.budget.step()
         if isinstance(value, View):
             waiting.append(value.owner)
-        elif isinstance(value, Function):
-            _escape_function(ev, value)
+        elif isinstance(value, Function) and not value.is_escaped:
+            value.is_escaped = True
+            waiting += value.defaults.values()
+            invalidate(ev, value.body, later=True)
         elif isinstance(value, Library):
-            _escape_library(ev, value)
+            _escape_library(ev, value.name)
         elif names_mounts_file(value):
-            ev.state.invalidate_mounts_file("may be written by code that import cannot evaluate")
+            ev.state.invalidate_mounts_file(f"may be written {_UNKNOWN_CODE}")
         elif isinstance(value, OpenFile) and not value.closed and not value.mode.startswith("r"):
-            ev.state.write_file(value.path, ev.state.unknown("written by code that import cannot evaluate"))
+            ev.state.write_file(value.path, ev.state.unknown(f"written {_UNKNOWN_CODE}"))
         elif isinstance(value, (list, dict, tuple)) and ev.state.known(value) is value:
             ev.budget.add(len(value))
             waiting += value.values() if isinstance(value, dict) else value
             if not isinstance(value, tuple):
-                ev.state.invalidated[id(value)] = (
-                    value,
-                    ev.state.unknown("changed by code that import cannot evaluate"),
-                )
+                ev.state.invalidated[id(value)] = value, ev.state.unknown(f"changed {_UNKNOWN_CODE}")
 
 
-def _escape_function(ev: Evaluator, function: Function) -> None:
-    if not function.is_escaped:
-        function.is_escaped = True
-        mark_escaped(ev, *function.defaults.values())
-        invalidate(ev, function.body, later=True)
-
-
-def _escape_library(ev: Evaluator, value: Library) -> None:
-    name = value.name
-    if name in ("os", "os.path", "pathlib") or name.startswith(("os.__", "os.path.__")):
-        ev.state.deferred.folder = ev.state.deferred.all_variables = True
-        ev.state.folder = ev.state.unknown("the current folder may have changed")
-        ev.state.invalidate_environment(f"{name} is used by code that import cannot evaluate")
-    elif name in ("sys", "sys.modules", "exec", "eval") or name.startswith(("get_ipython()", "sys.__dict")):
-        ev.invalidate_namespace(f"{name} is used by code that import cannot evaluate")
-    elif name.rpartition(".")[2] in _CHANGES_FOLDER:
-        ev.state.folder = ev.state.unknown("the current folder may have changed")
-    if value.name.startswith("os.environ") and value.name.removeprefix("os.environ.") not in _READS:
+def _escape_library(ev: Evaluator, name: str) -> None:
+    reason = f"{name} is used {_UNKNOWN_CODE}"
+    is_os = name in ("os", "os.path", "pathlib") or name.startswith(("os.__", "os.path.__"))
+    if is_os:
         ev.state.deferred.all_variables = True
-        ev.state.invalidate_environment("os.environ is used by code that import cannot evaluate")
+        ev.state.lose_folder(later=True)
+    if is_os or name in ("sys", "sys.modules", "exec", "eval") or name.startswith(("get_ipython()", "sys.__dict")):
+        ev.invalidate_namespace(reason)
+    elif name.rpartition(".")[2] in _CHANGES_FOLDER:
+        ev.state.lose_folder()
+    elif name.startswith("os.environ") and name.removeprefix("os.environ.") not in _READS:
+        ev.state.lose_variables(reason, later=True)
 
 
 def skip(ev: Evaluator, statement: ast.stmt, what: str = "") -> None:
@@ -127,189 +110,146 @@ def invalidate(ev: Evaluator, nodes: Iterable[ast.AST], *, later: bool = False) 
 
     ``later`` is true for code that does not run here, and may run whenever something unknown is called.
     """
-    parts = [part for node in nodes for part in ast.walk(node)]
-    outer = ev.locals
-    ev.locals = None if later else outer  # such code stands outside of the functions that are followed
-    try:
-        code = _Code(ev, later=later)
-        for part in parts:
-            ev.budget.step()
-            code.visit(part)
-        for part in [] if later else parts:
-            if isinstance(part, _RUNS_LATER):
-                invalidate(ev, [part], later=True)
-        if later:
-            parts = [part for part in parts if isinstance(part, ast.Global | ast.Nonlocal | ast.NamedExpr)]
-            ev.state.deferred.bound |= bound_names(parts) | code.names
-        for part in parts:
-            if isinstance(part, ast.Import | ast.ImportFrom):
-                for name, value in ev.imported(part):
-                    code.bind(name, value)
-        bound = bound_names(part for part in parts if not isinstance(part, ast.alias))
-        for name in sorted(bound):
-            code.bind(name, code.unknown)
-        for name in sorted(code.names - bound):
-            code.lose(name)
-    finally:
-        ev.locals = outer
+    code = _Code(ev)
+    code.scan(nodes, later=later)
+    ev.state.deferred.bound |= code.bound_later
+    for name, value in code.bound.items():
+        is_global = name in code.bound_later
+        before = ev.state.names.get(name) if is_global else ev.lookup(name)
+        if not isinstance(value, Library) or before != value:  # not such as a second 'import os'
+            mark_escaped(ev, before)
+            ev.bind(name, value if before is None else code.unknown, is_global=is_global)
 
 
-def _only_read(node: ast.AST) -> list[ast.expr]:
-    """Return the parts of a node that it only reads, or changes in a way that ``_Code`` knows, if one is os.environ."""
-    if isinstance(node, ast.Subscript):
-        return [node.value]
-    if isinstance(node, ast.Compare):
-        return node.comparators
+def _only_reads(node: ast.AST, part: ast.AST) -> bool:
+    """Check whether a node only reads a part that is a module or ``os.environ``, or changes it in a known way."""
+    if isinstance(node, ast.Attribute):
+        return isinstance(node.ctx, ast.Load) and not node.attr.startswith("__")
     if isinstance(node, ast.Dict):
-        return [value for key, value in zip(node.keys, node.values, strict=True) if key is None]
-    if isinstance(node, ast.keyword):
-        return [node.value] if node.arg == "env" else []
+        return any(key is None and value is part for key, value in zip(node.keys, node.values, strict=True))
     if isinstance(node, ast.Call):
-        is_dict = isinstance(node.func, ast.Name) and node.func.id == "dict"
-        return [node.func.value] if isinstance(node.func, ast.Attribute) else node.args if is_dict else []
-    return []
-
-
-def _owner(node: ast.AST) -> list[ast.expr]:
-    """Return the value of which a node reads an attribute, in a way that gives no more than this attribute."""
-    is_plain = isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load) and not node.attr.startswith("__")
-    return [node.value] if isinstance(node, ast.Attribute) and is_plain else []
+        is_method = part is node.func and isinstance(part, ast.Attribute)
+        return is_method or (isinstance(node.func, ast.Name) and node.func.id == "dict")
+    return isinstance(node, ast.Subscript | ast.Compare) or (isinstance(node, ast.keyword) and node.arg == "env")
 
 
 class _Code:
-    """The effects of code, found without following it, of which each node is visited after the node around it."""
+    """The effects of code, which are found without following it."""
 
-    def __init__(self, ev: Evaluator, *, later: bool) -> None:
-        self._ev, self._state, self._later = ev, ev.state, later
-        self.unknown = ev.state.unknown("set by code that import cannot evaluate")
-        self.names: set[str] = set()
-        """Names that the code may bind by globals()."""
-        self._harmless: set[int] = set()
-        """Nodes, by id(), that mention ``os.environ`` and only read it, or change only what is known."""
-        self._attribute_owners: set[int] = set()
-        """Names, by id(), of which an attribute is read."""
+    def __init__(self, ev: Evaluator) -> None:
+        self._ev, self._state, self._later = ev, ev.state, False
+        self.unknown = ev.state.unknown(f"set {_UNKNOWN_CODE}")
+        self.bound: dict[str, Any] = {}
+        """The names that the code binds."""
+        self.bound_later: set[str] = set()
 
-    def bind(self, name: str, value: Any) -> None:
-        """Bind a name. If it was a module's, what the code sets through it later on, as os.environ, is not known."""
-        before = self._ev.lookup(name)
-        if isinstance(value, Library) and before == value:
-            return  # such as a second 'import os'
-        mark_escaped(self._ev, before)
-        if isinstance(before, Library) and not isinstance(value, Library):
-            self._state.deferred.all_variables = True
-            self._lose_variables([None])
-            self._invalidate_mounts_file()
-        self._ev.bind(name, value)
+    def scan(self, nodes: Iterable[ast.AST], *, later: bool) -> None:
+        """Visit nodes with all their parts."""
+        outer = self._later
+        waiting = [(node, later, False) for node in nodes][::-1]
+        while waiting:
+            node, self._later, is_read_only = waiting.pop()
+            self._ev.budget.step()
+            self._visit(node, is_read_only=is_read_only)
+            later = self._later or isinstance(node, _RUNS_LATER)
+            parts = [(part, later, _only_reads(node, part)) for part in ast.iter_child_nodes(node)]
+            waiting += reversed(parts)
+        self._later = outer
 
-    def lose(self, name: str) -> None:
-        """Make a name unknown that exec() or globals() may bind; like any other call, they are not given its value."""
-        before = self._ev.lookup(name)
-        if isinstance(before, Function):
-            mark_escaped(self._ev, before)
-        self._ev.bind(name, self.unknown)
-
-    def visit(self, node: ast.AST) -> None:
-        self._harmless.update(map(id, _only_read(node)))
-        self._attribute_owners.update(map(id, _owner(node)))
-        if isinstance(node, ast.Name | ast.Attribute) and self._is_environ(node):
-            if id(node) not in self._harmless:
-                self._state.deferred.all_variables = True  # something else may have it from now on
-                self._lose_variables([None])
-        elif isinstance(node, ast.Name):
-            self._mention(node.id, is_read=isinstance(node.ctx, ast.Load) and id(node) not in self._attribute_owners)
+    def _visit(self, node: ast.AST, *, is_read_only: bool) -> None:
+        self._bind(node)
+        if isinstance(node, ast.Name):
+            self._mention(node.id, is_read_only=is_read_only or not isinstance(node.ctx, ast.Load))
+        elif isinstance(node, ast.Attribute):
+            if self._is_environ(node.value) and node.attr not in _READS:
+                self._state.lose_variables(self.unknown.reason, later=self._later or not is_read_only)
+            elif node.attr in _ENVIRON and not is_read_only:  # something else may have it from now on
+                self._state.lose_variables(self.unknown.reason, later=True)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            self._constant(node.value)
+            if names_mounts_file(node.value) or ipython.may_write_mounts_file(self._ev, node.value):
+                self._lose_mounts_file()
         elif isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load) and self._is_environ(node.value):
-            self._lose_variables([node.slice])
-        elif isinstance(node, ast.ImportFrom):
-            self._state.has_unknown_names |= node.names[0].name == "*"
+            key = node.slice.value if isinstance(node.slice, ast.Constant) else None
+            self._lose_variables(key if isinstance(key, str) else None)
         elif isinstance(node, ast.Call):
             self._call(node)
 
-    def _constant(self, text: str) -> None:
-        if names_mounts_file(text) or ipython.may_write_mounts_file(self._ev, text):
-            self._invalidate_mounts_file()
+    def _bind(self, node: ast.AST) -> None:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            self._state.has_unknown_names |= node.names[0].name == "*"
+            for name, value in () if self._later else self._ev.imported(node):
+                self.bound[name] = value if self.bound.get(name, value) == value else self.unknown
+        elif not self._later and not isinstance(node, ast.alias):
+            self.bound |= dict.fromkeys(bound_names(node), self.unknown)
+        elif isinstance(node, ast.Global | ast.Nonlocal | ast.NamedExpr):
+            names = [node.target.id] if isinstance(node, ast.NamedExpr) else node.names
+            self.bound |= dict.fromkeys(names, self.unknown)
+            self.bound_later.update(names)
 
-    def _mention(self, name: str, *, is_read: bool = False) -> None:
-        value = self._ev.lookup(name)
-        if name == "globals":
-            self._state.may_set("globals() is not followed")
-            self.names |= {key for key, value in self._state.names.items() if not isinstance(value, Library)}
+    def _mention(self, name: str, *, is_read_only: bool) -> None:
+        value = self._lookup(name)
+        if name in _GIVES_NAMES:
+            self._lose_namespace(f"{name}() is not followed")
         if self._later:
             self._state.deferred.mentioned.add(name)
         if names_mounts_file(value):
-            self._invalidate_mounts_file()
-        elif is_read or not isinstance(value, Library):
+            self._lose_mounts_file()
+        elif name in _ENVIRON and not is_read_only:
+            self._state.lose_variables(self.unknown.reason, later=True)
+        elif not is_read_only or not isinstance(value, Library):
             mark_escaped(self._ev, value)
+
+    def _lookup(self, name: str) -> Any:
+        return self._state.names.get(name) if self._later else self._ev.lookup(name)
 
     def _is_environ(self, node: ast.expr) -> bool:
         if isinstance(node, ast.Name):
-            return node.id == "environ" or self._ev.lookup(node.id) == Library("os.environ")
-        return isinstance(node, ast.Attribute) and node.attr in ("environ", "environb")
+            return node.id in _ENVIRON or self._lookup(node.id) == Library("os.environ")
+        return isinstance(node, ast.Attribute) and node.attr in _ENVIRON
 
     def _call(self, node: ast.Call) -> None:
+        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
         number = ipython.magic_number(node)
         if number is not None:
             self._magic(self._ev.magics[number] if number < len(self._ev.magics) else "")
-            return
-        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
-        if isinstance(node.func, ast.Attribute) and self._is_environ(node.func.value):
-            self._environ_method(name, node)
-        elif name in _CHANGES_FOLDER:
-            self._lose_folder()
-            self._lose_variables([None] if name.endswith("magic") else [])
-        elif isinstance(node.func, ast.Name) and (name in ("exec", "eval") or is_namespace_call(node)):
+        elif is_namespace_call(node):
             self._lose_namespace(f"{name}() is not followed")
-
-    def _environ_method(self, name: str, node: ast.Call) -> None:
-        first = node.args[0] if node.args else None
-        if name in ("setdefault", "pop"):
-            self._lose_variables([first])
-        elif name == "update" and isinstance(first, ast.Dict | None):
-            keys = [None if word.arg is None else ast.Constant(word.arg) for word in node.keywords]
-            self._lose_variables([*keys, *(first.keys if first else [])])
-        elif name not in _READS:
-            self._lose_variables([None])
-
-    def _lose_variables(self, keys: Iterable[ast.expr | None], reason: str = "") -> None:
-        """Make variables unknown, all of them for a key that is not a literal."""
-        for key in keys:
-            if not (isinstance(key, ast.Constant) and isinstance(key.value, str)):
-                self._state.deferred.all_variables |= self._later
-                self._state.invalidate_environment(reason or self.unknown.reason)
-            elif key.value and "=" not in key.value and "\0" not in key.value:
-                self._state.deferred.variables |= {key.value} if self._later else set()
-                self._state.set_environment(key.value, self.unknown)
-
-    def _lose_folder(self) -> None:
-        self._state.deferred.folder |= self._later
-        self._state.folder = self._state.unknown("the current folder may have changed")
-
-    def _lose_namespace(self, reason: str) -> None:
-        self._state.has_unknown_names = True
-        self.names |= {key for key, value in self._state.names.items() if not isinstance(value, Library)}
-        self._lose_variables([None], reason)
-        self._lose_folder()
+        elif name in _CHANGES_FOLDER:
+            self._state.lose_folder(later=self._later)
+            if name.endswith("magic"):
+                self._lose_variables()
 
     def _magic(self, text: str) -> None:
         for name in re.findall(r"\$([^\W\d]\w*)", text):
-            self._mention(name)
+            self._mention(name, is_read_only=True)
         for expression in re.findall(r"\{([^{}]+)\}", text):
             with suppress(SyntaxError, ValueError, RecursionError, MemoryError):
-                for part in ast.walk(ast.parse(expression.strip(), mode="eval")):
-                    self.visit(part)
-        match = _SETS_VARIABLE.match(text)
-        if match:
-            self._lose_variables([ast.Constant(match[1])])
-        elif text.startswith(("%env ", "%set_env ")):
-            self._lose_variables([None])
+                self.scan([ast.parse(expression.strip(), mode="eval")], later=self._later)
+        if match := _SETS_VARIABLE.match(text):
+            self._lose_variables(match[1])
         elif text.startswith(("%cd", "cd ")):
-            self._lose_folder()
+            self._state.lose_folder(later=self._later)
         elif ipython.sets_names(text) or ipython.restored_names(text):
             self._lose_namespace(f"'{text.split(maxsplit=1)[0]}' is not followed")
         elif ipython.may_write_mounts_file(self._ev, ipython.SHELL_MAGIC.sub("", text, count=1)):
-            self._invalidate_mounts_file()
+            self._lose_mounts_file()
 
-    def _invalidate_mounts_file(self) -> None:
+    def _lose_variables(self, name: str | None = None) -> None:
+        """Make a variable unknown, all of them for None."""
+        if name is None:
+            self._state.lose_variables(self.unknown.reason, later=self._later)
+        elif name and "=" not in name and "\0" not in name:
+            self._state.deferred.variables |= {name} if self._later else set()
+            self._state.set_environment(name, self.unknown)
+
+    def _lose_namespace(self, reason: str) -> None:
+        if self._later:
+            self._state.deferred.bound.update(
+                key for key, value in self._state.names.items() if not isinstance(value, Library)
+            )
+            self._state.deferred.all_variables = self._state.deferred.folder = True
+        self._ev.invalidate_namespace(reason)
+
+    def _lose_mounts_file(self) -> None:
         self._state.deferred.mounts_file |= self._later
-        self._state.invalidate_mounts_file("may be written by code that import cannot evaluate")
+        self._state.invalidate_mounts_file(f"may be written {_UNKNOWN_CODE}")

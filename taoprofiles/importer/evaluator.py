@@ -132,17 +132,17 @@ class Evaluator:
             return self.locals[name]
         return self.state.names.get(name)
 
-    def bind(self, name: str, value: Any) -> None:
+    def bind(self, name: str, value: Any, *, is_global: bool = False) -> None:
         """Bind a name in the current scope."""
         state = self.state
-        if self.locals is not None:
+        if self.locals is not None and not is_global:
             self.locals[name] = value
             return
         if name in state.deferred.mentioned:
             state.deferred.mounts_file |= names_mounts_file(value)
             if not isinstance(value, Library):  # code that uses 'os.path' must not lose the environment at 'import os'
                 mark_escaped(self, value)
-        if name in state.deferred.bound or (state.deferred.all_names and not isinstance(value, Library)):
+        if name in state.deferred.bound:
             value = state.unknown(f"{name} may be set by code that import cannot evaluate")
         if name in state.user_values and isinstance(value, (str, Unknown)):
             value = state.with_user_value(name, value)
@@ -154,18 +154,19 @@ class Evaluator:
 
     def invalidate_namespace(self, reason: str) -> None:
         """Make unknown what any code may change: the names of the notebook, the variables and the folder."""
-        state = self.state
-        state.has_unknown_names = True
-        state.invalidate_environment(reason)
-        state.folder = state.unknown("the current folder may have changed")
-        outer, self.locals = self.locals, None
-        for scope in (state.names, outer or {}):
+        self.state.lose_variables(reason)
+        self.state.lose_folder()
+        self.lose_names(reason)
+
+    def lose_names(self, reason: str) -> None:
+        """Make unknown all names but those of modules, and names that the code does not bind."""
+        self.state.has_unknown_names = True
+        for scope in (self.state.names, self.locals or {}):
             for name, value in list(scope.items()):
                 if isinstance(value, Function):
                     mark_escaped(self, value)
                 if not isinstance(value, Library):
-                    scope[name] = state.with_user_value(name, state.unknown(reason))
-        self.locals = outer
+                    scope[name] = self.state.with_user_value(name, self.state.unknown(reason))
 
     # Conversions that several modules need
 
@@ -270,7 +271,7 @@ class Evaluator:
         if name in functions.BUILTINS:
             return Library(name)
         if name == "globals":
-            invalidate(self, [node])
+            self.invalidate_namespace("globals() is not followed")
         if self.state.has_unknown_names:
             return self.state.unknown(f"{name} may be set by code that import cannot evaluate")
         if PLACEHOLDER_NAME.match(name):
@@ -453,9 +454,8 @@ class Evaluator:
                 if alias.name != "*" and not functions.has_attribute(Library(node.module), alias.name):
                     self.may_fail(f"'{alias.name}' is not in {node.module}")
         if node.names[0].name == "*":
-            self.state.may_set(f"'from {node.module} import *' is not followed")
-            names = [name for name, value in self.state.names.items() if not isinstance(value, Library)]
-            invalidate(self, [ast.Name(name, ast.Store()) for name in names])
+            self.state.note(f"{MAY_SET}: 'from {node.module} import *' is not followed")
+            self.lose_names("set by code that import cannot evaluate")
         for name, value in self.imported(node):
             self.bind(name, value)
 
@@ -464,9 +464,8 @@ class Evaluator:
         bound = []
         for alias in node.names:
             first, module = alias.name.partition(".")[0], getattr(node, "module", None)
-            if "__main__" in (first, module):
-                self.state.deferred.all_names = True
-                self.invalidate_namespace("the notebook is imported as a module")
+            if "__main__" in (first, module):  # which has all names of the notebook
+                raise Exhausted
             if isinstance(node, ast.ImportFrom):
                 name, value = alias.name, f"{module}.{alias.name}"
                 is_known = module in functions.MODULES and not node.level
@@ -609,7 +608,7 @@ class Evaluator:
         names = [parameter.arg for parameter in arguments.args]
         values = [self.value(default) for default in arguments.defaults]
         defaults = dict(zip(names[len(names) - len(values) :], values, strict=True))
-        local_names = frozenset(names) | bound_names(parts)
+        local_names = frozenset([*names, *(name for part in parts for name in bound_names(part))])
         self.bind(node.name, Function(names, defaults, node.body, local_names, self.state.location.cell))
 
     def _run_classdef(self, node: ast.ClassDef | ast.FunctionDef) -> None:

@@ -374,7 +374,7 @@ def _setdefault(ev: Evaluator, args: list[Any], named: dict[str, Any]) -> Any:
 def _update(ev: Evaluator, args: list[Any], named: dict[str, Any]) -> Any:
     for given in [*args, named]:
         if not isinstance(given, dict):
-            ev.state.invalidate_environment("os.environ.update() with something unknown")
+            ev.state.lose_variables("os.environ.update() with something unknown")
             return ev.unknown("os.environ.update() with something unknown", given)
         for name, value in given.items():
             ev.state.set_environment(name, value)
@@ -527,7 +527,7 @@ def call(ev: Evaluator, name: str, args: list[Any], named: dict[str, Any]) -> An
     elif name == "os.environ.pop" and args and isinstance(args[0], str):
         ev.state.set_environment(args[0], ev.state.unknown(reason))
     elif name.startswith("os.environ."):
-        ev.state.invalidate_environment(reason)
+        ev.state.lose_variables(reason)
     elif name.startswith("os."):
         mark_escaped(ev, Library(name))
     return ev.unknown(reason, *args, *named.values())

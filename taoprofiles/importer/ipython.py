@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.errors import InvalidStateError
 from taoprofiles.importer import containers
-from taoprofiles.importer.state import MOUNTS_FILES, SimulatedException, Unknown, concat, parse_json, trace
+from taoprofiles.importer.state import MAY_SET, MOUNTS_FILES, SimulatedException, Unknown, concat, parse_json, trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -297,7 +297,8 @@ def _other_line(ev: Evaluator, text: str, name: str) -> Any:
     if name == "pwd":
         return ev.state.folder
     if name in _MAY_SET:
-        ev.state.may_set(f"'%{name}' is not followed")
+        ev.state.note(f"{MAY_SET}: '%{name}' is not followed")
+        ev.state.has_unknown_names = True
     elif name == "capture":
         for output in re.findall(r"(?<![\w-])[A-Za-z_]\w*", text)[1:]:
             ev.bind(output, ev.state.unknown("the output of '%%capture'"))

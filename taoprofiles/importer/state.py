@@ -324,7 +324,6 @@ class DeferredEffects:
     """Names whose lists, dictionaries and functions it uses."""
     bound: set[str] = field(default_factory=set)
     variables: set[str] = field(default_factory=set)
-    all_names: bool = False
     all_variables: bool = False
     folder: bool = False
     mounts_file: bool = False
@@ -399,11 +398,6 @@ class State:
         """Add a note about the current line."""
         self.notes.append((self.location, text))
 
-    def may_set(self, reason: str) -> None:
-        """Note that the current line may set names and variables that the code does not name."""
-        self.note(f"{MAY_SET}: {reason}")
-        self.has_unknown_names = True
-
     @property
     def unit(self) -> str:
         """What messages call the code that ends with an exception."""
@@ -433,7 +427,7 @@ class State:
     def set_environment(self, name: Any, value: Any) -> None:
         """Do ``os.environ[name] = value``. Raises SimulatedException as Python does."""
         if isinstance(name, Unknown):
-            self.invalidate_environment(f"a variable whose name is not known is set: {name.reason}")
+            self.lose_variables(f"a variable whose name is not known is set: {name.reason}")
             return
         for argument in (name, value):
             if not isinstance(argument, (str, Unknown)):
@@ -447,8 +441,9 @@ class State:
         self.accessed.add(name)
         self._define(name, self.with_user_value(name, value), self.location)
 
-    def invalidate_environment(self, reason: str) -> None:
-        """Make all environment variables unknown, except those that the user gave."""
+    def lose_variables(self, reason: str, *, later: bool = False) -> None:
+        """Make all environment variables unknown, except those that the user gave; with ``later`` for good."""
+        self.deferred.all_variables |= later
         self.note(f"{MAY_SET}: {reason}")
         self._environment = self.unknown(reason)
         for name in self.history:
@@ -532,12 +527,17 @@ class State:
         """Do ``os.chdir(path)``. The folder is unknown if there is none of that path yet."""
         folder = self.resolved(path) if isinstance(path, str) else path
         whole = join_path(self.folder if isinstance(self.folder, str) else "", path) if isinstance(path, str) else ""
-        if self.deferred.folder:
-            folder = self.unknown("the current folder may have changed")
-        elif isinstance(folder, str) and answers(os.path.isdir, [whole]).get(whole) is False:
+        if isinstance(folder, str) and answers(os.path.isdir, [whole]).get(whole) is False:
             folder = self.unknown(f"whether the folder '{path}' exists")
             self.note(f"the folder '{path}' does not exist here; the {self.unit} may end at this line when run")
         self.folder = folder
+        if self.deferred.folder:
+            self.lose_folder()
+
+    def lose_folder(self, *, later: bool = False) -> None:
+        """Make the current folder unknown; with ``later`` for good."""
+        self.deferred.folder |= later
+        self.folder = self.unknown("the current folder may have changed")
 
     # Mounts files
 
@@ -566,7 +566,7 @@ class State:
 
     def invalidate_all(self, reason: str) -> None:
         """Make unknown all variables and the mounts file."""
-        self.invalidate_environment(reason)
+        self.lose_variables(reason)
         self.invalidate_mounts_file(reason)
 
 
