@@ -60,7 +60,7 @@ def mark_escaped(ev: Evaluator, *values: Any) -> None:
             waiting.append(value.owner)
         elif isinstance(value, Function) and not value.is_escaped:
             value.is_escaped = True
-            waiting += value.defaults.values()
+            waiting += [parameter.default for parameter in value.signature.parameters.values()]
             invalidate(ev, value.body, later=True)
         elif isinstance(value, Library):
             _escape_library(ev, value.name)

@@ -6,6 +6,7 @@ import ast
 import builtins
 import operator
 import sys
+from inspect import Parameter, Signature
 from typing import Any
 
 from taoprofiles.importer import containers, functions, ipython
@@ -60,6 +61,8 @@ _NOT_IN_FUNCTIONS = (
     ast.Yield, ast.YieldFrom, ast.Await, ast.Global, ast.Nonlocal, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef,
     ast.Lambda, ast.GeneratorExp,
 )  # fmt: skip
+_PLACE = (ast.Name, ast.Attribute, ast.Subscript, ast.Constant, ast.JoinedStr, ast.FormattedValue, ast.expr_context)
+"""What has no effects if it is evaluated twice, as the target of an assignment in place is."""
 _EXPRESSIONS: dict[type[ast.expr], str] = {
     ast.Lambda: "a lambda", ast.ListComp: "a comprehension", ast.DictComp: "a comprehension",
     ast.SetComp: "a comprehension", ast.GeneratorExp: "a generator", ast.Set: "a set", ast.Starred: "'*'",
@@ -398,17 +401,10 @@ class Evaluator:
 
     def _call_function(self, function: Function, positional: list[Any], named: dict[str, Any]) -> Any:
         """Call a function of the file itself."""
-        scope = dict(function.defaults)
-        if len(positional) > len(function.parameters):
-            raise SimulatedException("TypeError: too many positional arguments")
-        scope.update(zip(function.parameters, positional, strict=False))
-        unexpected = named.keys() - set(function.parameters[len(positional) :])
-        missing = set(function.parameters) - scope.keys() - named.keys()
-        if unexpected or missing:
-            raise SimulatedException("TypeError: arguments that do not fit the function")
-        scope.update(named)
+        bound = attempt(lambda: function.signature.bind(*positional, **named))
+        bound.apply_defaults()
         outer = self.locals, self.local_names, self.state.location
-        self.locals, self.local_names = scope, function.local_names
+        self.locals, self.local_names = bound.arguments, function.local_names
         self.state.location = SourceLocation(function.cell, self.state.location.line)
         try:
             self.run(function.body)
@@ -442,37 +438,34 @@ class Evaluator:
     def _run_pass(self, node: ast.Pass) -> None:
         pass
 
-    def _run_import(self, node: ast.Import) -> None:
+    def _run_import(self, node: ast.Import | ast.ImportFrom) -> None:
         for name, value in self.imported(node):
             self.bind(name, value)
 
     def _run_importfrom(self, node: ast.ImportFrom) -> None:
         if (node.module or "").startswith("google.colab"):  # notebooks ask in this way whether they run there
             raise SimulatedException(f"ModuleNotFoundError: No module named '{node.module}'")
-        if node.module in functions.MODULES and not node.level:
-            for alias in node.names:
-                if alias.name != "*" and not functions.has_attribute(Library(node.module), alias.name):
-                    self.may_fail(f"'{alias.name}' is not in {node.module}")
         if node.names[0].name == "*":
             self.state.note(f"{MAY_SET}: 'from {node.module} import *' is not followed")
             self.lose_names("set by code that import cannot evaluate")
-        for name, value in self.imported(node):
-            self.bind(name, value)
+        for alias in node.names if node.module in functions.MODULES and not node.level else ():
+            if alias.name != "*" and not functions.has_attribute(Library(node.module or ""), alias.name):
+                self.may_fail(f"'{alias.name}' is not in {node.module}")
+        self._run_import(node)
 
     def imported(self, node: ast.Import | ast.ImportFrom) -> list[tuple[str, Any]]:
         """Return the names that an import binds, each with its value."""
-        bound = []
+        bound: list[tuple[str, Any]] = []
         for alias in node.names:
-            first, module = alias.name.partition(".")[0], getattr(node, "module", None)
-            if "__main__" in (first, module):  # which has all names of the notebook
-                raise Exhausted
-            if isinstance(node, ast.ImportFrom):
-                name, value = alias.name, f"{module}.{alias.name}"
-                is_known = module in functions.MODULES and not node.level
+            first = alias.name.partition(".")[0]
+            if isinstance(node, ast.Import):
+                name, source, value = first, alias.name, alias.name if alias.asname else first
+                is_known = first in functions.MODULES
             else:
-                value = alias.name if alias.asname else first
-                name, is_known = first, alias.name in functions.MODULES or first in functions.MODULES
-            source = module or alias.name
+                name, source, value = alias.name, node.module or alias.name, f"{node.module}.{alias.name}"
+                is_known = source in functions.MODULES and not node.level
+            if source.partition(".")[0] == "__main__":  # which has all names of the notebook
+                raise Exhausted
             unknown = self.state.unknown(f"'{source}' is not followed", source=source)
             bound.append((alias.asname or name, Library(value) if is_known else unknown))
         return [pair for pair in bound if pair[0] != "*"]
@@ -516,26 +509,18 @@ class Evaluator:
 
     def _run_augassign(self, node: ast.AugAssign) -> None:
         target = node.target
-        owner = key = None
-        if isinstance(target, ast.Name):
-            old = self.value(ast.copy_location(ast.Name(target.id, ast.Load()), target))
-        elif isinstance(target, ast.Subscript):
-            owner, key = self.value(target.value), self.value(target.slice)
-            old = self.state.known(functions.entry(self, owner, key))
-        else:
+        if isinstance(target, ast.Attribute) or not all(isinstance(part, _PLACE) for part in ast.walk(target)):
             skip(self, node)
             return
-        new = self.value(node.value)
+        old, new = self.value(target), self.value(node.value)
         if isinstance(old, list) and isinstance(node.op, ast.Add) and isinstance(new, (list, tuple)):
             self.budget.add(len(new) * ENTRY_SIZE)
             old.extend(new)
-        elif not isinstance(old, (*PLAIN, tuple, Unknown)):
+        elif isinstance(old, (*PLAIN, tuple, Unknown)):
+            self.assign(target, functions.operate(self, node.op, old, new))
+        else:
             mark_escaped(self, old, new)
             skip(self, node)
-        elif isinstance(target, ast.Name):
-            self.bind(target.id, functions.operate(self, node.op, old, new))
-        else:
-            self._set_entry(owner, key, functions.operate(self, node.op, old, new), target)
 
     def _run_if(self, node: ast.If) -> None:
         truth = self.truth(self.value(node.test))
@@ -548,16 +533,16 @@ class Evaluator:
     def _run_for(self, node: ast.For) -> None:
         over = self.value(node.iter)
         entries = self.entries(over)
-        identities = self._identities(over)
+        owner = over.owner if isinstance(over, View) else over
+        before = self._identities(owner)
         has_jump = any(isinstance(part, ast.Break | ast.Continue) for part in ast.walk(node))
         reason = "'break' or 'continue'" if has_jump else entries.reason if isinstance(entries, Unknown) else ""
-        followed = entries if isinstance(entries, list) and not has_jump else []
-        for entry in followed:
+        for entry in entries if isinstance(entries, list) and not has_jump else []:
             self.budget.step()
-            self.budget.add(len(followed) >> 6)
+            self.budget.add(len(before) >> 6)
             self.assign(node.target, entry)
             self.run(node.body)
-            if self._identities(over) != identities:
+            if self._identities(owner) != before:
                 reason = "what it goes over is changed"
                 break
         if reason:
@@ -566,10 +551,10 @@ class Evaluator:
         else:
             self.run(node.orelse)
 
-    def _identities(self, over: Any) -> list[int]:
-        """Return the identities of the entries that a loop goes over, none if they are not known any more."""
-        owner = self.state.known(over.owner if isinstance(over, View) else over)
-        entries = [*owner, *owner.values()] if isinstance(owner, dict) else owner
+    def _identities(self, owner: Any) -> list[int]:
+        """Return the identities of all entries of a list or dictionary, none if they are not known any more."""
+        entries = self.state.known(owner)
+        entries = [*entries, *entries.values()] if isinstance(entries, dict) else entries
         return list(map(id, entries)) if isinstance(entries, list | tuple) else []
 
     def _run_return(self, node: ast.Return) -> None:
@@ -606,10 +591,14 @@ class Evaluator:
             self._run_classdef(node)
             return
         names = [parameter.arg for parameter in arguments.args]
-        values = [self.value(default) for default in arguments.defaults]
-        defaults = dict(zip(names[len(names) - len(values) :], values, strict=True))
+        defaults = [self.value(default) for default in arguments.defaults]
+        defaults = [Parameter.empty] * (len(names) - len(defaults)) + defaults
+        parameters = [
+            Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, default=default)
+            for name, default in zip(names, defaults, strict=True)
+        ]
         local_names = frozenset([*names, *(name for part in parts for name in bound_names(part))])
-        self.bind(node.name, Function(names, defaults, node.body, local_names, self.state.location.cell))
+        self.bind(node.name, Function(Signature(parameters), node.body, local_names, self.state.location.cell))
 
     def _run_classdef(self, node: ast.ClassDef | ast.FunctionDef) -> None:
         """Bind a class or function that is not followed: any call of something unknown may run its code."""

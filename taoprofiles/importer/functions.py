@@ -16,6 +16,7 @@ import pprint
 import re
 import sys
 from functools import partial
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.importer import containers, ipython
@@ -190,7 +191,7 @@ def _format_percent(ev: Evaluator, text: str, values: Any) -> Any:
     return _fill(ev, text, marked, listed)
 
 
-def _format(ev: Evaluator, text: str, positional: list[Any], named: dict[str, Any]) -> Any:
+def _format(ev: Evaluator, text: str, /, *positional: Any, **named: Any) -> Any:
     """Return ``text.format(…)`` for fields that are a name or a number."""
     values = [*positional, *named.values()]
     if re.search(r"\0|\{[^{}]*[^{}\w]", text):
@@ -215,15 +216,15 @@ def _expand_variables(ev: Evaluator, text: str) -> Any:
 # JSON and files
 
 
-def _json_text(ev: Evaluator, value: Any, options: dict[str, Any]) -> Unknown:
-    """Return the result of ``json.dumps(value)``; ``options`` are its named arguments."""
+def _json_text(ev: Evaluator, obj: Any, **options: Any) -> Unknown:
+    """Return the result of ``json.dumps(obj, **options)``."""
     indent = options.get("indent")
     plain_indent = not indent.strip() if isinstance(indent, str) else isinstance(indent, int) or indent is None
     if not (plain_indent and options.keys() <= {"indent", "sort_keys", "ensure_ascii"}):
-        return ev.unknown("JSON with options that are not followed", value, *options.values())
-    if isinstance(value, Unknown):
-        return ev.state.unknown("", value)
-    return Json("a JSON text", ev.state.location, value=_json_value(ev, value))
+        return ev.unknown("JSON with options that are not followed", obj, *options.values())
+    if isinstance(obj, Unknown):
+        return ev.state.unknown("", obj)
+    return Json("a JSON text", ev.state.location, value=_json_value(ev, obj))
 
 
 def _json_value(ev: Evaluator, value: Any, depth: int = 0) -> Any:
@@ -243,29 +244,19 @@ def _json_value(ev: Evaluator, value: Any, depth: int = 0) -> Any:
     return value
 
 
-def _dump(ev: Evaluator, args: list[Any], named: dict[str, Any]) -> Any:
-    given = dict(zip(("obj", "fp"), args, strict=False)) | named
-    file, value = given.pop("fp", None), given.pop("obj", None)
-    if not isinstance(file, OpenFile):
-        return ev.unknown("json.dump() to something that is not a file", file, value)
-    _write(ev, file, _json_text(ev, value, given))
-    return None
+def _dump(ev: Evaluator, obj: Any, fp: Any, **options: Any) -> Any:
+    if not isinstance(fp, OpenFile):
+        return ev.unknown("json.dump() to something that is not a file", fp, obj)
+    return _write(ev, fp, _json_text(ev, obj, **options))
 
 
-def _dumps(ev: Evaluator, args: list[Any], named: dict[str, Any]) -> Any:
-    options = {key: value for key, value in named.items() if key != "obj"}
-    return _json_text(ev, args[0] if args else named.get("obj"), options)
-
-
-def _open(ev: Evaluator, args: list[Any], named: dict[str, Any]) -> OpenFile:
+def _open(ev: Evaluator, file: Any, mode: Any = "r", *_: Any, **__: Any) -> OpenFile:
     """Return an open file. One that is opened for writing is empty from then on."""
-    path = args[0] if args else named.get("file")
-    path = path.text if isinstance(path, PurePath) else path
-    mode = args[1] if len(args) > 1 else named.get("mode", "r")
-    file = OpenFile(path, str(mode) if isinstance(mode, str) else "?", [])
-    if file.mode[0:1] in "wx":
+    path = file.text if isinstance(file, PurePath) else file
+    opened = OpenFile(path, str(mode) if isinstance(mode, str) else "?", [])
+    if opened.mode[0:1] in "wx":
         ev.state.write_file(path, None)
-    return file
+    return opened
 
 
 def _write(ev: Evaluator, file: OpenFile, piece: Any) -> None:
@@ -279,6 +270,10 @@ def _write(ev: Evaluator, file: OpenFile, piece: Any) -> None:
     if file.mode[0:1] not in "wx":
         file.written.append(ev.state.unknown(f"mode '{file.mode}' adds to what the file holds, which is not known"))
     ev.state.write_file(file.path, _value_of(file.written))
+
+
+def _close(ev: Evaluator, file: OpenFile) -> None:
+    file.closed = True
 
 
 def _value_of(pieces: list[Any]) -> Any:
@@ -296,7 +291,7 @@ def _value_of(pieces: list[Any]) -> Any:
 # Paths
 
 
-def _path_texts(ev: Evaluator, args: list[Any]) -> list[str] | Unknown:
+def _path_texts(ev: Evaluator, args: Sequence[Any]) -> list[str] | Unknown:
     """Return the texts of paths. Raises SimulatedException for other types, and for no argument."""
     texts = [arg.text if isinstance(arg, PurePath) else arg for arg in args]
     if not texts or any(isinstance(text, (*PLAIN, list, tuple, dict)) and not isinstance(text, str) for text in texts):
@@ -307,7 +302,7 @@ def _path_texts(ev: Evaluator, args: list[Any]) -> list[str] | Unknown:
 
 def _path(ev: Evaluator, *args: Any) -> PurePath | Unknown:
     """Return ``pathlib.Path(*args)``. Raises SimulatedException."""
-    texts = _path_texts(ev, list(args))
+    texts = _path_texts(ev, args)
     text = texts if isinstance(texts, Unknown) else ev.join([join_path(*texts)])
     return text if isinstance(text, Unknown) else PurePath(text)
 
@@ -325,7 +320,7 @@ _PATH_FUNCTIONS: dict[str, Callable[[Evaluator, str], Any]] = {
 }
 
 
-def _path_function(ev: Evaluator, name: str, args: list[Any]) -> Any:
+def _path_function(name: str, ev: Evaluator, *args: Any) -> Any:
     texts = _path_texts(ev, args)
     if isinstance(texts, Unknown):
         return texts
@@ -334,100 +329,55 @@ def _path_function(ev: Evaluator, name: str, args: list[Any]) -> Any:
     return ev.part(text, result) if isinstance(result, str) else result
 
 
-def _path_method(ev: Evaluator, path: str, name: str, args: list[Any], named: dict[str, Any]) -> Any:
-    if name == "joinpath":
-        return _path(ev, path, *args)
-    if name == "open":
-        return _open(ev, [path, *args], named)
-    if name == "resolve":
-        return _path(ev, _path_function(ev, "os.path.realpath", [path]))
-    if name == "expanduser" and path.partition("/")[0] in ("~", path.lstrip("~")):
-        return _path(ev, ev.state.expand_home(path))  # not of another user, for whom pathlib may raise
-    if name == "write_text":
-        _write(ev, _open(ev, [path, "w"], {}), args[0] if args else named.get("data"))
-        return None
-    if name not in ("mkdir", "exists", "is_dir", "is_file", "iterdir", "glob"):
-        ev.state.invalidate_files("a file may have changed")
-    return ev.state.unknown(f"{name}() of a path")
+def _expand_path(ev: Evaluator, path: PurePath) -> Any:
+    user = path.text.partition("/")[0]
+    if user.startswith("~") and user != "~":  # another user, for whom pathlib may raise
+        return ev.state.unknown("expanduser() of a path")
+    return _path(ev, ev.state.expand_home(path.text))
 
 
 # The environment and the user
 
 
-def _getenv(ev: Evaluator, args: list[Any], named: dict[str, Any]) -> Any:
-    if not args or not isinstance(args[0], (str, Unknown)):
+def _getenv(ev: Evaluator, key: Any, default: Any = None) -> Any:
+    if isinstance(key, Unknown):
+        return key
+    if not isinstance(key, str):
         raise SimulatedException("TypeError: a text is missing, or of another type")
-    if isinstance(args[0], Unknown):
-        return args[0]
-    value, default = ev.state.environment(args[0]), args[1] if len(args) > 1 else named.get("default")
+    value = ev.state.environment(key)
     if value is None and default is None:
-        ev.state.unset[args[0]] = ev.state.location
+        ev.state.unset[key] = ev.state.location
     return default if value is None else value
 
 
-def _setdefault(ev: Evaluator, args: list[Any], named: dict[str, Any]) -> Any:
-    if len(args) == 2 and isinstance(args[0], str) and ev.state.environment(args[0]) is None:
-        ev.state.set_environment(*args)
-    return _getenv(ev, args[:1], {})
+def _setdefault(ev: Evaluator, key: Any, value: Any) -> Any:
+    if isinstance(key, str) and ev.state.environment(key) is None:
+        ev.state.set_environment(key, value)
+    return _getenv(ev, key)
 
 
-def _update(ev: Evaluator, args: list[Any], named: dict[str, Any]) -> Any:
-    for given in [*args, named]:
-        if not isinstance(given, dict):
+def _update(ev: Evaluator, *given: Any, **named: Any) -> Any:
+    for entries in (*given, named):
+        if not isinstance(entries, dict):
             ev.state.lose_variables("os.environ.update() with something unknown")
-            return ev.unknown("os.environ.update() with something unknown", given)
-        for name, value in given.items():
+            return ev.unknown("os.environ.update() with something unknown", entries)
+        for name, value in entries.items():
             ev.state.set_environment(name, value)
     return None
 
 
-def _id(kind: str, ev: Evaluator, args: list[Any], named: dict[str, Any]) -> Id:
+def _id(ev: Evaluator, kind: str) -> Id:
     result = Id(getattr(ev.state.context, kind))
     result.segment = Segment(str(int(result)), kind)
     return result
 
 
-# Methods
+# Text, lists and dictionaries
 
 
-def call_method(ev: Evaluator, owner: Any, name: str, args: list[Any], named: dict[str, Any]) -> Any:
-    """Return ``owner.name(…)``. Raises SimulatedException."""
-    if not has_attribute(owner, name):
-        return ev.may_fail(f"'{name}' is not a method of {_described(owner)}")
-    if isinstance(owner, str):
-        return _text_method(ev, owner, name, args, named)
-    if isinstance(owner, dict):
-        return _dict_method(ev, owner, name, args, named)
-    if isinstance(owner, PurePath):
-        return _path_method(ev, owner.text, name, args, named)
-    if isinstance(owner, list) and name == "append" and len(args) == 1:
-        return owner.append(args[0])
-    if (
-        isinstance(owner, list)
-        and name == "extend"
-        and isinstance(entries := ev.entries(args[0] if args else ()), list)
-    ):
-        return owner.extend(entries)
-    if isinstance(owner, OpenFile) and name in ("write", "close", "flush"):
-        owner.closed |= name == "close"
-        return _write(ev, owner, args[0] if args else None) if name == "write" else None
-    if isinstance(owner, Unknown) and name == "chdir":
-        mark_escaped(ev, Library("os.chdir"))
-    if isinstance(owner, Unknown) and name in ("write_text", "write_bytes"):
-        ev.state.invalidate_files("a file at an unknown path is written")
-    return ev.unknown(f"{name}() of a {type_name(owner)} is not followed", owner, *args, *named.values())
-
-
-def _text_method(ev: Evaluator, text: str, name: str, args: list[Any], named: dict[str, Any]) -> Any:
-    if name == "format":
-        return _format(ev, text, args, named)
-    if name == "join" and len(args) == 1:
-        return _join_texts(ev, text, args[0])
-    if name == "replace" and len(args) == 2 and args[0] and all(isinstance(arg, str) for arg in args):
-        pieces = _parts(ev, text, text.split(args[0]))
-        return _join_texts(ev, args[1], pieces)
-    if name not in _TEXT_METHODS or named or not all(isinstance(arg, (str, int)) for arg in args):
-        return ev.unknown(f"{name}() with these arguments", *args, *named.values())
+def _text_method(name: str, ev: Evaluator, text: str, *args: Any) -> Any:
+    if not all(isinstance(arg, (str, int)) for arg in args):
+        return ev.unknown(f"{name}() with these arguments", *args)
     result = attempt(getattr(str(text), name), *args)
     if isinstance(result, (list, tuple)):
         return type(result)(_parts(ev, text, result))
@@ -450,75 +400,96 @@ def _join_texts(ev: Evaluator, text: str, values: Any) -> Any:
     return ev.join([piece for item in entries for piece in (text, item)][1:])
 
 
-def _dict_method(ev: Evaluator, owner: dict[Any, Any], name: str, args: list[Any], named: dict[str, Any]) -> Any:
-    ev.budget.add(len(owner) * ENTRY_SIZE)
-    if name in ("keys", "values", "items"):
-        return View(owner, name)
-    if name == "copy":
-        return owner.copy()
-    if name == "get" and args and isinstance(args[0], PLAIN):
-        return owner.get(*args[:2])
-    if name == "update" and all(isinstance(arg, dict) for arg in args):
-        for arg in [*args, named]:
-            owner.update(arg)
-        return None
-    return ev.unknown(f"{name}() of a dictionary with these arguments", owner, *args, *named.values())
+def _replace(ev: Evaluator, text: str, old: Any, new: Any) -> Any:
+    if not (old and isinstance(old, str) and isinstance(new, str)):
+        return ev.unknown("replace() with these arguments", old, new)
+    return _join_texts(ev, new, _parts(ev, text, text.split(old)))
 
 
-# Functions
+def _get(ev: Evaluator, owner: dict[Any, Any], key: Any, default: Any = None) -> Any:
+    return owner.get(key, default) if isinstance(key, PLAIN) else ev.unknown("get() of something unknown", owner, key)
 
 
-def _int(ev: Evaluator, args: list[Any], named: dict[str, Any]) -> Any:
-    if len(args) == 1 and isinstance(args[0], str) and len(args[0]) <= 20:
-        return attempt(int, args[0])
-    return ev.unknown("int()", *args)
+def _update_dict(ev: Evaluator, owner: dict[Any, Any], /, *others: Any, **named: Any) -> Any:
+    if not all(isinstance(other, dict) for other in others):
+        return ev.unknown("update() with something unknown", owner, *others, *named.values())
+    for other in (*others, named):
+        ev.budget.add(len(other) * ENTRY_SIZE)
+        owner.update(other)
+    return None
 
 
-def _dict(ev: Evaluator, args: list[Any], named: dict[str, Any]) -> Any:
-    if args == [Library("os.environ")]:
+def _extend(ev: Evaluator, owner: list[Any], values: Any) -> Any:
+    entries = ev.entries(values)
+    return ev.unknown("", entries, owner) if isinstance(entries, Unknown) else owner.extend(entries)
+
+
+def _int(ev: Evaluator, value: Any) -> Any:
+    return attempt(int, value) if isinstance(value, str) and len(value) <= 20 else ev.unknown("int()", value)
+
+
+def _dict(ev: Evaluator, entries: Any = None, /, **named: Any) -> Any:
+    if entries == Library("os.environ"):
         return ev.state.unknown("the whole environment")
-    if args and not isinstance(args[0], dict):
-        return ev.unknown("dict() of such a value", *args, *named.values())
-    result = {**(args[0] if args else {}), **named}
+    if not isinstance(entries, dict | None):
+        return ev.unknown("dict() of such a value", entries, *named.values())
+    result = {**(entries or {}), **named}
     ev.budget.add(len(result) * ENTRY_SIZE)
     return result
 
 
-def _system(ev: Evaluator, args: list[Any], named: dict[str, Any]) -> Unknown:
-    if args and isinstance(args[0], str):
-        ipython.check_script(ev, args[0], "os.system()")
-        containers.scan(ev, args[0])
+# Commands and code
+
+
+def _system(ev: Evaluator, command: Any) -> Unknown:
+    if isinstance(command, str):
+        ipython.check_script(ev, command, "os.system()")
+        containers.scan(ev, command)
     return ev.state.unknown("os.system() is not run")
 
 
-_FUNCTIONS: dict[str, Callable[[Evaluator, list[Any], dict[str, Any]], Any]] = {
-    "str": lambda ev, args, named: ev.as_text(args[0]) if args else concat(""),
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "str": lambda ev, value="": ev.as_text(value),
     "int": _int, "dict": _dict, "open": _open,
     "os.getenv": _getenv, "os.environ.get": _getenv, "os.environ.setdefault": _setdefault,
     "os.environ.update": _update,
-    "json.dump": _dump, "json.dumps": _dumps,
-    "os.makedirs": lambda ev, args, named: None, "os.mkdir": lambda ev, args, named: None,
-    "os.chdir": lambda ev, args, named: ev.state.change_folder(_path_function(ev, "os.fspath", args)),
+    "json.dump": _dump, "json.dumps": _json_text,
+    "os.makedirs": lambda ev, *args, **named: None, "os.mkdir": lambda ev, *args, **named: None,
+    "os.chdir": lambda ev, path: ev.state.change_folder(_path_function("os.fspath", ev, path)),
     "os.system": _system,
-    "os.getcwd": lambda ev, args, named: ev.state.folder,
-    "pathlib.Path": lambda ev, args, named: _path(ev, *(args or ["."])),
-    "pathlib.Path.home": lambda ev, args, named: _path(ev, ev.state.home),
-    "pathlib.Path.cwd": lambda ev, args, named: _path(ev, ev.state.folder),
-    "os.getuid": partial(_id, "uid"), "os.getgid": partial(_id, "gid"),
-    "platform.machine": lambda ev, args, named: concat(os.uname().machine),
+    "os.getcwd": lambda ev: ev.state.folder,
+    "pathlib.Path": lambda ev, *args: _path(ev, *(args or ["."])),
+    "pathlib.Path.home": lambda ev: _path(ev, ev.state.home),
+    "pathlib.Path.cwd": lambda ev: _path(ev, ev.state.folder),
+    "os.getuid": lambda ev: _id(ev, "uid"), "os.getgid": lambda ev: _id(ev, "gid"),
+    "platform.machine": lambda ev: concat(os.uname().machine),
+    "sys.exit": lambda ev, *args: ev.fail("SystemExit: sys.exit()"),
+    "get_ipython": lambda ev: Library("get_ipython()"),
 }  # fmt: skip
+"""What functions do, by their dotted names: of the evaluator and their arguments."""
+_FUNCTIONS |= {name: partial(_path_function, name) for name in _PATH_FUNCTIONS}
+_METHODS: dict[str, Callable[..., Any]] = {
+    "str.format": _format, "str.join": _join_texts, "str.replace": _replace,
+    "list.append": lambda ev, owner, item: owner.append(item), "list.extend": _extend,
+    "dict.get": _get, "dict.update": _update_dict, "dict.copy": _dict,
+    "dict.keys": lambda ev, owner: View(owner, "keys"), "dict.values": lambda ev, owner: View(owner, "values"),
+    "dict.items": lambda ev, owner: View(owner, "items"),
+    "PosixPath.joinpath": _path, "PosixPath.open": _open, "PosixPath.expanduser": _expand_path,
+    "PosixPath.resolve": lambda ev, path: _path(ev, _path_function("os.path.realpath", ev, path)),
+    "PosixPath.write_text": lambda ev, path, data, **named: _write(ev, _open(ev, path, "w"), data),
+    "TextIOWrapper.write": _write, "TextIOWrapper.close": _close, "TextIOWrapper.flush": lambda ev, file: None,
+}  # fmt: skip
+_METHODS |= {f"str.{name}": partial(_text_method, name) for name in _TEXT_METHODS}
+_SIGNATURES = {function: signature(function) for function in (*_FUNCTIONS.values(), *_METHODS.values())}
 
 
 def call(ev: Evaluator, name: str, args: list[Any], named: dict[str, Any]) -> Any:
     """Return the result of a function, by its dotted name. Raises SimulatedException and Exhausted."""
-    if name in _FUNCTIONS:
-        return _FUNCTIONS[name](ev, args, named)
-    if name in _PATH_FUNCTIONS and not named:
-        return _path_function(ev, name, args)
-    if name.startswith("get_ipython"):
+    function = _FUNCTIONS.get(name)
+    if function is not None and _takes(function, args, named):
+        return function(ev, *args, **named)
+    if name.startswith("get_ipython()"):
         return _call_ipython(ev, name, args)
-    if name == "sys.exit":
-        return ev.fail("SystemExit: sys.exit()")
     reason = f"{name}() is not followed"
     if name in _HARMLESS and "file" not in named:
         return ev.state.unknown(reason)
@@ -533,6 +504,32 @@ def call(ev: Evaluator, name: str, args: list[Any], named: dict[str, Any]) -> An
     return ev.unknown(reason, *args, *named.values())
 
 
+def _takes(function: Callable[..., Any], args: list[Any], named: dict[str, Any]) -> bool:
+    """Check whether a function takes these arguments."""
+    try:
+        _SIGNATURES[function].bind(None, *args, **named)
+    except TypeError:
+        return False
+    return True
+
+
+def call_method(ev: Evaluator, owner: Any, name: str, args: list[Any], named: dict[str, Any]) -> Any:
+    """Return ``owner.name(…)``. Raises SimulatedException."""
+    if not has_attribute(owner, name):
+        return ev.may_fail(f"'{name}' is not a method of {_described(owner)}")
+    function = _METHODS.get(f"{type_name(owner)}.{name}")
+    if function is not None and _takes(function, [owner, *args], named):
+        return function(ev, owner, *args, **named)
+    if isinstance(owner, PurePath) and name not in ("mkdir", "exists", "is_dir", "is_file", "iterdir", "glob"):
+        ev.state.invalidate_files("a file may have changed")
+    if isinstance(owner, Unknown) and name == "chdir":
+        mark_escaped(ev, Library("os.chdir"))
+    if isinstance(owner, Unknown) and name in ("write_text", "write_bytes"):
+        ev.state.invalidate_files("a file at an unknown path is written")
+    owners = [] if isinstance(owner, PurePath) else [owner]  # a method of a path does no more than its name says
+    return ev.unknown(f"{name}() of a {type_name(owner)} is not followed", *owners, *args, *named.values())
+
+
 def _call_ipython(ev: Evaluator, name: str, args: list[Any]) -> Any:
     """Follow ``get_ipython().run_line_magic(…)`` and the like, as in notebooks that were converted to scripts."""
     method = name.rpartition(".")[2]
@@ -541,8 +538,6 @@ def _call_ipython(ev: Evaluator, name: str, args: list[Any]) -> Any:
         return ipython.run_line(ev, "%" + " ".join(words).lstrip("%"))
     if method in ("system", "getoutput") and words:
         return ipython.run_line(ev, f"!{words[0]}")
-    if name == "get_ipython":
-        return Library("get_ipython()")
     if method == "run_cell_magic" and len(words) == len(args) == 3:
         return ipython.run_cell_magic(ev, f"{words[0]} {words[1]}".rstrip(), words[2])
     return ev.unknown(f"{name}() is not followed", Library(name), *args)

@@ -25,6 +25,7 @@ from taoprofiles.system.filesystem import answers, try_real_path
 if TYPE_CHECKING:
     import ast
     from collections.abc import Callable, Iterable, Iterator, Mapping
+    from inspect import Signature
     from typing import Self
 
     from taoprofiles.importer.containers import Container
@@ -207,8 +208,7 @@ class Library:
 class Function:
     """A function that the imported code defines, with plain parameters."""
 
-    parameters: list[str]
-    defaults: dict[str, Any]
+    signature: Signature
     body: list[ast.stmt]
     local_names: frozenset[str]
     cell: int
