@@ -9,12 +9,16 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from taoprofiles.guard.daemon import Daemon
-from taoprofiles.guard.guard import Guard, Options
+from taoprofiles.guard.guard import Guard, Options, RateLimiter, should_seal
 from taoprofiles.holds import manage
+from taoprofiles.holds.hold import Hold, blocking_holds
 from taoprofiles.storage.journal import History
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching.switch import NEVER
@@ -56,61 +60,63 @@ def test_a_run_that_could_not_start_is_in_no_history(sandbox: Sandbox) -> None:
     assert "no-such-command" not in sandbox.run("history").stdout
 
 
+@pytest.fixture
+def manager(sandbox: Sandbox) -> Iterator[socket.socket]:
+    """A service manager's socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as manager:
+        manager.bind(str(sandbox.root.parent / "notify"))
+        yield manager
+
+
+@pytest.fixture
+def daemon(sandbox: Sandbox, manager: socket.socket, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
+    """A guard in this process, which watches no folders."""
+    monkeypatch.setattr(logging.getLogger("taoprofiles.guard"), "handlers", [])
+    daemon = Daemon(Context({**sandbox.environ, "NOTIFY_SOCKET": manager.getsockname()}), Options())
+    monkeypatch.setattr(daemon._watcher, "arm", lambda: None)
+    yield daemon
+    signal.set_wakeup_fd(-1)
+    daemon._guard.end()
+
+
 def test_the_end_of_work_during_a_check_causes_one_more_check(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    sandbox: Sandbox, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The check has just found it active, so that nothing else would say that it ended until the next tick."""
-    monkeypatch.setattr(logging.getLogger("taoprofiles.guard"), "handlers", [])
-    daemon = Daemon(Context(sandbox.environ), Options())
-    monkeypatch.setattr(daemon._watcher, "arm", lambda: None)
-    try:
-        tao, process = sandbox.plain()
-        check, checks = Guard.check, []
+    tao, process = sandbox.plain()
+    check, checks = Guard.check, []
 
-        def check_and_end(guard: Guard, *words: object) -> None:
-            check(guard, *words)  # type: ignore[arg-type]
-            checks.append(len(guard.holds))
-            tao.end()
-            process.wait(10)
+    def check_and_end(guard: Guard, *words: object) -> None:
+        check(guard, *words)  # type: ignore[arg-type]
+        checks.append(len(guard.holds))
+        tao.end()
+        process.wait(10)
 
-        monkeypatch.setattr(Guard, "check", check_and_end)
-        daemon._step({"changed"})
-        events = daemon._wait()
-        assert "ended" in events
-        daemon._step(events)
-        assert "ended" not in daemon._queue.take()
-        assert checks == [1, 0]
-    finally:
-        signal.set_wakeup_fd(-1)
-        daemon._guard.end()
+    monkeypatch.setattr(Guard, "check", check_and_end)
+    daemon._step({"changed"})
+    events = daemon._wait()
+    assert "ended" in events
+    daemon._step(events)
+    assert "ended" not in daemon._queue.take()
+    assert checks == [1, 0]
 
 
 def test_a_status_that_a_busy_manager_did_not_receive_is_sent_again(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    daemon: Daemon, manager: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its queue has few entries, and many events fill it: the status would be wrong until the next tick."""
-    monkeypatch.setattr(logging.getLogger("taoprofiles.guard"), "handlers", [])
-    address = sandbox.root.parent / "notify"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as manager:
-        manager.bind(str(address))
-        daemon = Daemon(Context({**sandbox.environ, "NOTIFY_SOCKET": str(address)}), Options())
-        monkeypatch.setattr(daemon._watcher, "arm", lambda: None)
-        check, checks = Guard.check, []
-        monkeypatch.setattr(Guard, "check", lambda *words: checks.append(check(*words)))
-        try:
-            while daemon._notifier.notify(WATCHDOG="1"):
-                pass
-            daemon._step({"changed"})
-            with pytest.raises(BlockingIOError):
-                while message := manager.recv(100):
-                    assert message == b"WATCHDOG=1"
-            daemon._step(daemon._wait())
-            assert manager.recv(100).endswith(b"STATUS=watching 'a': not in use")
-            assert len(checks) == 1, "no tick was needed"
-            assert daemon._next_report == NEVER
-        finally:
-            signal.set_wakeup_fd(-1)
-            daemon._guard.end()
+    check, checks = Guard.check, []
+    monkeypatch.setattr(Guard, "check", lambda *words: checks.append(check(*words)))
+    while daemon._notifier.notify(WATCHDOG="1"):
+        pass
+    daemon._step({"changed"})
+    with pytest.raises(BlockingIOError):
+        while message := manager.recv(100):
+            assert message == b"WATCHDOG=1"
+    daemon._step(daemon._wait())
+    assert manager.recv(100).endswith(b"STATUS=watching 'a': not in use")
+    assert len(checks) == 1, "no tick was needed"
+    assert daemon._next_report == NEVER
 
 
 @pytest.mark.parametrize("who", ["plain", "run --shared"])
@@ -153,9 +159,13 @@ def test_a_foreign_write_while_held_is_undone_stored_and_reported(sandbox: Sandb
     assert sandbox.mapping_file.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_foreign_write_while_free_is_kept_and_stays(sandbox: Sandbox) -> None:
-    with GuardProcess(sandbox) as guard:
+@pytest.mark.parametrize("is_before_its_start", [False, True])
+def test_a_foreign_write_while_free_is_kept_and_stays(sandbox: Sandbox, is_before_its_start: bool) -> None:
+    if is_before_its_start:
         replaced(sandbox)
+    with GuardProcess(sandbox) as guard:
+        if not is_before_its_start:
+            replaced(sandbox)
         guard.until_logged("while it was not in use")
         assert sandbox.mapping_file.read_bytes() == FOREIGN
         assert kept(sandbox, FOREIGN)
@@ -164,28 +174,33 @@ def test_a_foreign_write_while_free_is_kept_and_stays(sandbox: Sandbox) -> None:
         until(lambda: guard.status == "watching 'b': not in use", "it follows the switch")
 
 
-def test_never_more_than_the_limit_in_a_minute(sandbox: Sandbox) -> None:
-    before = sandbox.mapping_file.read_bytes()
-    with GuardProcess(sandbox) as guard:
-        guard.hold()
-        for number in range(8):
-            content = b'{"Mounts": [], "number": %d}' % number
-            replaced(sandbox, content)
-            until(lambda content=content: kept(sandbox, content), "it is kept", details=guard.log_text)
-            if number < 5:  # two writes during one restore would count as one overwrite
-                until(lambda: sandbox.mapping_file.read_bytes() == before, "it is restored", details=guard.log_text)
-        guard.until_logged("not restored, because it was overwritten more than 5 times in a minute")
-        assert guard.log_text().count(": restored") == 5
-        assert sandbox.mapping_file.read_bytes() == content
-        assert not is_sealed(sandbox.mapping_file), "what nobody needs is not sealed"
+LIMITS = {
+    (): (5, "it was overwritten more than 5 times in a minute"),
+    ("--restores", "0"): (0, "the guard runs with --restores 0"),
+}
 
 
-def test_a_limit_of_none_only_tells(sandbox: Sandbox) -> None:
-    with GuardProcess(sandbox, options=("--restores", "0")) as guard:
+@pytest.mark.parametrize("options", LIMITS, ids=" ".join)
+@pytest.mark.parametrize("what", ["other contents", "the same content", "removals"])
+def test_never_more_than_the_limit_in_a_minute(sandbox: Sandbox, options: tuple[str, ...], what: str) -> None:
+    before, (limit, why) = sandbox.mapping_file.read_bytes(), LIMITS[options]
+    content = None if what == "removals" else FOREIGN
+    with GuardProcess(sandbox, options=options) as guard:
         guard.hold()
-        replaced(sandbox)
-        guard.until_logged("not restored")
-        assert sandbox.mapping_file.read_bytes() == FOREIGN
+        for number in range(1, limit + 3):
+            if content is None:
+                sandbox.mapping_file.unlink(missing_ok=True)
+            else:
+                content = b'{"Mounts": [], "number": %d}' % number if what == "other contents" else content
+                replaced(sandbox, content)
+                until(lambda content=content: kept(sandbox, content), "it is kept", details=guard.log_text)
+            if number <= limit:  # two writes during one restore would count as one overwrite
+                until(lambda number=number: guard.log_text().count(": restored") == number, "it is restored")
+                assert sandbox.mapping_file.read_bytes() == before
+        guard.until_logged(f"not restored, because {why}")
+        assert guard.log_text().count(": restored") == limit
+        assert sandbox.content() == content
+        assert content is None or not is_sealed(sandbox.mapping_file), "what nobody needs is not sealed"
 
 
 def test_sigterm_unseals_and_ends_soon(sandbox: Sandbox) -> None:
@@ -259,13 +274,6 @@ def test_it_can_be_told_not_to_seal(sandbox: Sandbox) -> None:
         assert sandbox.mapping_file.read_bytes() == before
 
 
-def test_what_the_user_did_before_it_started_is_kept(sandbox: Sandbox) -> None:
-    replaced(sandbox)
-    with GuardProcess(sandbox):
-        assert kept(sandbox, FOREIGN)
-        assert sandbox.mapping_file.read_bytes() == FOREIGN
-
-
 def test_a_plain_launcher_that_waits_for_its_image_finds_the_mapping_that_it_started_with(sandbox: Sandbox) -> None:
     """The trap: a notebook overwrites the file while another one's image is pulled, and its launcher reads it after."""
     before = sandbox.mapping_file.read_text()
@@ -297,3 +305,30 @@ def test_a_guard_without_systemd_can_be_stopped_and_its_log_read(home: Home, sys
         for action in ("stop", "uninstall"):
             done = call(home, "service", action, environ=environ)
             assert done.err.endswith(f"to stop the guard that was started without systemd: kill {guard.process.pid}\n")
+
+
+# Properties of its decisions
+
+HOLDS = st.lists(
+    st.builds(Hold, shared=st.booleans(), released=st.booleans(), digest=st.sampled_from(["here", "other"])), max_size=5
+)
+
+
+@given(HOLDS)
+def test_sealed_is_what_somebody_needs_and_nobody_needs_otherwise(found: list[Hold]) -> None:
+    needing = [hold for hold in found if hold.shared and not hold.released]
+    assert should_seal(found, "here") == (bool(needing) and all(hold.digest == "here" for hold in needing))
+    assert not (should_seal(found, "here") and blocking_holds(found, "here"))
+
+
+@given(st.integers(0, 10), st.lists(st.floats(0, 30), max_size=100))
+def test_never_more_than_the_limit_in_any_minute(times: int, gaps: list[float]) -> None:
+    limit, now, tried, allowed = RateLimiter(times), 0.0, [], []
+    for gap in gaps:
+        now += gap
+        granted = limit.allows(now)
+        assert granted == (sum(now - moment < 60 for moment in tried) < times)
+        limit.count(now)
+        tried.append(now)
+        allowed += [now] if granted else []
+        assert sum(now - moment < 60 for moment in allowed) <= times

@@ -368,27 +368,6 @@ def test_whatever_others_write_the_held_mapping_comes_back_and_nothing_is_lost(s
         assert 0 < writer.restores() <= writer.changes, writer.report()
 
 
-@pytest.mark.parametrize("content", [b'{"Mounts": []}', None])
-def test_the_same_write_again_and_again_is_undone_each_time(sandbox: Sandbox, content: bytes | None) -> None:
-    """A notebook's cell that is run again; or a file that is removed again."""
-    before = sandbox.mapping_file.read_bytes()
-    with GuardProcess(sandbox) as guard:
-        manage.hold(sandbox.context, None, reason="a test")
-        for number in range(1, 5):
-            if content is None:
-                sandbox.mapping_file.unlink()
-            else:
-                fresh = sandbox.root / "fresh"
-                fresh.write_bytes(content)
-                fresh.rename(sandbox.mapping_file)
-            until(
-                lambda number=number: guard.log_text().count(": restored") == number,
-                "it is undone",
-                details=guard.log_text,
-            )
-            assert sandbox.mapping_file.read_bytes() == before
-
-
 def test_an_overwrite_that_another_command_has_recorded_is_undone(sandbox: Sandbox) -> None:
     wanted = sandbox.mapping_file.read_bytes()
     held(sandbox)
