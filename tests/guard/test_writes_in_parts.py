@@ -88,10 +88,17 @@ def test_where_the_kernel_cannot_tell_a_fresh_file_may_be_unfinished(
     assert switch.switch_profile(sandbox.context, "b").unchecked == (expected if age == 0 else [])
 
 
+@pytest.fixture
+def without_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on some FUSE file systems: there is only a copy of the file that is replaced."""
+    monkeypatch.setattr(atomic, "exchange", lambda *_: False)
+    monkeypatch.setattr(atomic, "_try_link", lambda *_: False)
+
+
+@pytest.mark.usefixtures("without_links")
 def test_without_hard_links_a_write_at_the_last_moment_is_stored(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on some FUSE file systems: there is only a copy of the file that is replaced."""
     real = os.replace
     sandbox.mapping_file.write_bytes(PARTS[0])
 
@@ -101,18 +108,13 @@ def test_without_hard_links_a_write_at_the_last_moment_is_stored(
                 file.write(PARTS[1])
         real(source, target)
 
-    monkeypatch.setattr(atomic, "exchange", lambda *_: False)
-    monkeypatch.setattr(atomic, "_try_link", lambda *_: False)
     monkeypatch.setattr(os, "replace", writes_before)
     switch.switch_profile(sandbox.context, "b")
     assert stored(sandbox, WHOLE)
 
 
-def test_without_hard_links_a_writer_that_does_not_end_is_lost_and_that_is_said(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(atomic, "exchange", lambda *_: False)
-    monkeypatch.setattr(atomic, "_try_link", lambda *_: False)
+@pytest.mark.usefixtures("without_links")
+def test_without_hard_links_a_writer_that_does_not_end_is_lost_and_that_is_said(sandbox: Sandbox) -> None:
     with sandbox.mapping_file.open("wb", 0) as file:
         file.write(PARTS[0])
         warnings = switch.switch_profile(sandbox.context, "b").unchecked
