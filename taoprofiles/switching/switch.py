@@ -330,6 +330,8 @@ class _Transaction:
         self.previous = self._entry.profile if self._entry else None
         self._cached_source: Source | None = None
         self._project_file: str | None = None
+        self._content_now: bytes | None = None
+        self._late: int | None = None
         self.has_writer: bool | None = False
         self.is_kept = False
 
@@ -412,60 +414,54 @@ class _Transaction:
             Seal(self._context).remove()  # so that the new file gets the old mode
         after = None if wanted is None else self._history.store_content(wanted)
         change = self._history.external_entry(self.content, writer=self._writer) if self._entry is None else None
-        entries = [change] if change else []
-        entries.append(_entry(action, profile, before, after))
-        content_now: bytes | None = wanted
-        late: int | None = None
+        entry = _entry(action, profile, before, after)
+        entries = [change, entry] if change else [entry]
         if before == after:
             last_id = self._history.record(entries)
+            self._content_now = wanted
         else:
-            last_id, (content_now, late) = self._history.record_and(
-                entries, lambda: self._replace(wanted, entries[-1], link, attributes)
-            )
+            last_id, _ = self._history.record_and(entries, lambda: self._replace(wanted, entry, link, attributes))
         with suppress(OSError, TaoprofError):  # the change is done, and the next one tries again
             recover(self._context, grace=self._grace)
-        if content_now != wanted:
+        if self._content_now != wanted:
             raise TaoprofError(
                 f"'{self._context.mapping_file}' was overwritten by another program during the switch",
                 hint="taoprof status",
             )
         foreign = self.previous is None and self.content is not None
-        return late or (last_id if foreign else None)
+        return self._late or (last_id if foreign else None)
 
     def _replace(
         self, wanted: bytes | None, entry: dict[str, Any], link: str | None, attributes: atomic.FileAttributes | None
-    ) -> tuple[bytes | None, int | None]:
-        """Replace the file as ``entry`` says; return its content, read back, and the entry of an external change.
-
-        What another program wrote after we had read the file is stored, and recorded in the right order. All of it
-        happens while the old file can still be restored.
-        """
-        path, history = self._context.mapping_file, self._history
-        content_now: bytes | None = None
-        late: int | None = None
-
-        def check_replaced(fd: int | None) -> None:
-            nonlocal content_now, late
-            if fd is not None:
-                timeout = 0.0 if self._grace else SWITCH_WRITER_TIMEOUT
-                has_writer = processes.wait_for_writer(fd, timeout)
-                status = os.fstat(fd)
-                self.is_kept = status.st_nlink > 0
-                old = files.read_open(fd, CONTENT_LIMIT, path)
-                # On a file system that cannot tell, only what another program wrote just now may be incomplete.
-                is_recent = abs(time.time() - status.st_mtime) < RECENT
-                is_doubtful = is_recent and (self._entry is None or old != self.content)
-                self.has_writer = has_writer if has_writer is not None or is_doubtful else False
-                if old != self.content:
-                    number = _record_overwritten(history, old, entry)
-                    late = late or number
-            content_now = files.read(path, MAPPING_LIMIT)
-
+    ) -> None:
+        path = self._context.mapping_file
         if wanted is None:
-            atomic.delete(path, on_deleted=check_replaced)
+            atomic.delete(path, on_deleted=lambda fd: self._check_replaced(fd, entry))
         else:
-            atomic.replace(path, wanted, on_replaced=check_replaced, link=link, attributes=attributes, keep=True)
-        return content_now, late
+            atomic.replace(
+                path, wanted, on_replaced=lambda fd: self._check_replaced(fd, entry), link=link, attributes=attributes,
+                keep=True,
+            )  # fmt: skip
+
+    def _check_replaced(self, fd: int | None, entry: dict[str, Any]) -> None:
+        """Store what another program wrote after we had read the file, and read the new file back.
+
+        ``fd`` is the old file, which can still be restored; ``entry`` is the change.
+        """
+        path = self._context.mapping_file
+        if fd is not None:
+            has_writer = processes.wait_for_writer(fd, 0.0 if self._grace else SWITCH_WRITER_TIMEOUT)
+            status = os.fstat(fd)
+            self.is_kept = status.st_nlink > 0
+            old = files.read_open(fd, CONTENT_LIMIT, path)
+            # On a file system that cannot tell, only what another program wrote just now may be incomplete.
+            is_recent = abs(time.time() - status.st_mtime) < RECENT
+            is_doubtful = is_recent and (self._entry is None or old != self.content)
+            self.has_writer = has_writer if has_writer is not None or is_doubtful else False
+            if old != self.content:
+                number = _record_overwritten(self._history, old, entry)
+                self._late = self._late or number
+        self._content_now = files.read(path, MAPPING_LIMIT)
 
     def write_current_cache(self, result: SwitchResult) -> None:
         """Write the cached answer of ``current``, unless the answer depends on the environment."""

@@ -159,21 +159,6 @@ def test_a_switch_that_cannot_be_leaves_the_queue(sandbox: Sandbox) -> None:
     assert second.wait(20) == 0
 
 
-def test_a_run_waits_for_its_results_folder(sandbox: Sandbox) -> None:
-    words = ("tao", "model", "unet", "train", "-r", "/workspace/tao-experiments/x")
-    tao, run = sandbox.in_run("a", command=words)
-    second_tao = sandbox.new_tao()
-    second = sandbox.start(
-        *(sandbox.taoprof, "run", "a", "--wait", "--", *words), environ=second_tao.environ, stderr=subprocess.PIPE
-    )
-    assert second.stderr is not None
-    assert f"pid {run.pid}" in second.stderr.readline()
-    tao.end()
-    second_tao.pid()
-    second_tao.end(4)
-    assert second.wait(20) == 4
-
-
 # The queue of runs
 
 
