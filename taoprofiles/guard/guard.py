@@ -226,9 +226,7 @@ class Guard:
                 self._intact = file
             try:
                 if failure is not None:
-                    self._report_failure(active.holds, failure)
                     raise failure
-                self._failure = ""
                 if file.entry is None:
                     content = self._overwrites.handle(active.holds, file.content, self._intact, writer)
                     file = self._with_entry(file._replace(content=content))
@@ -237,7 +235,7 @@ class Guard:
                 self._collect_late_writes()
             finally:
                 self._verify_containers(active.holds, containers)
-                self._log_changes(holds_before, active)
+                self._log_changes(holds_before, active, failure)
                 self._publish(active, file, containers, problem or (failure.message if failure else ""))
 
     def _collect_late_writes(self) -> None:
@@ -279,12 +277,6 @@ class Guard:
             entry, last = None, newest
         return file._replace(entry=entry, last=last)
 
-    def _report_failure(self, holds: list[Hold], failure: TaoprofError) -> None:
-        shared = shared_holds(holds)
-        if shared and failure.message != self._failure:
-            self._failure = failure.message
-            logger.error("%s, but %s needs the previous mapping: tao would fail", failure.message, shared[0].line())
-
     def _find_holds(self, file: Snapshot, containers: Containers) -> ActiveHolds:
         """Find the active holds; for a damaged record the hold of the last check stays."""
         damaged: dict[str, str] = {}
@@ -324,7 +316,7 @@ class Guard:
         if self._options.seal and content is not None and should_seal(holds, mapping.digest(content)):
             if self._seal.apply(self.files.name, len(content)):
                 logger.debug("the mapping file is read-only while it is in use")
-        elif not self._is_sealed_elsewhere() and self._seal.remove() is not None:
+        elif not self._is_sealed_elsewhere() and self._seal.remove():
             logger.debug("the mapping file can be written again")
 
     def _is_sealed_elsewhere(self) -> bool:
@@ -357,7 +349,13 @@ class Guard:
         except (InvalidStateError, LookupError, TypeError, ValueError, AttributeError):
             return []  # another program wrote the file, in a form that the launcher itself refuses
 
-    def _log_changes(self, before: list[Hold], active: ActiveHolds) -> None:
+    def _log_changes(self, before: list[Hold], active: ActiveHolds, failure: TaoprofError | None) -> None:
+        shared = shared_holds(active.holds)
+        if failure is None:
+            self._failure = ""
+        elif shared and failure.message != self._failure:
+            self._failure = failure.message
+            logger.error("%s, but %s needs the previous mapping: tao would fail", failure.message, shared[0].line())
         ids_before, ids = {hold.id for hold in before}, {hold.id for hold in active.holds}
         for hold in active.holds:
             if hold.id not in ids_before and hold.shared and not hold.released:

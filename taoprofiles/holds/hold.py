@@ -29,64 +29,40 @@ KINDS = (*OWN_KINDS, "manual", "found", AGENT)
 
 
 class Hold:
-    """One hold; fields that are not given have their defaults.
+    """One hold; fields that are not given have their defaults. Times are in seconds since 1970."""
 
-    - ``id``: five letters; ``kind``: run, shell, notebook, manual, found (work that taoprofiles did not start) or agent
-      (a container of NVIDIA's agents)
-    - ``phase``: "pending" until the container exists, then "bound"; "queued" for a detached run that waits for what it
-      needs, and holds nothing yet
-    - ``profile``, ``digest``: the profile's name and the digest of the mapping that the work needs (``mapping.digest``)
-    - ``content``: that mapping's content in the history (``History.store_content``), None if it may not be there
-    - ``shared``: whether the work needs the shared mapping file; an isolated run has its own file
-    - ``user``, ``host`` (its name), ``host_id`` (``processes.host_id``), ``pid``, ``start``: the owner; ``start`` is
-      in clock ticks since boot, for a manual hold without a pid the time at which it was made
-    - ``reason``: what a manual hold or a notebook's is for
-    - ``command``, ``folder`` (where it was started), ``container`` (full id), ``image``, ``engine`` (its address)
-    - ``cluster``: "slurm" or "kubernetes", of a job there; ``namespace``: CONTEXT/NAMESPACE of Kubernetes;
-      ``state``: as the cluster names it
-    - ``job``: the id of the job on the cluster, None until it is known, or that of an agent's job
-    - ``task``: the id of the ``docker exec`` in which the launcher runs the task, None before that is known; "" if the
-      container's own command is the task
-    - ``since``, ``until``: seconds since 1970; ``until`` is None without a time limit; a job on a cluster has one while
-      the cluster does not list it
-    - ``released``: the owner released the hold while the work is still running
-    - ``results``: the host folders that the work writes; ``gpus``: the devices that it uses, "all", or None
-    - ``mounts``: pairs of source and destination
-    - ``ended``, ``status``, ``differences``: of a finished run; ``status`` None is unknown
-    """
-
-    id: str = ""
-    kind: str = "run"
-    phase: str = "pending"
+    id: str = ""  # five letters
+    kind: str = "run"  # one of KINDS; "found": work that taoprofiles did not start
+    phase: str = "pending"  # "bound" when the container exists; "queued": a detached run that holds nothing yet
     profile: str | None = None
-    digest: str | None = None
-    content: str | None = None
-    shared: bool = False
-    reason: str = ""
+    digest: str | None = None  # of the mapping that the work needs (``mapping.digest``)
+    content: str | None = None  # its content in the history (``History.store_content``), None if it may not be there
+    shared: bool = False  # whether the work needs the shared mapping file; an isolated run has its own file
+    reason: str = ""  # of a manual hold or a notebook's
     user: str = ""
-    host: str = ""
-    host_id: str = ""
+    host: str = ""  # its name
+    host_id: str = ""  # ``processes.host_id``
     pid: int = 0
-    start: int = 0
+    start: int = 0  # of the process, in clock ticks since boot; for a manual hold without a pid when it was made
     command: list[str]
-    folder: str = ""
-    container: str | None = None
+    folder: str = ""  # where the command was started
+    container: str | None = None  # its full id
     image: str | None = None
-    engine: str | None = None
-    cluster: str | None = None
-    namespace: str | None = None
-    job: str | None = None
-    state: str = ""
-    task: str | None = ""
+    engine: str | None = None  # its address
+    cluster: str | None = None  # "slurm" or "kubernetes", of a job there
+    namespace: str | None = None  # CONTEXT/NAMESPACE of Kubernetes
+    job: str | None = None  # its id on the cluster, None until it is known, or that of an agent's job
+    state: str = ""  # of a job, as the cluster names it
+    task: str | None = ""  # the id of the launcher's ``docker exec``, None until it is known; "" if there is none
     since: float = 0.0
-    until: float | None = None
-    released: bool = False
-    results: list[str]
-    gpus: list[str] | str | None = None
-    mounts: list[list[str]]
+    until: float | None = None  # the time limit; a job on a cluster has one while the cluster does not list it
+    released: bool = False  # by the owner, while the work is still running
+    results: list[str]  # the host folders that the work writes
+    gpus: list[str] | str | None = None  # the devices that it uses, "all", or None
+    mounts: list[list[str]]  # pairs of source and destination
     ended: float | None = None
-    status: int | None = None
-    differences: list[str]
+    status: int | None = None  # None is unknown
+    differences: list[str]  # between the container and its mapping
 
     def __init__(self, **fields: Any) -> None:
         self.command, self.results, self.mounts, self.differences = [], [], [], []
@@ -251,22 +227,17 @@ class ContainerTask:
 
     The launcher itself exits with 0 whatever happens to the task (run_container in docker_handler.py of every version
     from 0.1.21 to 6.26.3), and the container is removed at once, so only the event ``exec_die`` has the exit status.
-
-    - ``id``: the container's; ``task``, ``command``: the id and the words of the launcher's own ``docker exec``, the
-      first in the container
-    - ``is_docker_run``: the task is the container's own command, not a ``docker exec`` in it
-    - ``status``: the exit status of the task, None while it is unknown; ``ended``: when it, or the container, ended
-      (seconds since 1970 by the engine's clock)
-    - ``is_over``: whether the container has ended
     """
 
     def __init__(self, container_id: str, task: str | None) -> None:
         """Start with nothing known but ``Hold.task``."""
-        self.id, self.task, self.is_docker_run = container_id, task or None, task == ""
-        self.command: list[str] = []
-        self.status: int | None = None
-        self.ended: float | None = None
-        self.is_over = False
+        self.id = container_id
+        self.task = task or None  # the launcher's own ``docker exec``, the first in the container
+        self.command: list[str] = []  # the words of that
+        self.is_docker_run = task == ""  # the task is the container's own command
+        self.status: int | None = None  # of the task, None while it is unknown
+        self.ended: float | None = None  # when it, or the container, ended: seconds since 1970 by the engine's clock
+        self.is_over = False  # whether the container has ended
 
     def handle(self, event: dict[str, Any]) -> bool:
         """Take over what an event (``engine.parse_event``) says; return whether it is the start of the task."""

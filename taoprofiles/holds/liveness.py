@@ -51,12 +51,7 @@ REPORT_TIMEOUT = 3.0
 
 
 class Containers:
-    """Asks one engine once for its list, and once about each container.
-
-    - ``ids``: of all running containers, once they have been listed
-    - ``unchecked``: what could not be asked, one line each; after one failure the engine is not asked again
-    - ``complete``: whether the engine answered everything; ``absent``: whether there is no engine at all;
-      ``denied``: whether this user may not ask it, an engine of this machine
+    """Asks one engine once for its list, and once about each container; after one failure it is not asked again.
 
     ``end`` is the deadline for all answers, by the monotonic clock. ``known`` are earlier results of ``inspect``:
     nothing that is used of them changes in a container's life, except ``Running``. ``failed`` is why the engine is not
@@ -74,14 +69,15 @@ class Containers:
         failed: str = "",
     ) -> None:
         self._context = context
-        self.unchecked = [] if unchecked is None else unchecked
         self._engine = Engine(context.environ, end=end, address=address)
         self._inspected: dict[str, dict[str, Any] | None] = dict(known or {})
         self._listed: list[dict[str, Any]] | None = None
-        self.ids: set[str] = set()
+        self.unchecked = [] if unchecked is None else unchecked  # what could not be asked, one line each
+        self.ids: set[str] = set()  # of all running containers, once they have been listed
         self.address = self._engine.address
-        self.complete = not failed
-        self.absent = self.denied = False
+        self.complete = not failed  # whether the engine answered everything
+        self.absent = False  # whether there is no engine at all
+        self.denied = False  # whether this user may not ask it, an engine of this machine
         if failed:
             self._listed = []
             self.unchecked.append(f"the container engine at {self.address} cannot be asked: {failed}")
@@ -152,18 +148,15 @@ class Containers:
 class ActiveHolds:
     """What is active, as far as it could be seen.
 
-    - ``holds``: all active holds, the oldest first
-    - ``others``: containers with GPUs on the same engine that are not this user's, or are not known to be; of each only
-      ``user`` ("" if unknown), ``container``, ``gpus`` and ``since``
-    - ``unchecked``: what could not be checked, one line each
-    - ``unproved``: the ids of the holds whose process has ended, and which may have a container that cannot be seen
+    ``others`` are containers with GPUs on the same engine that are not this user's, or are not known to be; of each
+    only ``user`` ("" if unknown), ``container``, ``gpus`` and ``since``.
     """
 
     def __init__(self) -> None:
-        self.holds: list[Hold] = []
+        self.holds: list[Hold] = []  # the oldest first
         self.others: list[Hold] = []
-        self.unchecked: list[str] = []
-        self.unproved: set[str] = set()
+        self.unchecked: list[str] = []  # what could not be checked, one line each
+        self.unproved: set[str] = set()  # ids of holds whose process has ended, and whose container cannot be seen
 
     def find(self, hold_id: str) -> Hold | None:
         """Return the hold with this id; work of kind "found" has a second one, made from its container's."""

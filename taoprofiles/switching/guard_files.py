@@ -39,7 +39,7 @@ def unseal(context: Context) -> bool:
     if not locks.is_orphaned(context.seal, context.guard):
         return False
     with Lock(context.lock):
-        return Seal(context).remove() is not None
+        return Seal(context).remove()
 
 
 class GuardFiles:
@@ -148,10 +148,10 @@ class Seal:
             self._mine = record
             return True
 
-    def remove(self) -> int | None:
-        """Restore the mode that the file had; return it, None if there was no seal."""
+    def remove(self) -> bool:
+        """Restore the mode that the file had; return whether it was sealed."""
         if not self.is_recorded() and self._mine is None:
-            return None
+            return False
         known, self._mine = self._known(), None
         if known is not None:
             for path in dict.fromkeys((known["path"], files.real_path(self._target))):  # it may have been moved
@@ -165,7 +165,7 @@ class Seal:
                     if is_it and mode != known["mode"]:
                         files.change_mode(opened, known["mode"], name=path)
         files.unlink_quietly(self._record)
-        return None if known is None else int(known["mode"])
+        return known is not None
 
     def _known(self) -> dict[str, Any] | None:
         record: Any = None

@@ -32,21 +32,17 @@ class Status:
     - drifted: it is what ``name`` rendered once, but the profile renders something else now, or nothing (``problem``)
     - unmanaged: another program wrote it; ``name`` is None, ``last`` the profile that was active before
     - none: there is no mapping file
-
-    ``content`` is the content of the file, ``entry`` the history entry that describes it, ``wanted`` what the profile
-    renders now. ``source`` are the profile's texts if the status depends on nothing but them and the file, else None.
-    ``project_file`` is the project file of which the profile is a trusted copy, or which it extends.
     """
 
     def __init__(self, content: bytes | None, entry: Entry | None) -> None:
-        self.content, self.entry = content, entry
+        self.content, self.entry = content, entry  # of the file, and the history entry that describes it
         self.name = entry.profile if entry else None
         self.last: str | None = None
         self.state = "none" if content is None else "unmanaged"
-        self.wanted: bytes | None = None
+        self.wanted: bytes | None = None  # what the profile renders now
         self.problem = ""
-        self.source: Source | None = None
-        self.project_file: str | None = None
+        self.source: Source | None = None  # the profile's texts, if the status depends on nothing but them and the file
+        self.project_file: str | None = None  # of which the profile is a trusted copy, or which it extends
 
 
 def get_status(context: Context) -> Status:

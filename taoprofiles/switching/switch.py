@@ -43,26 +43,18 @@ NEVER = float("inf")
 
 
 class SwitchResult:
-    """The result of a switch, or with ``dry_run`` what it would do.
-
-    - ``name``, ``previous``: profiles; None for an unmanaged mapping
-    - ``changed``: false if there was nothing to do; ``changes``: the differences of the mappings
-    - ``folders``: those that were created
-    - ``saved_entry``: the history entry whose undo restores an unmanaged mapping that was replaced, or None
-    - ``wanted``: the mapping of ``name``; ``secrets``: its variables that hold secrets
-    - ``unchecked``: what could not be examined while searching for holds; ``limits``: what the launcher cannot do
-    """
+    """The result of a switch, or with ``dry_run`` what it would do."""
 
     def __init__(self, name: str | None, previous: str | None) -> None:
-        self.name, self.previous = name, previous
-        self.changed = False
+        self.name, self.previous = name, previous  # profiles; None for an unmanaged mapping
+        self.changed = False  # whether there was anything to do
         self.changes: list[mapping.Difference] = []
-        self.folders: list[str] = []
-        self.saved_entry: int | None = None
-        self.wanted: dict[str, Any] = {}
-        self.secrets: set[str] = set()
-        self.unchecked: list[str] = []
-        self.limits: list[str] = []
+        self.folders: list[str] = []  # those that were created
+        self.saved_entry: int | None = None  # its undo restores an unmanaged mapping that was replaced
+        self.wanted: dict[str, Any] = {}  # the mapping of ``name``
+        self.secrets: set[str] = set()  # its variables that hold secrets
+        self.unchecked: list[str] = []  # what could not be examined while searching for holds
+        self.limits: list[str] = []  # what the launcher cannot do
 
 
 def switch_profile(
