@@ -56,7 +56,6 @@ def _fixes_of(finding: Finding) -> list[Fix]:
 
 
 def _set_command(name: str, fixes: Sequence[Fix]) -> str:
-    """Return the command that sets or unsets several keys of a profile."""
     words = [word for fix in fixes for word in (["--unset"] if fix.kind == "unset" else []) + [fix.subject]]
     return shlex.join(["taoprof", "set", name, *words])
 

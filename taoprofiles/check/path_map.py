@@ -147,7 +147,6 @@ class _Unseen(HostFiles):
 def _add_findings(
     drawn: Sequence[Mount], resolved: Sequence[ResolvedMount], findings: Sequence[Finding], locate: Locator
 ) -> None:
-    """Add the labels for the findings about mounts."""
     missing = {finding.where for finding in findings if finding.id == "src-missing"}
     existing = container.by_destination(
         [mount for mount in resolved if locate(mount.location._replace(key="source")) not in missing]
@@ -195,20 +194,20 @@ def _add_variable(
     *,
     is_missing: bool,
 ) -> None:
-    """Add a variable to its place, in a mount."""
-    is_host, is_covered = resolution.kind in ("host", "covered"), resolution.kind == "covered"
+    is_covered = resolution.kind == "covered"
+    is_host = is_covered or resolution.kind == "host"
     column, path = (0, next(real_paths([resolution.host]))) if is_covered else (1, resolution.container)
     number = _deepest(path, folders, column)
     place = _place(drawn[number], os.path.relpath(path, folders[number][column]))
     (place.host if is_host else place.container).append(variable)
-    labels = []
     if is_covered:
         covered = os.path.normpath(os.path.join(folders[number][1], place.path))
-        labels = [Label(CONTAINER, f"hidden by mount {_deepest(covered, folders, 1) + 1}", WARNING)]
-    elif is_missing:
-        labels = [Label(HOST, MISSING, ERROR if is_host else WARNING)]
-    known = [(label.side, label.text) for label in place.labels]
-    place.labels.extend(label for label in labels if (label.side, label.text) not in known)
+        label = Label(CONTAINER, f"hidden by mount {_deepest(covered, folders, 1) + 1}", WARNING)
+    else:
+        label = Label(HOST, MISSING, ERROR if is_host else WARNING)
+    is_known = any(known[:2] == label[:2] for known in place.labels)
+    if (is_covered or is_missing) and not is_known:
+        place.labels.append(label)
 
 
 def _deepest(path: str, folders: Sequence[tuple[str, str]], column: int) -> int:
@@ -278,11 +277,8 @@ class _Drawing:
 
     def label(self, x: float, y: float, label: Label) -> None:
         """Draw a label: its text in a frame."""
-        wide = text_width(label.text) * ADVANCE + 12
-        self.elements.append(
-            f'<rect x="{x:g}" y="{y - 11:g}" width="{wide:.1f}" height="14" rx="7" fill="none" '
-            f"{_stroke(label.severity)}/>"
-        )
+        wide = round(text_width(label.text) * ADVANCE + 12, 1)
+        self.elements.append(_rect((x, y - 11), (wide, 14), 7, _outline(label.severity)))
         self.text(x + 6, y, label.text, label.severity, font_weight="600")
 
 
@@ -292,6 +288,14 @@ def _fill(name: str) -> str:
 
 def _stroke(name: str) -> str:
     return f'class="s-{name}" stroke="{_LIGHT[name]}"'
+
+
+def _outline(name: str) -> str:
+    return f'fill="none" {_stroke(name)}'
+
+
+def _rect(at: tuple[float, float], size: tuple[float, float], radius: int, paint: str) -> str:
+    return f'<rect x="{at[0]:g}" y="{at[1]:g}" width="{size[0]}" height="{size[1]:g}" rx="{radius}" {paint}/>'
 
 
 def to_svg(path_map: PathMap) -> str:
@@ -336,7 +340,7 @@ def _document(path_map: PathMap, drawing: _Drawing) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" class="{_CLASS}" role="img" {size} '
         f'viewBox="{-MARGIN} {-MARGIN} {wide} {high:g}" font-size="{SIZE}" font-family="{_FONTS}" xml:space="preserve">'
         f"<title>{escape(title)}</title><desc>{escape(description)}</desc><style>{_style()}</style>"
-        f'<rect x="{-MARGIN}" y="{-MARGIN}" width="{wide}" height="{high:g}" rx="8" {_fill("back")}/>'
+        f"{_rect((-MARGIN, -MARGIN), (wide, high), 8, _fill('back'))}"
         f"{''.join(drawing.elements)}</svg>\n"
     )
 
@@ -357,31 +361,28 @@ def _draw_mount(drawing: _Drawing, number: int, mount: Mount) -> None:
             for x in (0, RIGHT):
                 drawing.line(x + PAD, x + BOX - PAD, start, "edge", ' stroke-dasharray="1 3"')
             start += 1
-        host = _draw_side(drawing, 0, start, place, HOST, place.path or mount.source, place.host)
-        container = _draw_side(
-            drawing, RIGHT, start, place, CONTAINER, place.path or mount.destination, place.container
-        )
-        drawing.y = max(host, container) + 8
+        sides = ((0, HOST, mount.source, place.host), (RIGHT, CONTAINER, mount.destination, place.container))
+        ends = [_draw_side(drawing, x, start, place, side, folder, names) for x, side, folder, names in sides]
+        drawing.y = max(ends) + 8
         _draw_connection(drawing, start + 13, place, "" if place.path else str(number), is_broken=mount.is_missing)
-    boxes = [
-        f'<rect x="{x}" y="{top:g}" width="{BOX}" height="{drawing.y - top:g}" rx="6" {_fill("box")}/>'
-        f'<rect x="{x}.5" y="{top + 0.5:g}" width="{BOX - 1}" height="{drawing.y - top - 1:g}" rx="6" fill="none" '
-        f"{_stroke('edge')}/>"
+    high = drawing.y - top
+    drawing.elements[at:at] = [
+        _rect((x, top), (BOX, high), 6, _fill("box"))
+        + _rect((x + 0.5, top + 0.5), (BOX - 1, high - 1), 6, _outline("edge"))
         for x in (0, RIGHT)
     ]
-    drawing.elements[at:at] = boxes
     drawing.y += GAP
 
 
 def _draw_side(
-    drawing: _Drawing, x: float, y: float, place: Place, side: str, path: str, names: Sequence[str]
+    drawing: _Drawing, x: float, y: float, place: Place, side: str, folder: str, names: Sequence[str]
 ) -> float:
-    """Draw one side of a place: its path, its variables and its labels. Return where it ends."""
+    """Draw one side of a place: its path, or ``folder``, its variables and its labels. Return where it ends."""
     indent, at, colour, weight = float(PAD), x + PAD, "text", "600"
     if place.path:
         indent, at, colour, weight = PAD + 2 * ADVANCE, x + PAD + ADVANCE, "muted", "400"
         drawing.text(x + PAD, y + LINE, "/", colour)
-    for line in _wrapped(path, BOX - PAD - indent):
+    for line in _wrapped(place.path or folder, BOX - PAD - indent):
         y += LINE
         drawing.text(at, y, line, colour, font_weight=weight)
     for name in names:
@@ -396,7 +397,6 @@ def _draw_side(
 
 
 def _draw_connection(drawing: _Drawing, y: float, place: Place, number: str, *, is_broken: bool) -> None:
-    """Draw the line between the two sides of a place, with the number of the mount."""
     severities = [label.severity for label in place.labels]
     colour = next((severity for severity in SEVERITIES if severity in severities), "muted" if number else "edge")
     is_broken = is_broken or ERROR in severities or any(label.text.startswith("hidden") for label in place.labels)
@@ -406,10 +406,8 @@ def _draw_connection(drawing: _Drawing, y: float, place: Place, number: str, *, 
         return
     tip = f"{RIGHT - 1} {y:g} {RIGHT - 8} {y - 4:g} {RIGHT - 8} {y + 4:g}"
     drawing.elements.append(f'<polygon points="{tip}" {_fill(colour)}/>')
-    drawing.elements.append(
-        f'<rect x="{MIDDLE - 13:g}" y="{y - 9:g}" width="18" height="18" rx="9" {_fill("back")}/>'
-        f'<rect x="{MIDDLE - 13:g}" y="{y - 9:g}" width="18" height="18" rx="9" fill="none" {_stroke(colour)}/>'
-    )
+    for paint in (_fill("back"), _outline(colour)):
+        drawing.elements.append(_rect((MIDDLE - 13, y - 9), (18, 18), 9, paint))
     drawing.text(MIDDLE - 4 - len(number) * ADVANCE / 2, y + 4, number, "text", font_weight="600")
 
 

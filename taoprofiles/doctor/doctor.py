@@ -52,7 +52,6 @@ FIRST = 'export PATH="$HOME/tao-launcher/bin:$PATH"'
 
 
 def _check_launchers(launchers: Launchers) -> list[Finding]:
-    """Check the launcher that a shell would start, and the others that it hides."""
     if launchers.found:
         first, *others = launchers.found
         return [_unusable(first, others)] if first.trouble else [*_check_packages(first), *_check_others(first, others)]

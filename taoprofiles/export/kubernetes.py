@@ -127,7 +127,6 @@ def _ports(plan: Plan, warnings: list[str]) -> list[dict[str, Any]]:
 
 
 def _volumes(plan: Plan, warnings: list[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the container's ``volumeMounts`` and the pod's ``volumes``."""
     volume_mounts: list[dict[str, Any]] = []
     volumes: list[dict[str, Any]] = []
     claims = plan.kubernetes.get("claims", {})

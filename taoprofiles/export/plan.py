@@ -140,12 +140,12 @@ def plan_container(
     mapping = with_identity(renderer.mapping() if mapping is None else mapping)
     options = mapping.get("DockerOptions", {})
     secrets = [(key, value) for key, value in renderer.secret_values() if len(value) >= MIN_SECRET_LENGTH]
-    is_file = answers(os.path.isfile, [mount["source"] for mount in mapping["Mounts"]])
-    mounts = []
-    for mount, read_only in zip(mapping["Mounts"], renderer.read_only, strict=True):
-        source, destination = mount["source"], mount["destination"]
-        is_a_file = is_file.get(source, False)
-        mounts.append(PlanMount(os.path.normpath(source), os.path.normpath(destination), is_a_file, read_only))
+    pairs = [(mount["source"], mount["destination"]) for mount in mapping["Mounts"]]
+    is_file = answers(os.path.isfile, [source for source, _ in pairs])
+    mounts = [
+        PlanMount(os.path.normpath(source), os.path.normpath(destination), is_file.get(source, False), read_only)
+        for (source, destination), read_only in zip(pairs, renderer.read_only, strict=True)
+    ]
     user = str(options["user"]) if "user" in options else None
     network, ulimits = options.get("network"), options.get("ulimits") or {}
     shm_size = size_in_bytes(options.get("shm_size", 0))
@@ -156,7 +156,7 @@ def plan_container(
     if shm_size is None:
         problems.append("docker.shm_size: not a size")
     refuse(f"profile '{name}'", problems)
-    warnings = [no_answer(mount["source"]) for mount in mapping["Mounts"] if mount["source"] not in is_file]
+    warnings = [no_answer(source) for source, _ in pairs if source not in is_file]
     warnings += filter(None, (find_hidden(mount.destination) for mount in mounts))
     if ports and network == "host":
         ports = []
@@ -240,7 +240,6 @@ def _text_problems(mounts: Sequence[PlanMount], user: str | None, secrets: _Secr
 
 
 def _ports(ports: Mapping[str, Any]) -> tuple[list[Port], list[str]]:
-    """Return the ports, and the problems."""
     result, problems = [], []
     for key, hosts in ports.items():
         match = _PORT.match(key)

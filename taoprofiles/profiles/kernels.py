@@ -507,7 +507,6 @@ def _remove(path: str) -> None:
 
 
 def _delete_folder(path: str) -> None:
-    """Delete the folder of a kernel, and what taoprof wrote into it."""
     with suppress(OSError):
         for name in _written_files(path):
             files.unlink_quietly(os.path.join(path, name))

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tomli_w
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -138,8 +139,6 @@ def test_no_control_character_is_written_raw(form: str) -> None:
 
 @pytest.fixture
 def awkward_home(home: Home) -> Home:
-    import tomli_w
-
     texts = {name: text.replace("$", "$$") for name, text in named(AWKWARD).items() if not text.startswith("~")}
     texts = {name: text for name, text in texts.items() if len(text) < 4096}
     home.profile("a", tomli_w.dumps({"layout": "custom", "variables": texts}))
@@ -173,16 +172,9 @@ def test_output_in_another_encoding(home: Home, encoding: str) -> None:
     """A terminal or a pipe that is not UTF-8: no traceback, whatever the text."""
     home.profile("a", 'layout = "custom"\nmounts = []\ndescription = "漢字 😀 ü"\n[variables]\nA = "漢字 😀 ü"\n')
     for words, status in ((["list"], 0), (["show", "a"], 0), (["env", "a"], 0), (["show", "ü→😀"], 2), (["--help"], 0)):
-        done = subprocess.run(
-            [home.taoprof, *words],
-            env={**home.environ, "PYTHONIOENCODING": encoding},
-            capture_output=True,
-            cwd=home.root,
-            timeout=60,
-        )
+        around = {**home.environ, "PYTHONIOENCODING": encoding}
+        done = subprocess.run([home.taoprof, *words], env=around, capture_output=True, cwd=home.root, timeout=60)
         assert b"Traceback" not in done.stderr, (words, done.stderr[-200:])
         assert done.returncode == status, words
-    found = environment(
-        ["bash", "-c", f'eval "$({home.taoprof} env a)"; exec env -0'], **home.environ | {"PYTHONIOENCODING": encoding}
-    )
+    found = environment(["bash", "-c", f'eval "$({home.taoprof} env a)"; exec env -0'], **around)
     assert found[b"A"] == "漢字 😀 ü".encode()  # type: ignore[index]

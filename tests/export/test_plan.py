@@ -76,12 +76,8 @@ def test_the_plan_is_the_launchers_own_call(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder).resolve()
         profile: Profile = data.draw(usable_profiles(root))
-        renderer = Renderer(
-            template(parse(to_toml(profile).encode(), name="p", path="p.toml"), name="p"),
-            AROUND,
-            name="p",
-            path="p.toml",
-        )
+        made = template(parse(to_toml(profile).encode(), name="p", path="p.toml"), name="p")
+        renderer = Renderer(made, AROUND, name="p", path="p.toml")
         rendered = with_identity(renderer.mapping())  # of the container; the file for a plain 'tao' has no more
         env = {item["variable"]: str(item["value"]) for item in rendered.get("Envs", [])}
         try:

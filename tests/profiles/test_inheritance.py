@@ -70,11 +70,8 @@ def listed(home: Home) -> dict[str, Any]:
 def test_tables_are_merged_and_the_rest_is_replaced(family: Home) -> None:
     data = shown(family)
     assert (data["extends"], data["layout"], data["description"], data["gpus"]) == ("base", "host", "", "1")
-    assert data["images"] == {
-        "": "registry/pyt:1",
-        "dino gen_trt_engine": "registry/deploy:1",
-        "dino": "registry/own:1",
-    }
+    images = {"": "registry/pyt:1", "dino gen_trt_engine": "registry/deploy:1", "dino": "registry/own:1"}
+    assert data["images"] == images
     variables = data["variables"]
     assert (variables["KEY"], variables["OTHER"]) == ("***", "***"), "secrets stay hidden"
     assert family.json("show", "own", "--reveal")["data"]["variables"]["OTHER"] == "mine and more"
@@ -82,9 +79,6 @@ def test_tables_are_merged_and_the_rest_is_replaced(family: Home) -> None:
     assert data["env"] == {"A": "2", "B": f"{family.root}/mine"}
     ids = f"{family.context.uid}:{family.context.gid}"
     assert data["docker"] == {"user": ids, "shm_size": "8G", "ulimits": {"memlock": -1, "stack": 1}}
-
-
-def test_mounts_are_replaced_as_a_whole(family: Home) -> None:
     family.profile("own", OWN + '[[mounts]]\nsource = "${HOST_DATA_DIR}"\ndestination = "/data"\nread_only = true\n')
     (mount,) = shown(family)["mounts"]
     assert mount == {"source": f"{family.root}/mine", "destination": "/data", "read_only": True, "exists": False}
