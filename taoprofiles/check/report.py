@@ -82,28 +82,18 @@ _PROBLEM_IDS = {"docker.shm_size": "shm-unit", "docker.ulimits": "opts-shape", "
 
 
 class CheckTarget(NamedTuple):
-    """A profile or mounts file, before it is checked against this machine.
+    """A profile or mounts file, before it is checked against this machine."""
 
-    - ``name``: the profile, or None for a file without one
-    - ``path``: its file
-    - ``content``: what the launcher would read, or None
-    - ``variables``: those of the profile; ``secret_variables`` names those that hold secrets
-    - ``secret_environment``: the names of the container's variables that hold secrets
-    - ``renderer``: the profile's, which also knows what the mapping cannot say: the image, GPUs, read-only mounts
-    - ``findings``: the problems found while reading
-    - ``secret_values``: of a mounts file, the secrets of the profile that it was made from, of which it may have copies
-    """
-
-    name: str | None
-    path: str
-    content: bytes | None
+    name: str | None  # the profile, or None for a file without one
+    path: str  # its file
+    content: bytes | None  # what the launcher would read
     file: MountsFile
-    variables: dict[str, str]
-    findings: tuple[Finding, ...] = ()
-    secret_variables: frozenset[str] = frozenset()
-    secret_environment: frozenset[str] = frozenset()
-    renderer: Renderer | None = None
-    secret_values: tuple[str, ...] = ()
+    variables: dict[str, str]  # those of the profile
+    findings: tuple[Finding, ...] = ()  # the problems found while reading
+    secret_variables: frozenset[str] = frozenset()  # the names of those that hold secrets
+    secret_environment: frozenset[str] = frozenset()  # the names of the container's variables that hold secrets
+    renderer: Renderer | None = None  # of a profile; it also knows its image, GPUs and read-only mounts
+    secret_values: tuple[str, ...] = ()  # of the profile that a mounts file was made from, of which it may have copies
 
     def image(self, command: list[str]) -> str | None:
         """Return the image that the profile has for a command."""
@@ -208,27 +198,17 @@ _PATH_KEYS = ("project_dir", "notebook_dir", "network", "layout")
 
 
 class Report(NamedTuple):
-    """The result of a check, its findings in the order of severity.
+    """The result of a check."""
 
-    - ``name``: the profile, or None for a mounts file without one
-    - ``path``: its file
-    - ``launcher``: the installed launcher, or None if there is none or a version was given
-    - ``version``: the version that is simulated
-    - ``prediction``: the simulated start, ignoring CI_PROJECT_DIR; None if the target has no content
-    - ``dropped_in_ci``: the settings that the launcher drops because CI_PROJECT_DIR is set
-    - ``secrets``: the container's variables whose values must not be shown
-    - ``start``: the container of a command without the launcher, else None
-    """
-
-    name: str | None
-    path: str
-    launcher: probes.Launcher | None
-    version: str
-    prediction: Prediction | None
-    dropped_in_ci: list[str]
-    findings: list[Finding]
-    secrets: frozenset[str]
-    start: DirectStart | None = None
+    name: str | None  # the profile, or None for a mounts file without one
+    path: str  # its file
+    launcher: probes.Launcher | None  # None if there is none or a version was given
+    version: str  # the version that is simulated
+    prediction: Prediction | None  # the simulated start, ignoring CI_PROJECT_DIR; None if the target has no content
+    dropped_in_ci: list[str]  # the settings that the launcher drops because CI_PROJECT_DIR is set
+    findings: list[Finding]  # in the order of severity
+    secrets: frozenset[str]  # the container's variables whose values must not be shown
+    start: DirectStart | None = None  # the container of a command without the launcher
 
     @property
     def refusal(self) -> Refusal | None:

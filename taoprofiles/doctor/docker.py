@@ -58,57 +58,38 @@ class EngineProbe(NamedTuple):
 
 
 class DockerFacts(NamedTuple):
-    """The engine as each of the launcher's three clients reaches it, and the ``docker`` command.
+    """The engine as each of the launcher's three clients reaches it, and the ``docker`` command."""
 
-    - ``cli``: path of the command, "" without one
-    - ``host``: DOCKER_HOST
-    - ``context``: the current context of the command
-    - ``first``: the engine of docker.from_env(): DOCKER_HOST, or the socket
-    - ``second``: the engine at the socket
-    - ``command``: the engine of the command, which follows DOCKER_HOST, DOCKER_CONTEXT or the current context
-    - ``in_force``: that engine as taoprof reaches it; ``is_remote``: it is on another machine
-    - ``group``: group of the socket; ``in_group``: the user database has this user in it, but the session does not
-    - ``has_daemon``: dockerd is installed; ``has_podman``: so is podman; ``has_systemd``: systemd starts it
-    - ``installer``: the command that installs packages here, without sudo; "" for an unknown distribution
-    - ``in_container``: this process runs in a container; ``has_root``: the engine's data folder is on this machine
-    """
-
-    cli: str
-    host: str
-    context: str
-    first: EngineProbe
-    second: EngineProbe
-    command: EngineProbe
-    group: str = ""
-    in_group: bool = False
-    has_daemon: bool = False
+    cli: str  # path of the command, "" without one
+    host: str  # DOCKER_HOST
+    context: str  # the current context of the command
+    first: EngineProbe  # the engine of docker.from_env(): DOCKER_HOST, or the socket
+    second: EngineProbe  # the engine at the socket
+    command: EngineProbe  # that of the command, which follows DOCKER_HOST, DOCKER_CONTEXT or the current context
+    group: str = ""  # group of the socket
+    in_group: bool = False  # the user database has this user in the group, but the session does not
+    has_daemon: bool = False  # dockerd is installed
     has_podman: bool = False
-    has_systemd: bool = True
+    has_systemd: bool = True  # it starts dockerd
     is_snap: bool = False
-    installer: str = ""
+    installer: str = ""  # the command that installs packages here, without sudo; "" for an unknown distribution
     has_ubuntu_drivers: bool = False
-    in_container: bool = False
-    has_root: bool = True
-    in_force: EngineProbe | None = None
-    is_remote: bool = False
+    in_container: bool = False  # this process runs in a container
+    has_root: bool = True  # the engine's data folder is on this machine
+    in_force: EngineProbe | None = None  # the engine of the command as taoprof reaches it
+    is_remote: bool = False  # that is on another machine
 
 
 class Gpus(NamedTuple):
-    """The NVIDIA driver and runtime.
+    """The NVIDIA driver and runtime."""
 
-    - ``tool``: path of nvidia-smi; ``gpus``: names of the GPUs; ``problem``: its error message
-    - ``hook``: path of nvidia-container-runtime-hook, which dockerd looks for at its start
-    - ``cdi``: path of nvidia-cdi-hook, which a newer dockerd accepts as well
-    - ``is_late``: the hook was installed after the running dockerd had started
-    """
-
-    tool: str = ""
-    gpus: tuple[str, ...] = ()
+    tool: str = ""  # path of nvidia-smi
+    gpus: tuple[str, ...] = ()  # names of the GPUs
     driver: str = ""
-    problem: str = ""
-    hook: str = ""
-    cdi: str = ""
-    is_late: bool = False
+    problem: str = ""  # the error message of nvidia-smi
+    hook: str = ""  # path of nvidia-container-runtime-hook, which dockerd looks for at its start
+    cdi: str = ""  # path of nvidia-cdi-hook, which a newer dockerd accepts as well
+    is_late: bool = False  # the hook was installed after the running dockerd had started
 
 
 TIMEOUT = 4.0

@@ -150,31 +150,23 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 class OwnState(NamedTuple):
-    """The files of taoprofiles, and its guard.
-
-    - ``profile``, ``mapping_state``: the active profile and the state of the mapping file, as in ``taoprof status``
-    - ``known``: number of profiles; ``profiles``: invalid ones (name, problem); ``needs_launcher``: not each one has
-      an image, in which ``taoprof run`` starts all commands but the launcher
-    - ``foreign``: files and folders that belong to another user (path, uid)
-    - ``unreadable``: files that cannot be read (path, reason); ``holds``: damaged records (path, problem)
-    - ``unit``: "" (none), "same" or "other"; ``service``: its state; ``guard``: the version of a running guard
-    """
+    """The files of taoprofiles, and its guard."""
 
     folder: str
     mapping_file: str
-    profile: str = ""
-    mapping_state: str = ""
+    profile: str = ""  # the active profile, as in ``taoprof status``
+    mapping_state: str = ""  # the state of the mapping file, as there
     mapping_mode: int | None = None
-    known: int = 0
-    needs_launcher: bool = True
-    foreign: tuple[tuple[str, int], ...] = ()
-    unreadable: tuple[tuple[str, str], ...] = ()
-    profiles: tuple[tuple[str, str], ...] = ()
-    holds: tuple[tuple[str, str], ...] = ()
+    known: int = 0  # number of profiles
+    needs_launcher: bool = True  # not each profile has an image, in which 'run' starts all but the launcher
+    foreign: tuple[tuple[str, int], ...] = ()  # files and folders that belong to another user: path, uid
+    unreadable: tuple[tuple[str, str], ...] = ()  # files that cannot be read: path, reason
+    profiles: tuple[tuple[str, str], ...] = ()  # invalid ones: name, problem
+    holds: tuple[tuple[str, str], ...] = ()  # damaged records: path, problem
     is_sealed_by_nobody: bool = False
-    unit: str = ""
-    service: str = ""
-    guard: str = ""
+    unit: str = ""  # "" (none), "same" or "other"
+    service: str = ""  # the state of the unit
+    guard: str = ""  # the version of a running guard
     guard_pid: int = 0
     guard_problem: str = ""
 
@@ -396,18 +388,13 @@ _NO_JOB = "taoprof-doctor"
 
 
 class ClusterState(NamedTuple):
-    """A cluster, as ``run --on`` reaches it from here.
+    """A cluster, as ``run --on`` reaches it from here."""
 
-    - ``kind``: "slurm" or "kubernetes"; ``place``: CONTEXT/NAMESPACE of Kubernetes, as far as it is known
-    - ``profiles``: those with settings for it
-    - ``missing``: the programs that are not on PATH; ``problem``: why it cannot be asked, "" if it answers
-    """
-
-    kind: str
-    place: str
-    profiles: tuple[str, ...]
-    missing: tuple[str, ...] = ()
-    problem: str = ""
+    kind: str  # "slurm" or "kubernetes"
+    place: str  # CONTEXT/NAMESPACE of Kubernetes, as far as it is known
+    profiles: tuple[str, ...]  # those with settings for it
+    missing: tuple[str, ...] = ()  # the programs that are not on PATH
+    problem: str = ""  # why it cannot be asked, "" if it answers
 
 
 def _probe_clusters(context: Context) -> tuple[ClusterState, ...]:

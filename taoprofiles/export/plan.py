@@ -67,40 +67,28 @@ class Port(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """A container to start.
-
-    - ``env``: a value of None is a secret
-    - ``shm_size``: bytes
-    - ``tty``: None if the profile does not say
-    - ``gpus``: "all", a number, or a list of devices
-    - ``caller``: the user who starts it, as UID:GID
-    - ``groups``: further groups of the container, by which it may use the mounted folders
-    - ``labels``: for Docker and Kubernetes
-    - ``warnings``: what was left out, one line each
-    - ``slurm``, ``kubernetes``: the profile's settings of these
-    - ``job``: the name of the cluster's job
-    """
+    """A container to start."""
 
     name: str
     image: str
     command: list[Word]
     mounts: list[PlanMount]
-    env: dict[str, str | None]
+    env: dict[str, str | None]  # a value of None is a secret
     user: str | None
-    shm_size: int | None
+    shm_size: int | None  # bytes
     ulimits: dict[str, int]
     ports: list[Port]
     network: str | None
     privileged: bool
-    tty: bool | None
-    gpus: str | int | list[str]
-    caller: str
-    groups: list[int]
-    labels: dict[str, str]
-    warnings: list[str]
+    tty: bool | None  # None if the profile does not say
+    gpus: str | int | list[str]  # "all", a number, or a list of devices
+    caller: str  # the user who starts it, as UID:GID
+    groups: list[int]  # further groups of the container, by which it may use the mounted folders
+    labels: dict[str, str]  # for Docker and Kubernetes
+    warnings: list[str]  # what was left out, one line each
     slurm: dict[str, Any] = {}  # noqa: RUF012 - never changed
     kubernetes: dict[str, Any] = {}  # noqa: RUF012 - never changed
-    job: str = ""
+    job: str = ""  # the name of the cluster's job
 
     @property
     def secrets(self) -> list[str]:

@@ -95,20 +95,17 @@ class Source(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """A profile as ``list`` shows it. ``problem`` is "" for a valid one; ``used`` is in seconds since 1970.
-
-    ``project_file`` is the path of the project file of which the profile is a trusted copy.
-    """
+    """A profile as ``list`` shows it."""
 
     name: str
     path: str
-    used: float | None
+    used: float | None  # seconds since 1970
     description: str
     layout: str | None
     project_dir: str | None
     extends: str | None
-    project_file: str | None
-    problem: str
+    project_file: str | None  # of which the profile is a trusted copy
+    problem: str  # "" for a valid one
 
 
 class Store:
