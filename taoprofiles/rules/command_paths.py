@@ -10,13 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from taoprofiles.launcher.argv import (
-    VOLUME,
-    add_volumes,
-    parse_launcher_argv,
-    script_of,
-    simple_commands,
-)
+from taoprofiles.launcher.argv import VOLUME, add_volumes, parse_launcher_argv, script_of, simple_commands
 from taoprofiles.launcher.behaviour import Behaviour, behaviour_or_newest, runs_without_docker
 from taoprofiles.launcher.quoting import (
     SHELLS_OWN,
@@ -29,13 +23,7 @@ from taoprofiles.launcher.quoting import (
     taken_volumes,
 )
 from taoprofiles.masking import MASK, MIN_SECRET_LENGTH, is_secret, is_secret_argument, mask_command, mask_text
-from taoprofiles.mounts.paths import (
-    HostFiles,
-    PathResolver,
-    Resolution,
-    explain,
-    host_paths,
-)
+from taoprofiles.mounts.paths import HostFiles, PathResolver, Resolution, explain, host_paths
 from taoprofiles.profiles.rendering import find_placeholder
 from taoprofiles.rules import specs
 from taoprofiles.rules.finding import ERROR, WARNING, Finding, error, warning
@@ -116,8 +104,8 @@ class CommandContext:
         return f"{self.to_pasteable_command(words)} …"
 
 
-class PathArgument(NamedTuple):
-    """A value that looks like a path: the number of its word, the option or key before it, and its text."""
+class Argument(NamedTuple):
+    """A value of a command: the number of its word, the option or key before it, and its text."""
 
     number: int
     key: str
@@ -180,13 +168,17 @@ def find_results(words: Sequence[str], context: CommandContext) -> list[str]:
         arguments = words[words.index(script) + 1 :]  # of which the script's "$@" may be
         of_each = (find_results(command, context) for command in [*simple_commands(words), arguments])
         return list(dict.fromkeys(itertools.chain.from_iterable(of_each)))
-    named = _results_folders(words, context.variables)
-    if _results_folders(words, {}) or not context.reads_specs:  # the command names them
-        return named
-    checker = _CommandChecker(words, context)
-    paths = checker.spec_paths
-    folders = answers(lambda path: specs.find_results(path, checker.resolver, checker.action), paths)
-    return [folder for path in paths for folder in folders.get(path, [])] or named
+    if named := _results_folders(words):
+        return [expand_variables(folder, context.variables) for folder in named]
+    if context.reads_specs:
+        checker = _CommandChecker(words, context)
+        paths = checker.spec_paths
+        folders = answers(lambda path: specs.find_results(path, checker.resolver, checker.action), paths)
+        if in_specs := [folder for path in paths for folder in folders.get(path, [])]:
+            return in_specs
+    # Where evaluate and inference write is not known.
+    names = ("RESULTS_DIR", "USER_EXPERIMENT_DIR") if specs.MODEL_ACTIONS & set(words) else ()
+    return [context.variables[name] for name in names if name in context.variables][:1]
 
 
 def find_host_results(words: Sequence[str], context: CommandContext) -> list[str]:
@@ -204,12 +196,8 @@ def _is_results_option(key: str) -> bool:
     return key == "-r" or key.lstrip("-").rpartition(".")[2].replace("-", "_") == "results_dir"
 
 
-def _results_folders(words: Sequence[str], variables: Mapping[str, str]) -> list[str]:
-    """Return the container folders for results that the words of a command name, without its spec files.
-
-    These are the values of results options; without them, the layout's results folder if the task writes at all. Where
-    evaluate and inference write is not known then.
-    """
+def _results_folders(words: Sequence[str]) -> list[str]:
+    """Return the values of results options among the words of a command."""
     folders = []
     for number, word in enumerate(words):
         key, equals, value = word.partition("=")
@@ -217,20 +205,17 @@ def _results_folders(words: Sequence[str], variables: Mapping[str, str]) -> list
             folders.append(value)
         elif word.startswith("-") and _is_results_option(word) and number + 1 < len(words):
             folders.append(words[number + 1])
-    if not folders and specs.MODEL_ACTIONS & set(words):
-        folders = [variables[name] for name in ("RESULTS_DIR", "USER_EXPERIMENT_DIR") if name in variables][:1]
-    return [expand_variables(folder, variables) for folder in folders]
+    return folders
 
 
-def path_arguments(words: Sequence[str]) -> Iterator[PathArgument]:
+def path_arguments(words: Sequence[str]) -> Iterator[Argument]:
     """Yield the paths among the words of a launcher command: ``-e /x``, ``--opt=/x``, ``key=[/a,/b]``, ``~/x``.
 
     Values of secrets and of ``--volume`` are left out.
     """
-    for number, key, value in _valued(words):
-        if key != VOLUME and not is_secret_argument(key):
-            for path in _values(value, 0):
-                yield PathArgument(number, key, path)
+    for argument in _valued(words):
+        if argument.key != VOLUME and not is_secret_argument(argument.key):
+            yield from (argument._replace(value=path) for path in _values(argument.value, 0))
 
 
 def _spec_keys(words: Sequence[str]) -> list[str]:
@@ -274,7 +259,7 @@ class _CommandChecker:
                 option, value = _split_option(word)
                 value = value if VARIABLE.fullmatch(value) else mask_command([option, value])[1]
                 what = f"'{option} {value}' is one argument; the task needs '{option}' and '{value}' as two"
-                self._add("arg-needs-quoting", PathArgument(0, option, word), what, corrects=True)
+                self._add("arg-needs-quoting", Argument(0, option, word), what, corrects=True)
         self._check_action()
         self._check_values()
         self._check_gpus()
@@ -292,7 +277,7 @@ class _CommandChecker:
         launch = parse_launcher_argv(self.words)
         words = self.words[1:] if launch is None else launch.options
         if action := specs.misspelt_action(words):
-            argument = PathArgument(len(self.words) - len(words), "", words[0])
+            argument = Argument(len(self.words) - len(words), "", words[0])
             self._correct(argument, action)
             what, why = f"'{words[0]}' is probably a misspelt '{action}'", "the task would fail in the container"
             self._add("action-misspelt", argument, what, why, severity=WARNING, corrects=True)
@@ -307,33 +292,28 @@ class _CommandChecker:
                 hint = self._shell_hint() if self._context.profile else f"give {word} a value"
                 why = "a variable was probably empty"
                 severity = WARNING if equals else ERROR  # an empty text may be meant
-                argument = PathArgument(number, key, "")
+                argument = Argument(number, key, "")
                 self._add("arg-empty-variable", argument, "it has no value", why, hint, severity=severity)
-        for number, key, word in _valued(self.words):
-            unset = self._unset(word)
-            if unset and self._context.is_script:
-                self._unset_words.add(number)
-            elif unset:
-                self._unset_words.add(number)
+        for argument in _valued(self.words):
+            unset, left = self._unset(argument.value), find_placeholder(argument.value)
+            if unset or left:
+                self._unset_words.add(argument.number)
+            is_hidden = is_secret_argument(argument.key)
+            if unset and not self._context.is_script:
                 why = "taoprof does not know the variables of a notebook or another shell"
-                argument = PathArgument(number, key, word)
-                hint = f"give {key} a value" if is_secret_argument(key) else ""
-                hint = self._shell_hint() if self._context.profile or not hint else hint
+                give = is_hidden and not self._context.profile
+                hint = f"give {argument.key} a value" if give else self._shell_hint()
                 self._add("arg-empty-variable", argument, f"{unset} is not set", why, hint)
-            elif left := find_placeholder(word):
-                self._unset_words.add(number)
-                what = f"it still contains '{left}'"
-                real = "value" if is_secret_argument(key) else "path in the container, or value"
-                hint = f"replace it by the real {real}"
-                self._add("placeholder", PathArgument(number, key, word), what, hint=hint, severity=WARNING)
+            elif left and not unset:
+                hint = f"replace it by the real {'value' if is_hidden else 'path in the container, or value'}"
+                self._add("placeholder", argument, f"it still contains '{left}'", hint=hint, severity=WARNING)
 
     def _check_gpus(self) -> None:
         """Report GPUs that the container does not get; in it they are numbered from 0 on."""
-        for number, key, word in _valued(self.words) if self._context.gpus is not None else ():
-            wrong = specs.wrong_gpus(key, re.findall(r"\d+", word), self._context.gpus or 0)
+        for argument in _valued(self.words) if self._context.gpus is not None else ():
+            wrong = specs.wrong_gpus(argument.key, re.findall(r"\d+", argument.value), self._context.gpus or 0)
             if wrong is not None:
-                argument = PathArgument(number, key, word)
-                self._correct(argument, _like(word, wrong.right))
+                self._correct(argument, _like(argument.value, wrong.right))
                 self._add(wrong.id, argument, wrong.what, wrong.why, corrects=True)
 
     def _check_container_paths(self) -> None:
@@ -370,11 +350,11 @@ class _CommandChecker:
                 hint = f"write {shlex.quote(self._context.quote(word))}; or {hint}"
                 if not self._context.is_run:  # taoprof run quotes the words itself
                     self._quoted[number] = self._context.quote(word)
-            argument = PathArgument(number, key, word)
+            argument = Argument(number, key, word)
             self._add("arg-needs-quoting", argument, what, why, hint, severity=WARNING, corrects=not secret)
 
     def _check_paths(self) -> None:
-        wrong: list[tuple[PathArgument, Resolution]] = []
+        wrong: list[tuple[Argument, Resolution]] = []
         home = self._context.environ.get("HOME", "")
         for argument in path_arguments(self._words_after_shell):
             path = expand_variables(argument.value, self.public)
@@ -397,19 +377,19 @@ class _CommandChecker:
                 hint = _with_key(argument.key, resolution.container)
             self._add("host-path", argument, what, why, hint, corrects=bool(resolution.container))
 
-    def _relative_paths(self) -> Iterator[tuple[PathArgument, Resolution]]:
+    def _relative_paths(self) -> Iterator[tuple[Argument, Resolution]]:
         """Yield spec files and results relative to the current folder, which in the container is another one.
 
         Spec files that do not exist are reported here.
         """
         folder = self._context.folder
-        for number, key, value in _valued(self._words_after_shell):
+        for argument in _valued(self._words_after_shell):
+            number, key, value = argument
             is_results = _is_results_option(key)
             is_relative = number not in self._unset_words and value[:1] not in ("", "/", "~", "$", "-")
             if (key in specs.SPEC_OPTIONS or is_results) and folder and is_relative:
                 path = os.path.join(folder, value)
                 resolution = self.resolver.resolve(path)
-                argument = PathArgument(number, key, value)
                 if not is_results and not self._context.files.exists(path) and not path.endswith(_ENGINES):
                     missing = Resolution("missing", value, "", os.path.normpath(path))
                     what, why, hint = explain(self.resolver, missing)
@@ -421,7 +401,7 @@ class _CommandChecker:
                     explanation = explain(self.resolver, resolution)
                     self._add("unmapped-path", argument, *explanation, severity=WARNING)
 
-    def _check_path(self, argument: PathArgument, resolution: Resolution) -> None:
+    def _check_path(self, argument: Argument, resolution: Resolution) -> None:
         path, action = resolution.path, self.action
         is_created_by_task = path.endswith(_ENGINES) and action not in ("evaluate", "inference")
         key_access = "write" if is_created_by_task else specs.access(argument.key, action)
@@ -437,7 +417,7 @@ class _CommandChecker:
         elif (kind == "link-out" and key_access != "write") or (kind == "missing" and key_access == "read"):
             self._add("missing-file", argument, *explain(self.resolver, resolution), severity=ERROR)
 
-    def _add_empty_variable(self, argument: PathArgument, path: str) -> None:
+    def _add_empty_variable(self, argument: Argument, path: str) -> None:
         """Report a path in the root folder: the variable in front of it was probably empty."""
         names = {name: value for name, value in self._context.variables.items() if name in self.public}
         usual = "SPECS_DIR" if argument.key in specs.SPEC_OPTIONS and "SPECS_DIR" in names else ""
@@ -469,7 +449,7 @@ class _CommandChecker:
                 return f"${name}"
         return ""
 
-    def _correct(self, argument: PathArgument, path: str) -> None:
+    def _correct(self, argument: Argument, path: str) -> None:
         """Put the container's path into the corrected command."""
         if path:
             number = argument.number
@@ -506,7 +486,7 @@ class _CommandChecker:
         return mask_text(text)
 
     def _add(
-        self, id: str, argument: PathArgument, what: str, why: str = "", hint: str = "", *, severity: str = ERROR,
+        self, id: str, argument: Argument, what: str, why: str = "", hint: str = "", *, severity: str = ERROR,
         corrects: bool = False, is_run: bool = False,
     ) -> None:  # fmt: skip
         """Add a finding; with ``corrects`` its hint is the corrected command (see ``_corrected_command``), if shown."""
@@ -517,13 +497,13 @@ class _CommandChecker:
         self._findings.append(Finding(id, where, what, why, hint, severity))
 
 
-def _valued(words: Sequence[str]) -> Iterator[tuple[int, str, str]]:
-    """Yield each word after the program name as (its number, the option or key of which it is the value, the value)."""
+def _valued(words: Sequence[str]) -> Iterator[Argument]:
+    """Yield each word after the program name, with the option or key of which it is the value."""
     before = ""
     for number, word in enumerate(words[1:], 1):
         match = _JOINED.fullmatch(word) or _KEY.fullmatch(word)
         key, value = [group for group in match.groups() if group is not None] if match else (before, word)
-        yield number, key, value
+        yield Argument(number, key, value)
         before = word if word.startswith("-") and match is None else ""
 
 

@@ -17,16 +17,9 @@ from taoprofiles.mounts.mapping import mounted
 from taoprofiles.profiles.layouts import FOLDER_VARIABLES, NAMED_UID, USER_NAME, missing_identity
 from taoprofiles.profiles.rendering import find_placeholder, is_windows_path
 from taoprofiles.rules.finding import INFO, Finding, Locator, error, quoted, warning
-from taoprofiles.storage.paths import Context, is_inside
+from taoprofiles.storage.paths import Context
 from taoprofiles.system.engine import Engine, EngineError
-from taoprofiles.system.filesystem import (
-    WINDOWS_DISKS,
-    PathInfo,
-    answers,
-    creation_problem,
-    is_wsl,
-    nearest_existing,
-)
+from taoprofiles.system.filesystem import PathInfo, answers, creation_problem, is_wsl, nearest_existing
 
 if TYPE_CHECKING:
     from taoprofiles.profiles.rendering import Renderer
@@ -233,7 +226,7 @@ def _check_nested(mounts: Sequence[ResolvedMount], missing: Collection[Location]
             what = f"'{at}' is inside the mount at '{outer.destination}', and '{point}' does not exist"
             why = "Docker creates it on this host as root: then you cannot write there"
             yield warning("dst-makes-folder", where, what, why, f"mkdir -p {quoted(point)}", fix=("mkdir", point))
-        elif os.path.isdir(point) and _has_entries(point):
+        elif _has_entries(point):
             yield Finding("dst-shadow", where, f"'{at}' hides the content of '{point}' in the container", severity=INFO)
 
 
@@ -245,13 +238,12 @@ def _has_entries(folder: str) -> bool:
         return False
 
 
-# Its variables and its user, and the rights and file systems of its folders
+# Its variables and its user
 
 
 _USER = r"[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?"
 _LITERAL = r"(?:YOUR_?)?(?:UID|uid|USER(?:_?(?:ID|NAME))?)(?::.*)?"
 _ENGINE_TIMEOUT = 1.0
-_NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs")
 
 
 def check_variables(variables: Iterable[tuple[Location, Mapping[str, Any]]], locate: Locator) -> Iterator[Finding]:
@@ -456,81 +448,3 @@ def user_ids(user: object, uid: int, gid: int) -> tuple[int, int] | None:
     if not first.isdigit():
         return None
     return int(first), int(second) if second.isdigit() else (gid if int(first) == uid else 0)
-
-
-def check_sources(
-    sources: Sequence[tuple[str, PathInfo, str]],
-    ids: tuple[int, int] | None,
-    *,
-    home: str,
-    snap: bool,
-    profile: str | None = None,
-) -> Iterator[Finding]:
-    """Check the sources of mounts, given as (where, folder, type of its file system).
-
-    ``ids`` are the container's user and group, or None if only the image knows them; ``snap``: Docker is a snap;
-    ``profile`` is named in hints.
-    """
-    for where, folder, kind in sources:
-        if ids is not None and not folder.may(*ids, 5):
-            yield warning(
-                "src-of-another-user", where, f"'{folder.path}' belongs to user {folder.uid}, mode {folder.mode:o}",
-                f"the container's user {ids[0]}:{ids[1]} may not read it",
-                f"chmod o+rx {quoted(folder.path)}, by its owner",
-            )  # fmt: skip
-        yield from _check_file_system(where, folder, kind, ids, profile)
-        inside = folder.real[len(home) :] if is_inside(folder.real, home) else None
-        if snap and (inside is None or "/." in inside):
-            what = f"'{folder.path}' is {'in a hidden folder' if inside is not None else 'outside your home'}"
-            why = "Docker's snap package cannot see it: the container gets an empty folder"
-            yield warning("snap-docker", where, what, why, "apt install docker.io, or move the folder")
-
-
-def _check_file_system(
-    where: str, folder: PathInfo, kind: str, ids: tuple[int, int] | None, profile: str | None
-) -> Iterator[Finding]:
-    if kind in _NETWORK:
-        if ids is None or ids[0] == 0 or not folder.mode & 0o005:
-            why = "if the server maps root to nobody (root_squash), Docker fails: permission denied"
-            command = f"taoprof set {profile or 'NAME'} docker.user=auto"
-            hint = f"let the container run as you ({command}), and: chmod o+rx on its parents"
-            yield warning("nfs-root-squash", where, f"'{folder.path}' is on {kind}", why, hint)
-    elif kind in WINDOWS_DISKS:
-        why = "Windows disks are slow from Linux, and do not keep owners: training waits for its data"
-        hint = "copy the data to the Linux disk, such as ~/data"
-        yield warning("slow-file-system", where, f"'{folder.path}' is on a Windows disk ({kind})", why, hint)
-    elif kind.startswith("fuse"):
-        why = "Docker runs as root, and only its owner can read a FUSE mount: the container gets an error"
-        hint = "mount it with -o allow_other (user_allow_other in /etc/fuse.conf)"
-        yield warning("fuse-mount", where, f"'{folder.path}' is on {kind}", why, hint)
-
-
-def check_results(folders: Sequence[tuple[str, PathInfo]], ids: tuple[int, int] | None) -> Iterator[Finding]:
-    """Check the folders for results, given as (path, the nearest existing folder above it)."""
-    for path, folder in folders:
-        if ids is not None and not folder.may(*ids, 3):
-            owner = "root" if folder.uid == 0 else f"user {folder.uid}"
-            hint = f"sudo chown -R {ids[0]}:{ids[1]} {quoted(path)}"
-            if path != folder.path:  # never change a folder above it, which may be '/'
-                hint = f"sudo install -d -o {ids[0]} -g {ids[1]} {quoted(path)}"
-            elif folder.uid != 0:
-                hint = f"ls -ld {quoted(path)}"
-            yield error(
-                "results-not-writable-as-user", "results",
-                f"results go to '{path}', and '{folder.path}' belongs to {owner}",
-                f"user {ids[0]}:{ids[1]} cannot write there: PermissionError: [Errno 13] Permission denied",
-                hint,
-            )  # fmt: skip
-
-
-def check_owners(folder: str, foreign: tuple[int, str, bool], ids: tuple[int, int]) -> Iterator[Finding]:
-    """Check for files of other users in a results folder: (their number, the first, whether the count is complete)."""
-    count, first, complete = foreign
-    if count:
-        number = str(count) if complete else f"at least {count}"
-        yield warning(
-            "foreign-owned-files", "results",
-            f"{number} entries in '{folder}' do not belong to user {ids[0]}, such as '{first}'",
-            "an earlier run worked as another user; overwriting or deleting them fails: Permission denied",
-            f"sudo chown -R {ids[0]}:{ids[1]} {quoted(folder)}",
-        )  # fmt: skip

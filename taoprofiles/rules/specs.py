@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from taoprofiles.errors import TaoprofError
@@ -45,7 +46,7 @@ class SyntaxFault(NamedTuple):
 def read_values(text: str, form: str) -> tuple[list[SpecValue], SyntaxFault | None]:
     """Return the values of a "yaml", "json", "toml" or "prototxt" text, and why it cannot be parsed, if so."""
     if form == "prototxt":
-        return list(_prototxt_values(text)), _prototxt_fault(text)
+        return _prototxt_values(text)
     if form == "toml":
         return _toml_values(text)
     if form == "json":
@@ -135,53 +136,47 @@ def _toml_values(text: str) -> tuple[list[SpecValue], SyntaxFault | None]:
         elif isinstance(value, str):
             # tomllib has no positions: a value that is written in another way counts to the line of the one before it.
             written = (json.dumps(value, ensure_ascii=False), f"'{value}'")
-            at = _find_next(text, written, at)
+            positions = (text.find(form, at + 1, at + _NEAR) for form in written)
+            at = min((position for position in positions if position >= 0), default=at)
             line += text.count("\n", counted, max(at, 0))
             counted = max(at, 0)
             values.append(SpecValue(line, keys, value))
     return values, None
 
 
-def _find_next(text: str, forms: tuple[str, ...], at: int) -> int:
-    """Return the first position of one of the ``forms`` after ``at``, or ``at`` if there is none nearby."""
-    positions = (text.find(form, at + 1, at + _NEAR) for form in forms)
-    return min((position for position in positions if position >= 0), default=at)
-
-
 _TOKEN = re.compile(r"""#[^\n]*+|(?P<string>"(?:[^"\\\n]|\\.)*+"?|'(?:[^'\\\n]|\\.)*+'?)|\n|(?P<plain>[^#"'\n]++)""")
 _LAST_WORD = re.compile(r"([\w.-]+)\s*:?[\s\[{(]*\Z")
 
 
-def _prototxt_values(text: str) -> Iterator[SpecValue]:
-    """Read protobuf text, in which every text value is quoted."""
+def _prototxt_values(text: str) -> tuple[list[SpecValue], SyntaxFault | None]:
+    """Read protobuf text, in which every text value is quoted.
+
+    Without the schema a fault is the first quote or brace that does not match another one.
+    """
+    values: list[SpecValue] = []
+    faults: list[SyntaxFault] = []
+    opened: list[int] = []
     line, key = 1, ""
     for token in _TOKEN.finditer(text):
-        string, plain = token["string"], token["plain"]
-        if string and len(string) > 1 and string[-1] == string[0]:
+        string, plain = token["string"], token["plain"] or ""
+        if string and (len(string) == 1 or string[-1] != string[0]):
+            faults.append(SyntaxFault(line, "a quote is not closed on this line"))
+        elif string:
             # The numeric escapes are bytes of UTF-8.
             value = _ESCAPE.sub(lambda match: _SIMPLE.get(match[1], match[1]), _BYTES.sub(_decode, string[1:-1]))
-            yield SpecValue(line, (key,) if key else (), value)
-        elif plain and (word := _LAST_WORD.search(plain[-200:])):
+            values.append(SpecValue(line, (key,) if key else (), value))
+        elif word := _LAST_WORD.search(plain[-200:]):
             key = word[1].rpartition(".")[2]
-        line += token.group().count("\n")
-
-
-def _prototxt_fault(text: str) -> SyntaxFault | None:
-    """Return the first quote or brace that does not match another one: what a reader can tell without the schema."""
-    line, opened = 1, []
-    for token in _TOKEN.finditer(text):
-        string = token["string"]
-        if string and (len(string) == 1 or string[-1] != string[0]):
-            return SyntaxFault(line, "a quote is not closed on this line")
-        for brace in re.findall("[{}]", token["plain"] or ""):
+        for brace in re.findall("[{}]", plain):
             if brace == "{":
                 opened.append(line)
-            elif not opened:
-                return SyntaxFault(line, "this '}' closes nothing")
-            else:
+            elif opened:
                 opened.pop()
+            else:
+                faults.append(SyntaxFault(line, "this '}' closes nothing"))
         line += token.group().count("\n")
-    return SyntaxFault(opened[-1], "this '{' is not closed") if opened else None
+    faults += [SyntaxFault(number, "this '{' is not closed") for number in opened[-1:]]
+    return values, faults[0] if faults else None
 
 
 _SIMPLE = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
@@ -298,12 +293,7 @@ def _form(path: str) -> str | None:
 
 
 def check_specs(
-    paths: Sequence[str],
-    resolver: PathResolver,
-    *,
-    action: str,
-    given: Collection[str],
-    gpus: int | None,
+    paths: Sequence[str], resolver: PathResolver, *, action: str, given: Collection[str], gpus: int | None
 ) -> list[Finding]:
     """Return the findings about spec files, and about the spec files that these name.
 
@@ -322,12 +312,13 @@ def find_results(path: str, resolver: PathResolver, action: str) -> list[str]:
     That of the action's own section has priority over that of the whole file, as in TAO's tasks.
     """
     form = _form(path)
-    host = resolver.resolve(path).host if path.startswith("/") and form is not None else ""
+    host = resolver.resolve(path).host if path.startswith("/") else ""
+    if form is None or not host:
+        return []
     try:
-        text = (files.read(host, SIZE_LIMIT) or b"").decode("utf-8-sig") if host else ""
+        values, _ = read_values((files.read(host, SIZE_LIMIT) or b"").decode("utf-8-sig"), form)
     except (TaoprofError, UnicodeDecodeError):
         return []
-    values = read_values(text, form)[0] if form is not None else []
     for keys in ((action, "results_dir"), ("results_dir",)):
         if folders := [folder for value in values if value.keys == keys and (folder := path_in(value))]:
             return folders
@@ -374,8 +365,7 @@ class _SpecChecker:
         self._check_gpus(findings, values)
         paths = 0
         for value in values:
-            line, keys, text = value
-            key = value.key
+            (line, keys, text), key = value, value.key
             if not _is_read(keys, self._action) or (keys[:1], key) in self._given:
                 continue
             if len(text) > _PATH_MAX or (is_secret(key) and text not in ("???", "FIXME")):
@@ -386,8 +376,9 @@ class _SpecChecker:
             elif path := path_in(value):
                 paths += 1
                 if paths > PATHS_LIMIT:
-                    what = f"it has more than {PATHS_LIMIT} paths; the rest is not checked"
-                    findings.add("spec-unreadable", line, what)
+                    findings.add(
+                        "spec-unreadable", line, f"it has more than {PATHS_LIMIT} paths; the rest is not checked"
+                    )
                     break
                 self._check_path(findings, value, self._resolver.resolve(path))
         return findings.all()
@@ -427,26 +418,24 @@ class _Findings:
     def __init__(self, path: str) -> None:
         self._path = path
         self._findings: list[Finding] = []
-        self._counts: dict[str, int] = {}
+        self._more: Counter[str] = Counter()
 
     def has_room(self, id: str) -> bool:
-        return self._counts.get(id, 0) < SHOWN
+        return sum(finding.id == id for finding in self._findings) < SHOWN
 
     def add(self, id: str, line: int, what: str, why: str = "", hint: str = "", *, severity: str = WARNING) -> None:
-        if self.has_room(id):
-            by_hand = id not in ("missing-file", "spec-unreadable")
-            what, why, hint = mask_text(what), mask_text(why), mask_text(hint)
-            self._findings.append(
-                Finding(id, f"{self._path}:{line}", what, why, hint, severity=severity, by_hand=by_hand)
-            )
-        self._counts[id] = self._counts.get(id, 0) + 1
+        if not self.has_room(id):
+            self._more[id] += 1
+            return
+        by_hand = id not in ("missing-file", "spec-unreadable")
+        what, why, hint = mask_text(what), mask_text(why), mask_text(hint)
+        self._findings.append(Finding(id, f"{self._path}:{line}", what, why, hint, severity, by_hand=by_hand))
 
     def all(self) -> list[Finding]:
         severities = {finding.id: finding.severity for finding in self._findings}
-        more = [(id, count - SHOWN) for id, count in self._counts.items() if count > SHOWN]
         return self._findings + [
             Finding(id, self._path, f"{count} more of the same kind in this file", severity=severities[id])
-            for id, count in more
+            for id, count in self._more.items()
         ]
 
 

@@ -35,7 +35,7 @@ from taoprofiles.profiles.layouts import is_network
 from taoprofiles.rules import container
 from taoprofiles.rules.command_paths import CommandContext
 from taoprofiles.rules.finding import Finding, Lines, Locator, error, warning
-from taoprofiles.storage.paths import Context
+from taoprofiles.storage.paths import Context, is_inside
 from taoprofiles.system import filesystem
 from taoprofiles.system.filesystem import WINDOWS_DISKS, PathInfo, find_foreign_files
 
@@ -479,8 +479,12 @@ def check_login(login: Login, version: str, environ: Mapping[str, str], uid: int
         yield error("login-missing", login.path, what, why, hint)
 
 
+# The folders behind the mounts
+
+
 _RESULTS = ("results", "result", "output", "outputs", "experiments")
 """Names of container folders for results, where neither the command, a spec file nor a variable names one."""
+_NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs")
 
 
 def check_folders(
@@ -499,22 +503,80 @@ def check_folders(
     writes to, () if they are not known, and ``profile`` is named in hints.
     """
     ids = container.user_ids(user, context.uid, context.gid)
-    table, sources = filesystem.file_systems(), []
+    table = filesystem.file_systems()
+    docker = os.path.realpath(shutil.which("docker", path=context.environ.get("PATH")) or "")
     for mount in mounts:
         source = PathInfo(mount.source)
         if not source.problem:
             where = locate(mount.location._replace(key="source"))
-            sources.append((where, source, filesystem.file_system(source.real, table)))
-    docker = os.path.realpath(shutil.which("docker", path=context.environ.get("PATH")) or "")
-    yield from container.check_sources(
-        sources, ids, home=context.home, snap=docker.startswith("/snap/"), profile=profile
-    )
-    usual = [destination for destination in mounted.values() if os.path.basename(destination) in _RESULTS]
-    named = results or usual
-    existing = [(path, filesystem.nearest_existing(path)) for path in dict.fromkeys(paths.host_paths(named, mounted))]
-    # Not those in a source that does not exist, which is reported.
-    inside = [(path, info) for path, info in existing if paths.is_mounted(info.path, mounted)]
-    yield from container.check_results(inside, ids)
-    for _, folder in inside:
-        if ids is not None and ids[0] != 0 and folder.may(*ids, 3):
-            yield from container.check_owners(folder.path, find_foreign_files(folder.path, ids[0]), ids)
+            yield from check_source(where, source, filesystem.file_system(source.real, table), ids, profile)
+            if docker.startswith("/snap/"):
+                yield from check_snap(where, source, context.home)
+    named = results or [path for path in mounted.values() if os.path.basename(path) in _RESULTS]
+    for path in dict.fromkeys(paths.host_paths(named, mounted)):
+        folder = filesystem.nearest_existing(path)
+        # A folder in a source that does not exist is reported there.
+        if ids is not None and paths.is_mounted(folder.path, mounted):
+            yield from check_results(path, folder, ids)
+            if ids[0] != 0 and folder.may(*ids, 3):
+                yield from check_owners(folder.path, find_foreign_files(folder.path, ids[0]), ids)
+
+
+def check_source(
+    where: str, folder: PathInfo, kind: str, ids: tuple[int, int] | None, profile: str | None
+) -> Iterator[Finding]:
+    """Check the source of a mount on a file system of type ``kind``.
+
+    ``ids`` are the container's user and group, None if only the image knows them.
+    """
+    if ids is not None and not folder.may(*ids, 5):
+        what = f"'{folder.path}' belongs to user {folder.uid}, mode {folder.mode:o}"
+        why = f"the container's user {ids[0]}:{ids[1]} may not read it"
+        yield warning("src-of-another-user", where, what, why, f"chmod o+rx {quote(folder.path)}, by its owner")
+    if kind in _NETWORK:
+        if ids is None or ids[0] == 0 or not folder.mode & 0o005:
+            why = "if the server maps root to nobody (root_squash), Docker fails: permission denied"
+            command = f"taoprof set {profile or 'NAME'} docker.user=auto"
+            hint = f"let the container run as you ({command}), and: chmod o+rx on its parents"
+            yield warning("nfs-root-squash", where, f"'{folder.path}' is on {kind}", why, hint)
+    elif kind in WINDOWS_DISKS:
+        why = "Windows disks are slow from Linux, and do not keep owners: training waits for its data"
+        hint = "copy the data to the Linux disk, such as ~/data"
+        yield warning("slow-file-system", where, f"'{folder.path}' is on a Windows disk ({kind})", why, hint)
+    elif kind.startswith("fuse"):
+        why = "Docker runs as root, and only its owner can read a FUSE mount: the container gets an error"
+        hint = "mount it with -o allow_other (user_allow_other in /etc/fuse.conf)"
+        yield warning("fuse-mount", where, f"'{folder.path}' is on {kind}", why, hint)
+
+
+def check_snap(where: str, folder: PathInfo, home: str) -> Iterator[Finding]:
+    """Check whether Docker sees the source of a mount if it is a snap package."""
+    inside = folder.real[len(home) :] if is_inside(folder.real, home) else None
+    if inside is None or "/." in inside:
+        what = f"'{folder.path}' is {'outside your home' if inside is None else 'in a hidden folder'}"
+        why = "Docker's snap package cannot see it: the container gets an empty folder"
+        yield warning("snap-docker", where, what, why, "apt install docker.io, or move the folder")
+
+
+def check_results(path: str, folder: PathInfo, ids: tuple[int, int]) -> Iterator[Finding]:
+    """Check a folder for results; ``folder`` is the nearest existing one above it."""
+    if not folder.may(*ids, 3):
+        owner = "root" if folder.uid == 0 else f"user {folder.uid}"
+        hint = f"sudo chown -R {ids[0]}:{ids[1]} {quote(path)}"
+        if path != folder.path:  # never change a folder above it, which may be '/'
+            hint = f"sudo install -d -o {ids[0]} -g {ids[1]} {quote(path)}"
+        elif folder.uid != 0:
+            hint = f"ls -ld {quote(path)}"
+        what = f"results go to '{path}', and '{folder.path}' belongs to {owner}"
+        why = f"user {ids[0]}:{ids[1]} cannot write there: PermissionError: [Errno 13] Permission denied"
+        yield error("results-not-writable-as-user", "results", what, why, hint)
+
+
+def check_owners(folder: str, foreign: tuple[int, str, bool], ids: tuple[int, int]) -> Iterator[Finding]:
+    """Check for files of other users in a results folder: (their number, the first, whether the count is complete)."""
+    count, first, complete = foreign
+    if count:
+        number = count if complete else f"at least {count}"
+        what = f"{number} entries in '{folder}' do not belong to user {ids[0]}, such as '{first}'"
+        why = "an earlier run worked as another user; overwriting or deleting them fails: Permission denied"
+        yield warning("foreign-owned-files", "results", what, why, f"sudo chown -R {ids[0]}:{ids[1]} {quote(folder)}")

@@ -127,17 +127,22 @@ def source(
 ) -> SetUp:
     """A source on a file system of that kind, and of that owner."""
     folder = ForeignPath(path, uid, mode)
-    return lambda home: tuple(container.check_sources([("here", folder, kind)], ids, home="/home/ana", snap=snap))
+
+    def prepare(home: Home) -> tuple[Finding, ...]:
+        in_snap = start.check_snap("here", folder, "/home/ana") if snap else ()
+        return (*start.check_source("here", folder, kind, ids, None), *in_snap)
+
+    return prepare
 
 
 def results(uid: int) -> SetUp:
     """Results that go into a folder of that owner."""
-    return lambda home: tuple(container.check_results([("/r/x", ForeignPath("/r", uid, 0o755))], (1000, 1000)))
+    return lambda home: tuple(start.check_results("/r/x", ForeignPath("/r", uid, 0o755), (1000, 1000)))
 
 
 def owned(count: int) -> SetUp:
     """So many files of somebody else in the results."""
-    return lambda home: tuple(container.check_owners("/r", (count, "/r/model.tlt", True), (1000, 1000)))
+    return lambda home: tuple(start.check_owners("/r", (count, "/r/model.tlt", True), (1000, 1000)))
 
 
 @set_up
