@@ -23,10 +23,6 @@ from taoprofiles.profiles.rendering import Renderer
 from tests.support.generated_profiles import AROUND, moderate, usable_profiles
 
 
-def render(profile: Profile) -> dict[str, Any]:
-    return Renderer(template(profile, name="a"), AROUND, name="a", path="a.toml").mapping()
-
-
 def call_of(rendered: dict[str, Any]) -> Call:
     host = Host({"HOME": "/nowhere"}, "/", files={"/nowhere/.tao_mounts.json": mapping.to_bytes(rendered)})
     prediction = predict("6.26.3", host, None)
@@ -47,7 +43,7 @@ def size(value: str | int) -> int:
 
 def check(profile: Profile) -> None:
     profile = parse(to_toml(profile).encode(), name="a", path="a.toml")
-    rendered, docker = render(profile), profile.docker
+    rendered, docker = Renderer(template(profile, name="a"), AROUND, name="a", path="a.toml").mapping(), profile.docker
     call = call_of(rendered)
     assert call.volumes == {m["source"]: os.path.normpath(m["destination"]) for m in rendered["Mounts"]}
     assert len(profile.mounts or []) == len(call.volumes)

@@ -19,32 +19,29 @@ from taoprofiles.launcher.argv import (
     simple_commands,
 )
 
+MODULE = "nvidia_tao_cli.entrypoint.tao_launcher"
+LAUNCHERS = (
+    "tao model unet train", "/x/bin/tao model unet train", "tlt unet train", "tao-deploy unet gen_trt_engine",
+    "python /x/bin/tao model unet train", "/usr/bin/python3.11 /x/bin/tao unet train", "pypy3 /x/bin/tao unet train",
+    "python -X importtime /x/bin/tao model unet train", "python -Ximporttime -W ignore -u /x/bin/tao model unet train",
+    "python -Wignore -I -S /x/bin/tao unet train", "python --check-hash-based-pycs always /x/bin/tlt unet train",
+    f"python3.11 -m {MODULE} model unet train", f"python3.11 -u -m {MODULE} model unet train",
+    f"python -um {MODULE} model unet train", f"python -m{MODULE} unet train", f"python -Im{MODULE} model unet train",
+    "python -m tlt.entrypoint.entrypoint unet train", "python ./tao model unet train",
+    "python /x/site-packages/nvidia_tao_cli/entrypoint/tao_launcher.py model unet train",
+    "python nvidia_tao_cli/entrypoint/tao_launcher.py model unet train",
+)  # fmt: skip
+OTHERS = (
+    "", "tao", "tao list", "tao stop --all", "tao info --verbose", "tao --help", "tao -h", "python /x/bin/tao list",
+    f"python -m {MODULE} --help", "vim tao", "vim /x/bin/tao model", "python tao_notes.py model unet",
+    "python /x/tao/notes.py model unet", "python -m taoprofiles use x", "python -m nvidia_tao_client model unet",
+    "python -m pytest tao model", "python -", "python", "python -m", "python -c", "python -X", "grep tao x",
+    "grep -r tlt .", "taoprof use x", "sudo tao model unet train", "sh -c tao", "bash /x/bin/tao.sh model",
+    "taopath model unet",
+)  # fmt: skip
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "tao model unet train",
-        "/x/bin/tao model unet train",
-        "tlt unet train",
-        "tao-deploy unet gen_trt_engine",
-        "python /x/bin/tao model unet train",
-        "/usr/bin/python3.11 /x/bin/tao unet train",
-        "python -X importtime /x/bin/tao model unet train",
-        "python -Ximporttime -W ignore -u /x/bin/tao model unet train",
-        "python -Wignore -I -S /x/bin/tao model unet train",
-        "python --check-hash-based-pycs always /x/bin/tlt unet train",
-        "pypy3 /x/bin/tao model unet train",
-        "python3.11 -m nvidia_tao_cli.entrypoint.tao_launcher model unet train",
-        "python3.11 -u -m nvidia_tao_cli.entrypoint.tao_launcher model unet train",
-        "python -um nvidia_tao_cli.entrypoint.tao_launcher model unet train",
-        "python -mnvidia_tao_cli.entrypoint.tao_launcher model unet train",
-        "python -Imnvidia_tao_cli.entrypoint.tao_launcher model unet train",
-        "python -m tlt.entrypoint.entrypoint unet train",
-        "python /x/site-packages/nvidia_tao_cli/entrypoint/tao_launcher.py model unet train",
-        "python nvidia_tao_cli/entrypoint/tao_launcher.py model unet train",
-        "python ./tao model unet train",
-    ],
-)
+
+@pytest.mark.parametrize("line", LAUNCHERS)
 def test_a_launcher(line: str) -> None:
     command = parse_launcher_argv(line.split())
     assert command is not None
@@ -55,49 +52,14 @@ def test_a_launcher(line: str) -> None:
 
 @pytest.mark.parametrize("option", ["-c", "-Ic", "-uc"])
 def test_a_launcher_started_from_code(option: str) -> None:
-    code = "import sys; from nvidia_tao_cli.entrypoint.tao_launcher import main; sys.exit(main())"
+    code = f"import sys; from {MODULE} import main; sys.exit(main())"
     command = parse_launcher_argv(["python", option, code, "model", "unet", "train"])
     assert command is not None
     assert command.words == ["tao", "model", "unet", "train"]
+    assert parse_launcher_argv(["python", option, "from mytlt.x import y", "model", "x"]) is None
 
 
-def test_code_that_only_names_something_alike() -> None:
-    assert parse_launcher_argv(["python", "-c", "from mytlt.x import y", "model", "x"]) is None
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "tao",
-        "tao list",
-        "tao stop --all",
-        "tao info --verbose",
-        "tao --help",
-        "tao -h",
-        "python /x/bin/tao list",
-        "python -m nvidia_tao_cli.entrypoint.tao_launcher --help",
-        "vim tao",
-        "vim /x/bin/tao model",
-        "python tao_notes.py model unet",
-        "python /x/tao/notes.py model unet",
-        "python -m taoprofiles use x",
-        "python -m nvidia_tao_client model unet",
-        "python -m pytest tao model",
-        "python -",
-        "python",
-        "python -m",
-        "python -c",
-        "python -X",
-        "grep tao x",
-        "grep -r tlt .",
-        "taoprof use x",
-        "sudo tao model unet train",
-        "sh -c tao",
-        "bash /x/bin/tao.sh model",
-        "taopath model unet",
-        "",
-    ],
-)
+@pytest.mark.parametrize("line", OTHERS)
 def test_not_a_launcher(line: str) -> None:
     assert parse_launcher_argv(line.split(" ")) is None
 
@@ -125,7 +87,7 @@ def test_the_parts_of_a_command() -> None:
     [
         ("tao model dino train -e x", "dino train -e x"),
         ("/opt/bin/tao dino train", "dino train"),
-        ("python -m nvidia_tao_cli.entrypoint.tao_launcher model dino train", "dino train"),
+        (f"python -m {MODULE} model dino train", "dino train"),
         ("tlt detectnet_v2 train", "detectnet_v2 train"),
         ("dino train", "dino train"),
         ("tao model dino run ls /", "ls /"),
@@ -146,18 +108,9 @@ def test_what_starts_no_task(argv: str) -> None:
 @pytest.mark.parametrize(
     ("command", "script"),
     [
-        ("bash -c X", "X"),
-        ("/bin/sh -lc X name", "X"),
-        ("bash -euo pipefail -c X", "X"),
-        ("bash --login -c +o posix X", "X"),
-        ("env A=b timeout 1h bash -l -c X", "X"),
-        ("bash X -c", None),
-        ("bash -c", None),
-        ("bash", None),
-        ("bash -o", None),
-        ("dino -c X", None),
-        ("dino bash -c X", None),
-        ("", None),
+        *((f"{shell} X", "X") for shell in ("bash -c", "bash -euo pipefail -c", "bash --login -c +o posix")),
+        *(("/bin/sh -lc X name", "X"), ("env A=b timeout 1h bash -l -c X", "X")),
+        *((words, None) for words in ("bash X -c", "bash -c", "bash", "bash -o", "dino -c X", "dino bash -c X", "")),
     ],
 )
 def test_the_script_of_a_shell(command: str, script: str | None) -> None:

@@ -14,15 +14,9 @@ def test_the_known_ones_are_in_order_and_themselves() -> None:
 
 @pytest.mark.parametrize(
     ("version", "known"),
-    [
-        ("0.1.22", "0.1.21"),
-        ("0.1.20", "0.1.21"),
-        ("4.0.2", "4.0.1"),
-        ("5.5.0", "5.3.0"),
-        ("6", "6.0.0"),
-        ("6.99", NEWEST),
-    ],
-)
+    [("0.1.22", "0.1.21"), ("0.1.20", "0.1.21"), ("4.0.2", "4.0.1"), ("5.5.0", "5.3.0"), ("6", "6.0.0"),
+     ("6.99", NEWEST)],
+)  # fmt: skip
 def test_one_in_between_is_as_the_one_before_it(version: str, known: str) -> None:
     assert behaviour_of(version).version == known
 
