@@ -29,6 +29,9 @@ _FRESH_NS = 250_000_000
 _SUSPENDED = 0.5
 """Seconds between two tries; if more have passed, the machine was suspended, and the lock's holder is not slow."""
 
+_FOLDER_TIMEOUT = 1.0
+"""Seconds to wait for the lock of a folder, which anybody who can open the folder can hold for ever."""
+
 _OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
@@ -148,8 +151,7 @@ def _is_waited_for(status: os.stat_result) -> bool:
 class DirectoryLock:
     """Excludes other taoprof processes, also those with another state folder, from the temporary names in a folder.
 
-    It is a lock on the folder itself and needs no file. Whoever can open the folder can hold it for ever, so it is
-    waited for only a second; ``is_held`` tells whether it was got.
+    It is a lock on the folder itself and needs no file; ``is_held`` tells whether it was got in time.
     """
 
     def __init__(self, folder: str) -> None:
@@ -159,19 +161,18 @@ class DirectoryLock:
 
     def __enter__(self) -> DirectoryLock:
         self._fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-        end = time.monotonic() + 1
+        end = time.monotonic() + _FOLDER_TIMEOUT
         while True:
             try:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
             except BlockingIOError:
-                if time.monotonic() > end:
-                    self.is_held = False
-                    break
-                time.sleep(0.002)
+                self.is_held = time.monotonic() <= end
+                if self.is_held:
+                    time.sleep(0.002)
+                    continue
             except OSError:
-                break  # NFS cannot lock a folder that is open for reading only; ``Lock`` still excludes the others
-        return self
+                pass  # NFS cannot lock a folder that is open for reading only; ``Lock`` still excludes the others
+            return self
 
     def __exit__(self, *_: object) -> None:
         with suppress(OSError):  # closing it is enough

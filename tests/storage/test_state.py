@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from taoprofiles.errors import TaoprofError
-from taoprofiles.storage import atomic, files, journal
+from taoprofiles.storage import atomic, files, journal, locks
 from taoprofiles.storage.journal import History, digest_of
 from taoprofiles.storage.locks import Lock
 from taoprofiles.storage.paths import Context
@@ -404,6 +404,7 @@ def test_error_after_the_rename_takes_it_back(used: Home, monkeypatch: pytest.Mo
 
 def test_nobody_else_can_prevent_a_switch(used: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever can open the home may lock it; in a sticky folder another's file under our name cannot be deleted."""
+    monkeypatch.setattr(locks, "_FOLDER_TIMEOUT", 0.05)
     folder = os.open(used.root, os.O_RDONLY)
     fcntl.flock(folder, fcntl.LOCK_EX)
     assert switch.switch_profile(used.context, "c").changed
