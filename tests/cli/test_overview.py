@@ -148,21 +148,6 @@ def test_help_is_coloured_only_on_a_terminal(home: Home, words: list[str]) -> No
     assert coloured == plain == on_terminal(NO_COLOR="1") == on_terminal(TERM="dumb")
 
 
-@pytest.mark.parametrize(
-    ("words", "hint"),
-    [
-        (["service", "instal"], "did you mean 'install'?"),
-        (["render", "a", "--to", "slrm"], "did you mean 'slurm'?"),
-        (["init", "tcsh"], "see 'taoprof init --help'"),
-        (["help", "usee"], "did you mean 'taoprof use'?"),
-    ],
-)
-def test_an_unknown_word_suggests_a_known_one(home: Home, words: list[str], hint: str) -> None:
-    done = call(home, *words)
-    assert (done.status, done.out) == (2, "")
-    assert done.err.endswith(f"hint: {hint}\n")
-
-
 def test_every_choice_of_an_argument_is_in_its_error(home: Home) -> None:
     for command, described in arguments.ARGUMENTS.items():
         for name, settings, _ in described:

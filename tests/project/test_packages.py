@@ -25,6 +25,11 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("taoprofiles", "service", "tests", "docs")
+COMPLETIONS = {
+    "bash": "share/bash-completion/completions/taoprof",
+    "zsh": "share/zsh/site-functions/_taoprof",
+    "fish": "share/fish/vendor_completions.d/taoprof.fish",
+}
 DATA = f"taoprofiles-{VERSION}.data/data/"
 
 
@@ -103,11 +108,7 @@ def test_the_wheel_has_what_it_needs_and_nothing_else(unpacked: Path) -> None:
         "taoprofiles", f"taoprofiles-{VERSION}.dist-info", f"taoprofiles-{VERSION}.data",
     }  # fmt: skip
     pages = {f"taoprof-{command}" for command in dispatch.COMMANDS} | {"taoprof", "taoprofd"}
-    shared = {f"share/man/man1/{page}.1" for page in pages} | {
-        "share/bash-completion/completions/taoprof",
-        "share/zsh/site-functions/_taoprof",
-        "share/fish/vendor_completions.d/taoprof.fish",
-    }
+    shared = {f"share/man/man1/{page}.1" for page in pages} | set(COMPLETIONS.values())
     assert {name.removeprefix(DATA) for name in files if name.startswith(DATA)} == shared
 
 
@@ -171,16 +172,9 @@ def test_man_pages_have_every_argument_and_its_help(unpacked: Path) -> None:
 
 
 @pytest.mark.shells
-@pytest.mark.parametrize(
-    ("shell", "path"),
-    [
-        ("bash", "bash-completion/completions/taoprof"),
-        ("zsh", "zsh/site-functions/_taoprof"),
-        ("fish", "fish/vendor_completions.d/taoprof.fish"),
-    ],
-)
+@pytest.mark.parametrize(("shell", "path"), COMPLETIONS.items())
 def test_completion_files_are_valid(unpacked: Path, shell: str, path: str) -> None:
-    file = unpacked / DATA / "share" / path
+    file = unpacked / DATA / path
     run(find_command(shell), "-n", file, cwd=unpacked)
     assert "taoprof" in file.read_text()
 
@@ -244,14 +238,10 @@ def install(tool: str, python: Path, index: str, kind: str, home: Path) -> tuple
 @pytest.mark.parametrize(
     ("tool", "version", "kind"),
     [
-        ("pip", "3.11", "wheel"),
-        ("uv", "3.11", "sdist"),
-        ("pipx", "3.12", "wheel"),
-        ("pip", "3.12", "sdist"),
-        ("uv", "3.13", "wheel"),
-        ("pipx", "3.13", "sdist"),
+        ("pip", "3.11", "wheel"), ("uv", "3.11", "sdist"), ("pipx", "3.12", "wheel"), ("pip", "3.12", "sdist"),
+        ("uv", "3.13", "wheel"), ("pipx", "3.13", "sdist"),
     ],
-)
+)  # fmt: skip
 def test_smoke(index: str, tmp_path: Path, tool: str, version: str, kind: str) -> None:
     """Install, make a profile, use it, run a command with it, and remove everything by the command that is named."""
     commands, man = install(tool, find_python(version), index, kind, tmp_path)
@@ -273,17 +263,7 @@ def test_smoke(index: str, tmp_path: Path, tool: str, version: str, kind: str) -
     assert '"NUM_GPUS"' in taoprof("env", "detectnet_v2", "--format", "json")
     assert "detectnet_v2" in taoprof("show", "--toml")
     assert "services:" in taoprof("render", "detectnet_v2", "--to", "compose", "--image", "i")
-    run(
-        commands / "taoprof",
-        "run",
-        "detectnet_v2",
-        "--",
-        "sh",
-        "-c",
-        'test -n "$LAUNCHER_MOUNTS"',
-        cwd=tmp_path,
-        **environ,
-    )
+    taoprof("run", "detectnet_v2", "--", "sh", "-c", 'test -n "$LAUNCHER_MOUNTS"')
     assert "'detectnet_v2' is active" in taoprof()
     assert "properties" in taoprof("schema")
     assert (man / "taoprof-use.1").exists()
