@@ -124,7 +124,7 @@ def run_command(argv: list[str]) -> int:
     """Run one command line, without the program's name, and return its exit status."""
     if "_ARGCOMPLETE" in os.environ:
         complete()
-    as_json = "--json" in argv[: argv.index("--")] if "--" in argv else "--json" in argv
+    as_json = "--json" in argv[: argv.index("--") if "--" in argv else None]
     leading = [word for word in argv[:1] if word == "--json"]
     command, *words = argv[len(leading) :] or [""]
     if command == "help" and words:
@@ -334,8 +334,7 @@ def complete() -> None:
     parser = Parser(prog="taoprof")
     parsers = parser.add_subparsers()
     for command, (_, summary) in COMMANDS.items():
-        subparser = parsers.add_parser(command, help=summary)
-        add_arguments(subparser, command)
+        add_arguments(parsers.add_parser(command, help=summary), command)
     argcomplete.autocomplete(parser, always_complete_options=False, default_completer=SuppressCompleter())
 
 

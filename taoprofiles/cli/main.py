@@ -31,7 +31,11 @@ def run(argv: list[str]) -> int:
     """Run one command line, without the program's name, and return its exit status."""
     try:
         try:
-            status = 0 if _answer_prompt(argv) else _run_command(argv)
+            status = 0
+            if not _answer_prompt(argv):
+                from taoprofiles.cli import dispatch  # not for the prompt
+
+                status = dispatch.run_command(argv)
         except SystemExit as end:  # argparse has printed a help
             status = int(end.code or 0)
         sys.stdout.flush()
@@ -50,12 +54,6 @@ def run(argv: list[str]) -> int:
         hint = "the command itself has succeeded" if getattr(error, "is_answer", False) else ""
         failure = TaoprofError(f"cannot write the output: {reason_of(error)}", hint=hint)
         return output.emit_error("", failure, as_json=False)
-
-
-def _run_command(argv: list[str]) -> int:
-    from taoprofiles.cli import dispatch  # not for the prompt
-
-    return dispatch.run_command(argv)
 
 
 def _answer_prompt(argv: list[str]) -> bool:

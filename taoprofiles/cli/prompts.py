@@ -186,13 +186,10 @@ def choose_profile(names: list[str]) -> str:
 
 
 def _choose_by_number(names: list[str]) -> str:
-    for number, name in enumerate(names, 1):
-        print_stderr(f"{number:>4}  {name}")
+    print_stderr(*(f"{number:>4}  {name}" for number, name in enumerate(names, 1)))
     print_stderr("profile (number or name): ", end="")
     answer = sys.stdin.readline().strip()
-    if answer in names:
-        return answer
-    numbered = {str(number): name for number, name in enumerate(names, 1)}
-    if answer in numbered:
-        return numbered[answer]
-    raise UsageError(f"'{answer}' is not in the list" if answer else "no profile chosen")
+    choices = {str(number): name for number, name in enumerate(names, 1)} | {name: name for name in names}
+    if answer not in choices:
+        raise UsageError(f"'{answer}' is not in the list" if answer else "no profile chosen")
+    return choices[answer]

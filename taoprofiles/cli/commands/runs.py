@@ -156,11 +156,10 @@ def stop_command(context: Context, args: argparse.Namespace) -> Result:
     is_last = is_last and (hold.kind != "run" or find_run(context, "-").id == hold.id)  # which may have ended
     if not is_last and not args.yes and prompts.can_ask():
         print_progress(f"{hold.line()}, profile '{hold.profile}'")
-        age = time.time() - hold.since
-        question = "This is not what you started last. Stop it?"
+        what, age = "is not what you started last", time.time() - hold.since
         if age >= LONG_AGO:
-            question = f"This started {format_age(age)} ago. Stop it?"
-        if not prompts.confirm(question):
+            what = f"started {format_age(age)} ago"
+        if not prompts.confirm(f"This {what}. Stop it?"):
             raise Declined("not stopped")
     hold, action = stop(context, hold.id)
     return Result({"id": hold.id, "container": hold.container}, [f"{hold.kind} {hold.id}: {action}"])

@@ -95,10 +95,9 @@ def _stale_variables(context: Context, switched: switch.SwitchResult) -> list[st
         before = store.renderer(switched.previous).variables() if switched.previous else {}
     except TaoprofError:
         return []
-    is_before = all(before.get(name) == environ[name] for name in differing)
-    whose = f"still has the variables of '{switched.previous}'"
-    if not is_before:
-        whose = f"has variables that differ from profile '{switched.name}'"
+    whose = f"has variables that differ from profile '{switched.name}'"
+    if all(before.get(name) == environ[name] for name in differing):
+        whose = f"still has the variables of '{switched.previous}'"
     more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
     command = f'eval "$(taoprof env {switched.name} --reveal)"'
     if os.path.basename(environ.get("SHELL", "")) == "fish":
