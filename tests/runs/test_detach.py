@@ -20,10 +20,13 @@ from taoprofiles.runs import lookup
 from taoprofiles.storage import files
 from tests.support.commands import Terminal, as_them, one_clear_error
 from tests.support.engine import until
-from tests.support.home import Home
+from tests.support.home import Home, write_program
 from tests.support.sandbox import Sandbox, Tao, gone, kill
 
 SECRET = "s3cret-of-ana"
+
+TRAIN = ("unet", "train", "-r", "/workspace/tao-experiments/x")
+"""Words that name a results folder, which one run at a time may have."""
 
 
 @pytest.fixture(autouse=True)
@@ -74,25 +77,26 @@ def test_it_survives_its_terminal_and_can_be_followed_and_stopped_from_another(s
     assert ended(sandbox) == {run: 9}
 
 
-def test_what_refuses_a_run_is_reported_before_anything_is_detached(sandbox: Sandbox) -> None:
-    results = ("unet", "train", "-r", "/workspace/tao-experiments/x")
-    busy = sandbox.detach("sh", "-c", "exec sleep 1000", *results)
+@pytest.mark.parametrize("options", [("--detach",), ("--detach", "--wait", "0")])
+def test_what_refuses_a_run_is_reported_before_anything_is_detached(sandbox: Sandbox, options: tuple[str, ...]) -> None:
+    busy = sandbox.detach("sh", "-c", "exec sleep 1000", *TRAIN)
     refused = {
-        ("nosuch", "--detach", "--", "true"): 4,
-        ("b", "--detach"): 2,
-        ("b", "--detach", "--", "true", *results): 5,
-        ("b", "--detach", "--", "nosuchcommand"): 127,
-        ("b", "--detach", "--", str(sandbox.root)): 126,
-        ("b", "--detach", "--shared", "--gpus", "0,", "--", "true"): 2,
+        ("nosuch", *options, "--", "true"): 4,
+        ("b", *options): 2,
+        ("b", *options, "--", "true", *TRAIN): 5,
+        ("b", *options, "--", "nosuchcommand"): 127,
+        ("b", *options, "--shared", "--gpus", "0,", "--", "true"): 2,
     }
     for words, status in refused.items():
         one_clear_error(sandbox.run("run", *words), status)
+    one_clear_error(sandbox.run("run", "b", "--detach", "--", str(sandbox.root)), 126)
+    held = json.loads(sandbox.run("run", "b", *options, "--json", "--", "true", *TRAIN).stdout)["error"]
+    assert (held["status"], [hold["id"] for hold in held["holders"]]) == (5, [busy])
     (sandbox.root / "projects/b").rename(sandbox.root / "projects/elsewhere")
-    one_clear_error(sandbox.run("run", "b", "--detach", "--", "true"), 3)
+    one_clear_error(sandbox.run("run", "b", *options, "--", "true"), 3)
     (sandbox.root / "projects/elsewhere").rename(sandbox.root / "projects/b")
-    envelope = sandbox.json("run", "b", "--detach")
-    assert envelope["error"]["status"] == 2
     assert [path.name for path in (sandbox.state / "logs").iterdir()] == [f"{busy}.log"]
+    assert sandbox.json("status")["data"]["queue"] == []
     sandbox.run("stop", busy, check=True)
     assert sandbox.run("wait", busy).returncode == 143
     assert ended(sandbox) == {busy: 143}
@@ -335,10 +339,6 @@ def test_a_run_that_has_not_started_its_command_yet_can_be_stopped(sandbox: Sand
 # In the queue
 
 
-TRAIN = ("unet", "train", "-r", "/workspace/tao-experiments/x")
-"""Words that name a results folder, which one run at a time may have."""
-
-
 class Trainings:
     """Detached runs that wait for one results folder; each notes its start, and ends when it is told to."""
 
@@ -409,22 +409,10 @@ def test_a_queued_run_is_stopped_killed_or_gives_up_and_has_an_end(trainings: Tr
     assert ended(sandbox) == {first: 0, stopped: 143, killed: None, short: 143, impatient: 5}
 
 
-def test_what_is_wrong_with_a_queued_run_is_reported_at_once_or_in_its_log(trainings: Trainings) -> None:
+def test_a_queued_run_whose_command_has_gone_says_so_in_its_log(trainings: Trainings) -> None:
     sandbox = trainings.sandbox
     first = trainings.start()
-    one_clear_error(sandbox.run("run", "b", "--detach", "--wait", "--", "nosuchcommand", *TRAIN), 127)
-    one_clear_error(sandbox.run("run", "nosuch", "--detach", "--wait", "--", "true"), 4)
-    one_clear_error(sandbox.run("run", "b", "--detach", "--wait", "0", "--", "true", *TRAIN), 5)
-    done = sandbox.run("run", "b", "--detach", "--wait", "0", "--json", "--", "true", *TRAIN)
-    assert [hold["id"] for hold in json.loads(done.stdout)["error"]["holders"]] == [first]
-    (sandbox.root / "projects/b").rename(sandbox.root / "projects/elsewhere")
-    one_clear_error(sandbox.run("run", "b", "--detach", "--wait", "--", "true", *TRAIN), 3)
-    (sandbox.root / "projects/elsewhere").rename(sandbox.root / "projects/b")
-    assert [path.name for path in (sandbox.state / "logs").iterdir()] == [f"{first}.log"]
-    assert trainings.order() == []
-    program = sandbox.root / "program"
-    program.write_text("#!/bin/sh\nexit 0\n")
-    program.chmod(0o755)
+    program = write_program(sandbox.root / "program", "exit 0")
     done = sandbox.run("run", "b", "--detach", "--wait", "--json", "--", str(program), *TRAIN)
     second = json.loads(done.stdout)["data"]
     assert (second["queued"], second["gpus"]) == (True, None)

@@ -26,44 +26,6 @@ def detach(home: TrainingHome, *command: str, options: tuple[str, ...] = ()) -> 
     return done.stdout.strip()
 
 
-def log(home: TrainingHome, run: str) -> str:
-    return home.run("logs", run, check=True).stdout
-
-
-def test_the_log_and_the_exit_status_are_those_of_the_task(training_home: TrainingHome) -> None:
-    """Without ``"tty": false``: the launcher needs a terminal, and a detached run has none."""
-    home = training_home
-    two_projects(home)
-    home.profile("segformer", (home.profiles / "segformer.toml").read_text().replace("tty = false", ""))
-    run = detach(home, "train", "1", "3")
-    assert home.run("wait", run).returncode == 3, log(home, run)
-    assert "segformer train: training as" in log(home, run)
-    assert [(ended["id"], ended["status"]) for ended in home.json("history")["data"]["runs"]] == [(run, 3)]
-    assert home.holds() == []
-
-
-def test_a_training_goes_on_whoever_is_killed_until_it_is_stopped(training_home: TrainingHome) -> None:
-    home = training_home
-    two_projects(home)
-    home.profile("segformer", (home.profiles / "segformer.toml").read_text().replace("tty = false", ""))
-    run = detach(home, "run", "sh", "-c", "n=0; while :; do n=$((n+1)); echo line $n; sleep 0.2; done")
-    until(lambda: "line 3\n" in log(home, run), "the task prints", details=lambda: log(home, run))
-    (hold,) = home.holds()
-    assert (hold["id"], hold["phase"]) == (run, "bound")
-    kill(hold["pid"], signal.SIGKILL)
-    until(lambda: gone(hold["pid"]), "taoprof is gone")
-    lines = log(home, run).count("line ")
-    until(lambda: log(home, run).count("line ") > lines + 2, "it prints on", details=lambda: log(home, run))
-    assert [other["id"] for other in home.holds()] == [run]
-    numbers = [int(line.split()[1]) for line in log(home, run).splitlines() if line.startswith("line ")]
-    assert numbers == list(range(1, len(numbers) + 1))
-    waiting = subprocess.Popen([home.taoprof, "wait", run], env=home.environ, cwd=home.root)
-    home.run("stop", run, check=True)
-    assert waiting.wait(60) == 137, "the engine knows it"
-    until(lambda: home.holds() == [], "nothing is held")
-    assert not home.engine.exists(hold["container"])
-
-
 def test_the_guard_tells_the_end_of_a_container_whose_run_was_killed(training_home: TrainingHome) -> None:
     home = training_home
     two_projects(home)

@@ -16,7 +16,7 @@ from taoprofiles.runs import direct as jobs
 from taoprofiles.runs import lookup
 from tests.support.commands import call, one_clear_error
 from tests.support.engine import until
-from tests.support.home import Home, require
+from tests.support.home import Home, require, write_program
 from tests.support.kubernetes import UNPACKED, ApiServer
 
 IMAGE = "nvcr.io/nvidia/tao/tao-toolkit:7.1.0-pyt"
@@ -231,18 +231,16 @@ OTHER_FORMS = ["nothing of JSON", "{}", "[]", '{"metadata": {"name": {}, "uid": 
 def test_an_answer_of_another_form_may_be_of_a_job_that_was_submitted(
     kubectl_home: Home, tmp_path: Path, answer: str
 ) -> None:
-    home, kubectl = kubectl_home, tmp_path / "bin/kubectl"
-    kubectl.parent.mkdir()
+    home = kubectl_home
     context = '{"contexts": [{"name": "c", "context": {}}]}'
     (tmp_path / "answer").write_text(answer)
-    script = f"#!/bin/sh\ncase $* in *config*) echo '{context}' ;; *) /bin/cat '{tmp_path}/answer' ;; esac\n"
-    kubectl.write_text(script)
-    kubectl.chmod(0o755)
+    script = f"case $* in *config*) echo '{context}' ;; *) /bin/cat '{tmp_path}/answer' ;; esac"
+    kubectl = write_program(tmp_path / "bin/kubectl", script)
     home.environ["PATH"] = str(kubectl.parent)
-    done = call(home, "run", "visual_changenet", "--on", "kubernetes", "--image", IMAGE, "--", "true")
+    words = ["run", "visual_changenet", "--on", "kubernetes", "--image", IMAGE, "--force", "--", "true"]
+    done = call(home, *words)
     assert (done.status, "the answer of 'kubectl' cannot be read" in done.err) == (10, True), done
     done = call(home, "status")
     assert (done.status, "the answer of 'kubectl' cannot be read" in done.err) == (0, True), done
-    kubectl.write_text(script.replace("{}", "null"))
-    words = ["run", "visual_changenet", "--on", "kubernetes", "--image", IMAGE, "--force", "--", "true"]
+    write_program(kubectl, script.replace("{}", "null"))
     assert "kubectl has no cluster to submit to" in call(home, *words).err

@@ -16,6 +16,7 @@ from taoprofiles.holds.manage import Request, wait_until_free
 from taoprofiles.runs.run import Monitor
 from taoprofiles.switching import switch
 from tests.support.engine import until
+from tests.support.home import write_program
 from tests.support.sandbox import FakeEngine, Sandbox, answer, mounts_of
 
 
@@ -285,9 +286,9 @@ def test_differences_of_the_container_are_reported_at_once(sandbox: Sandbox, fak
 
 def test_a_container_that_is_reported_late_is_held(sandbox: Sandbox, fake_engine: FakeEngine) -> None:
     """The docker command may be gone before the engine reports the container that it started."""
-    note, docker = sandbox.root / "note", sandbox.tao.with_name("docker")
-    docker.write_text(f"#!/bin/sh\necho $$ $TAOPROF_RUN >{note}.new\nmv {note}.new {note}\nexit 1\n")
-    docker.chmod(0o755)
+    note = sandbox.root / "note"
+    script = f"echo $$ $TAOPROF_RUN >{note}.new\nmv {note}.new {note}\nexit 1"
+    write_program(sandbox.tao.with_name("docker"), script)
     run = sandbox.start(sandbox.taoprof, "run", "a", "--image", "i", "--", "t")
     until(note.exists, "docker is started")
     pid, tag = note.read_text().split()

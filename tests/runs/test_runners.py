@@ -11,7 +11,7 @@ import pytest
 from taoprofiles.launcher.argv import parse_runner
 from taoprofiles.runs.start import prepare
 from tests.support.commands import call, one_clear_error
-from tests.support.home import Home
+from tests.support.home import Home, write_program
 from tests.support.stand_ins import RUNNER
 
 PROFILE = """
@@ -43,10 +43,7 @@ def runner(home: Home) -> list[str]:
     (home.root / "tree/runner/tao_pt.py").write_text(RUNNER)
     (home.root / "specs").mkdir()
     (home.root / "specs/train.yaml").write_text("a: 1\n")
-    docker = home.root / "bin/docker"
-    docker.parent.mkdir()
-    docker.write_text(f'#!/bin/sh\nprintf "%s\\0" "$@" >{home.root}/arguments\nexit 7\n')
-    docker.chmod(0o755)
+    docker = write_program(home.root / "bin/docker", f'printf "%s\\0" "$@" >{home.root}/arguments\nexit 7')
     home.environ |= {
         "PATH": f"{docker.parent}:{home.environ['PATH']}", "IMAGE": "tao:dev",
         "NV_TAO_PYTORCH_TOP": str(home.root / "tree"),

@@ -17,6 +17,7 @@ from taoprofiles.errors import TaoprofError
 from taoprofiles.runs.session import Session
 from taoprofiles.storage.paths import Context
 from tests.support.engine import until
+from tests.support.home import write_program
 from tests.support.sandbox import FakeEngine, Sandbox, kill, mounts_of, rendered
 
 CONVERSATION = """
@@ -62,9 +63,9 @@ class Program:
         return self.tell("dict(os.environ)")
 
     def end(self) -> None:
-        assert self.process.stdin
-        self.process.stdin.close()
-        assert self.process.wait(20) == 0
+        if self.process.poll() is None and self.process.stdin and not self.process.stdin.closed:
+            self.process.stdin.close()
+            assert self.process.wait(20) == 0
 
 
 def mapping_of(sandbox: Sandbox, name: str) -> dict[str, Any]:
@@ -84,6 +85,13 @@ def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
             )
         made.run("use", "a", check=True)
         yield made
+
+
+@pytest.fixture
+def program(sandbox: Sandbox) -> Iterator[Program]:
+    program = Program(sandbox)
+    yield program
+    program.end()
 
 
 def holders(sandbox: Sandbox) -> list[tuple[str, str, int]]:
@@ -111,9 +119,8 @@ def test_use_gives_the_process_a_profile_until_it_ends(sandbox: Sandbox) -> None
     assert list(sandbox.records.iterdir()) == []
 
 
-def test_what_the_program_started_keeps_the_hold_when_it_is_killed(sandbox: Sandbox) -> None:
+def test_what_the_program_started_keeps_the_hold_when_it_is_killed(sandbox: Sandbox, program: Program) -> None:
     """A training in the background reads the mounts file when its image has been pulled, maybe much later."""
-    program = Program(sandbox)
     program.tell("taoprofiles.use('b').name")
     file = Path(program.environ()["LAUNCHER_MOUNTS"])
     child = program.tell("subprocess.Popen(['sleep', '60'], start_new_session=True).pid")
@@ -135,19 +142,16 @@ def test_stop_says_that_an_unreachable_engine_keeps_the_hold(sandbox: Sandbox) -
     assert "its process has ended, and the engine cannot be queried" in sandbox.run("stop", hold["id"]).stderr
 
 
-def test_a_fork_that_ends_leaves_the_session_to_its_parent(sandbox: Sandbox) -> None:
-    program = Program(sandbox)
+def test_a_fork_that_ends_leaves_the_session_to_its_parent(sandbox: Sandbox, program: Program) -> None:
     program.tell("taoprofiles.use('b').name")
     ended = "(lambda pid: os.waitpid(pid, 0)[1] if pid else sys.exit(0))(os.fork())"
     assert program.tell(ended) == 0
     assert holders(sandbox) == [("notebook", "b", program.pid)]
     assert Path(program.environ()["LAUNCHER_MOUNTS"]).exists()
-    program.end()
 
 
-def test_a_fork_that_uses_another_profile_leaves_its_parent_alone(sandbox: Sandbox) -> None:
+def test_a_fork_that_uses_another_profile_leaves_its_parent_alone(sandbox: Sandbox, program: Program) -> None:
     """The shared file is its parent's, and so is the hold, although nothing that the parent started is at work."""
-    program = Program(sandbox)
     program.tell("taoprofiles.use('a', shared=True).name")
     program.do(
         "pid = os.fork()",
@@ -161,35 +165,29 @@ def test_a_fork_that_uses_another_profile_leaves_its_parent_alone(sandbox: Sandb
     assert program.tell("os.waitpid(pid, 0)[1]") == 0
     assert holders(sandbox) == [("notebook", "a", program.pid)]
     assert sandbox.mapping() == mapping_of(sandbox, "a")
-    program.end()
 
 
-def test_threads_that_begin_at_once_leave_one_session(sandbox: Sandbox) -> None:
-    program = Program(sandbox)
+def test_threads_that_begin_at_once_leave_one_session(sandbox: Sandbox, program: Program) -> None:
     begin = "[threading.Thread(target=taoprofiles.use, args=('ab'[one % 2],)) for one in range(6)]"
     program.tell(f"(lambda all: [one.start() for one in all] + [one.join() for one in all])({begin})")
     there = program.environ()
     assert holders(sandbox) == [("notebook", there["TAOPROF_PROFILE"], program.pid)]
     program.tell("[one.release() for one in taoprofiles.runs.session._sessions]")
     assert holders(sandbox) == []
-    program.end()
 
 
-def test_an_interrupt_while_the_end_is_recorded_leaves_no_hold(sandbox: Sandbox) -> None:
+def test_an_interrupt_while_the_end_is_recorded_leaves_no_hold(sandbox: Sandbox, program: Program) -> None:
     """Somebody else has the lock, or the engine is slow to answer, and a person loses patience."""
-    program = Program(sandbox)
     program.tell("taoprofiles.use('a').name")
     program.do("def interrupted(*_):", "    raise KeyboardInterrupt")
     program.tell("setattr(taoprofiles.runs.session.Session, 'record_end', interrupted)")
     program.do("try:", "    taoprofiles.use('b')", "except KeyboardInterrupt:", "    pass")
     assert holders(sandbox) == [("notebook", "b", program.pid)]
     assert program.environ()["TAOPROF_PROFILE"] == "b"
-    program.end()
 
 
-def test_a_shared_use_whose_hold_cannot_be_written_changes_nothing(sandbox: Sandbox) -> None:
+def test_a_shared_use_whose_hold_cannot_be_written_changes_nothing(sandbox: Sandbox, program: Program) -> None:
     """Such as on a full disk: the file must not have been switched for nobody."""
-    program = Program(sandbox)
     program.do("def full(*_, **__):", "    raise taoprofiles.TaoprofError('no space left on device')")
     program.tell(
         "__import__('taoprofiles.holds.records') and setattr(taoprofiles.holds.records.HoldRecords, 'create', full)"
@@ -198,7 +196,6 @@ def test_a_shared_use_whose_hold_cannot_be_written_changes_nothing(sandbox: Sand
     assert program.tell("taoprofiles.use('b', shared=True)")["message"] == "no space left on device"
     assert program.environ() == before
     assert sandbox.mapping() == mapping_of(sandbox, "a")
-    program.end()
 
 
 def test_shared_is_refused_by_holds_of_others_not_by_the_own(sandbox: Sandbox) -> None:
@@ -232,9 +229,8 @@ REFUSED = {
 }
 
 
-def test_a_refusal_is_an_exception_and_changes_nothing(sandbox: Sandbox) -> None:
+def test_a_refusal_is_an_exception_and_changes_nothing(sandbox: Sandbox, program: Program) -> None:
     sandbox.profile("gone", 'layout = "custom"\n[[mounts]]\nsource = "/nowhere/at/all"\ndestination = "/d"\n')
-    program = Program(sandbox)
     program.tell("taoprofiles.use('b').name")
     before = program.environ()
     for code, calls in REFUSED.items():
@@ -242,23 +238,19 @@ def test_a_refusal_is_an_exception_and_changes_nothing(sandbox: Sandbox) -> None
             assert program.tell(f"taoprofiles.{call}")["error"] == code, call
     assert program.environ() == before
     assert holders(sandbox) == [("notebook", "b", program.pid)]
-    program.end()
 
 
-def test_run_gives_the_status_of_the_command(sandbox: Sandbox) -> None:
+def test_run_gives_the_status_of_the_command(sandbox: Sandbox, program: Program) -> None:
     """Also from a thread, which may not have signal handlers."""
-    program = Program(sandbox)
     command = "taoprofiles.run('b', ['sh', '-c', 'test \"$SPECS_DIR\" = /specs/b && exit 7'])"
     program.do("results = []", f"thread = threading.Thread(target=lambda: results.append({command}))", "thread.start()")
     assert program.tell("thread.join() or results[0].status") == 7
     assert program.tell(f"{command}.status") == 7
     assert "SPECS_DIR" not in program.environ()
     assert holders(sandbox) == []
-    program.end()
 
 
-def test_hold_lasts_for_the_block(sandbox: Sandbox) -> None:
-    program = Program(sandbox)
+def test_hold_lasts_for_the_block(sandbox: Sandbox, program: Program) -> None:
     program.tell("globals().update(held=taoprofiles.hold('a', reason='copying'))")
     assert program.tell("held.__enter__().reason") == "copying"
     assert holders(sandbox) == [("manual", "a", program.pid)]
@@ -266,11 +258,9 @@ def test_hold_lasts_for_the_block(sandbox: Sandbox) -> None:
     program.tell("held.__exit__(None, None, None)")
     assert holders(sandbox) == []
     assert program.tell("taoprofiles.hold('b', reason='x').__enter__()")["error"] == "usage"
-    program.end()
 
 
-def test_stop_leaves_the_kernel_alone(sandbox: Sandbox) -> None:
-    program = Program(sandbox)
+def test_stop_leaves_the_kernel_alone(sandbox: Sandbox, program: Program) -> None:
     program.tell("taoprofiles.use('b').name")
     (hold,) = sandbox.json("status")["data"]["holds"]
     assert sandbox.run("stop", hold["id"]).returncode == 2
@@ -278,7 +268,6 @@ def test_stop_leaves_the_kernel_alone(sandbox: Sandbox) -> None:
     assert sandbox.run("stop", hold["id"]).returncode == 0
     assert program.tell("child.wait()") == -signal.SIGTERM, child
     assert holders(sandbox) == [("notebook", "b", program.pid)]
-    program.end()
 
 
 # Tasks of a notebook
@@ -333,7 +322,9 @@ class Notebook:
 @pytest.fixture
 def notebook(sandbox: Sandbox) -> Iterator[Notebook]:
     with FakeEngine(sandbox.folder) as engine:
-        yield Notebook(sandbox, engine)
+        notebook = Notebook(sandbox, engine)
+        yield notebook
+        notebook.program.end()
 
 
 WAIT = "import os, time\nopen('begun', 'w').close()\nwhile not os.path.exists('go'): time.sleep(0.05)"
@@ -366,20 +357,15 @@ def test_a_cell_fails_with_its_container(
     assert message in output
     assert len(output.splitlines()) == (0 if success else 1), output
     assert notebook.run("None") == (True, ""), "it is reported once"
-    notebook.program.end()
 
 
 def test_a_cell_fails_with_a_launcher_that_starts_no_container(notebook: Notebook) -> None:
-    launcher = notebook.sandbox.root / "bin/tao"
-    launcher.parent.mkdir()
-    launcher.write_text("#!/bin/sh\n[ $3 = train ]\n")
-    launcher.chmod(0o755)
+    launcher = write_program(notebook.sandbox.root / "bin/tao", "[ $3 = train ]")
     assert notebook.run(f"!false\n!{launcher} model unet train")[0]
     success, output = notebook.run(f"!{launcher} model unet evaluate")
     assert (success, "task failed: the launcher ended with exit status 1\n" in output) == (False, True), output
     for cell in ("None", f"lines = !{launcher} model unet evaluate", "!false"):
         assert notebook.run(cell)[0], "IPython itself ignores the exit status of other commands"
-    notebook.program.end()
 
 
 def test_a_task_that_ends_during_a_later_cell_is_reported_there(notebook: Notebook) -> None:
@@ -390,7 +376,6 @@ def test_a_task_that_ends_during_a_later_cell_is_reported_there(notebook: Notebo
     notebook.end_container(container, 3)
     success, output = notebook.run("None")
     assert (success, "ended with exit status 3 (container 100000)" in output) == (True, True), output
-    notebook.program.end()
 
 
 def test_a_notebooks_training_is_in_the_history_and_keeps_its_results_folder(notebook: Notebook) -> None:
@@ -451,7 +436,6 @@ def test_a_notebooks_training_is_refused_like_a_run(notebook: Notebook) -> None:
     assert notebook.run("!true")[0]
     assert notebook.run(STARTS["os.system"])[0]
     kill(run.pid)
-    notebook.program.end()
 
 
 @pytest.mark.parametrize("start", ["shell escape", "subprocess"])
@@ -467,7 +451,6 @@ def test_a_training_that_has_no_container_yet_has_its_results_folder(notebook: N
     (sandbox.root / "go").touch()
     assert notebook.program.receive()[0]
     sandbox.run(*words, check=True)
-    notebook.program.end()
 
 
 def test_a_failed_look_at_the_processes_frees_no_results_folder(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from taoprofiles.system import clusters
 from taoprofiles.system.clusters import Slurm
 from tests.support.commands import call
 from tests.support.engine import until
-from tests.support.home import Home
+from tests.support.home import Home, write_program
 from tests.support.slurm import Cluster
 
 IMAGE = "/images/tao.sqsh"
@@ -147,10 +147,7 @@ def test_two_jobs_do_not_write_one_results_folder(cluster_home: Home) -> None:
 
 
 def program(folder: Path, name: str, text: str) -> None:
-    path = folder / "bin" / name
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(f"#!/bin/sh\n{text}\n")
-    path.chmod(0o755)
+    write_program(folder / "bin" / name, text)
 
 
 @pytest.fixture
