@@ -26,9 +26,6 @@ _PAUSE = 0.005
 _FRESH_NS = 250_000_000
 """Nanoseconds for which the access time that a waiter set counts; it is renewed at each try."""
 
-_SUSPENDED = 0.5
-"""Seconds between two tries; if more have passed, the machine was suspended, and the lock's holder is not slow."""
-
 _FOLDER_TIMEOUT = 1.0
 """Seconds to wait for the lock of a folder, which anybody who can open the folder can hold for ever."""
 
@@ -51,7 +48,7 @@ class Lock:
         self._timeout = timeout
         self._fd = -1
         self._holder: bytes | None = None
-        self._waited = self._last = 0.0
+        self._waited = 0.0
 
     def __enter__(self) -> Lock:
         if not self.try_acquire():
@@ -119,10 +116,10 @@ class Lock:
 
     def _check_timeout(self) -> None:
         """Raise BusyError if one holder has had the lock for the timeout."""
-        holder, now = (files.read(self._path, 1 << 16) or b"").partition(b"\n")[0].strip(), time.monotonic()
-        # While the machine is suspended nobody else releases the lock either: that does not count.
-        self._waited = self._waited + min(now - self._last, _SUSPENDED) if holder == self._holder else 0.0
-        self._last, self._holder = now, holder
+        holder = (files.read(self._path, 1 << 16) or b"").partition(b"\n")[0].strip()
+        # In pauses, not by the clock: the time for which this process or the machine is stopped does not count.
+        self._waited = self._waited + _PAUSE if holder == self._holder else 0.0
+        self._holder = holder
         if self._waited >= self._timeout:
             raise BusyError(
                 f"cannot get the lock: another taoprof command ({holder.decode('utf-8', 'replace') or 'a process'}) "

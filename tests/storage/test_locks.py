@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -107,27 +107,11 @@ def test_a_program_that_switches_in_a_loop_does_not_starve_those_that_wait(tmp_p
         assert turns < 50, "as often as it looks itself"
 
 
-class Clock:
-    """A clock that goes on by ``step`` seconds whenever it is looked at, in place of the module ``time``."""
-
-    time_ns = staticmethod(time.time_ns)
-
-    def __init__(self, step: float, sleep: Callable[[float], None] = lambda _: None) -> None:
-        self._readings = itertools.count(0.0, step)
-        self.sleep = sleep
-
-    def monotonic(self) -> float:
-        return next(self._readings)
-
-
-def test_a_waiting_command_goes_on_waiting_while_others_get_the_lock(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_waiting_command_goes_on_waiting_while_others_get_the_lock(tmp_path: Path) -> None:
     """However many are before it: only a holder that keeps the lock for the whole timeout is an error."""
     path = tmp_path / "lock"
     with held(path, "ours"):
-        monkeypatch.setattr(locks, "time", Clock(0.4))
-        lock = Lock(str(path), timeout=1)
+        lock = Lock(str(path), timeout=3 * locks._PAUSE)
         for pid in range(4):
             path.write_text(f"pid {pid} on another host\n")
             for _ in range(3):
@@ -207,23 +191,18 @@ def _has_open(pid: int, path: Path) -> bool:
         return False
 
 
-def test_suspend_does_not_count_as_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A suspended laptop, or a frozen virtual machine: the holder stood still too, and gives the lock back now."""
-    first = Lock(str(tmp_path / "lock"))
-    first.__enter__()
-    pauses = itertools.count()
-
-    def sleep(_: float) -> None:
-        if next(pauses) == 3:
-            first.release()
-
-    monkeypatch.setattr(locks, "time", Clock(1000, sleep))
-    with Lock(str(tmp_path / "lock"), timeout=10):
-        pass
-    first.__enter__()
-    with pytest.raises(BusyError), Lock(str(tmp_path / "lock"), timeout=10):
-        pass
-    first.release()
+def test_the_time_for_which_a_process_is_stopped_does_not_count(tmp_path: Path) -> None:
+    """Ctrl-Z, a suspended laptop, a frozen virtual machine: the holder has released the lock, or stood still too."""
+    script = "import sys; from taoprofiles.storage.locks import Lock\nwith Lock(sys.argv[1], 0.5): print('held')"
+    with held(tmp_path / "lock", "ours") as holder:
+        words = [sys.executable, "-c", script, str(tmp_path / "lock")]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as waiter:
+            until(lambda: _has_open(waiter.pid, tmp_path / "lock"), "it waits for the lock")
+            waiter.send_signal(signal.SIGSTOP)
+            time.sleep(0.6)
+            holder.kill()
+            waiter.send_signal(signal.SIGCONT)
+            assert waiter.communicate(timeout=30)[0] == "held\n"
 
 
 def test_a_folder_that_cannot_be_listed_does_not_prove_that_no_guard_is_alive(tmp_path: Path) -> None:
