@@ -68,13 +68,8 @@ def assert_marked(launch: Launch, mounts: dict[Path, str], text: str) -> None:
         assert launch.sees(f"{destination}/mark-{number}") == f"{text} {number}"
 
 
-def let_go_and_use(home: TrainingHome, launch: Launch, name: str) -> None:
-    """Switch although a training needs the mapping: refused, and done with its exact id."""
-    assert home.run("use", name, "--mkdir").returncode == 5
-    home.run("use", name, "--mkdir", "--release", f"p{launch.process.pid}", "--yes", check=True)
-
-
 def test_the_next_container_has_the_profile_and_after_a_switch_the_other(training_home: TrainingHome):
+    """Although the first training still runs, which is left alone: refused, and done with its exact id."""
     home = training_home
     kitti, city = new_project(home, "detectnet_v2", "tao/kitti"), new_project(home, "segformer", "tao/city")
     home.run("set", "detectnet_v2", "container.env.CUDA_DEVICE_ORDER=PCI_BUS_ID", check=True)
@@ -90,42 +85,23 @@ def test_the_next_container_has_the_profile_and_after_a_switch_the_other(trainin
     assert "\nCUDA_DEVICE_ORDER=PCI_BUS_ID\n" in first.log_text(), "the task itself has it, too"
     assert f"detectnet_v2 train: training as {ME}\n" in first.log_text()
     assert_marked(first, local_mounts(kitti), "kitti")
-    first.end()
+    process = first.inspect()["State"]["Pid"]
 
-    home.run("use", "segformer", "--mkdir", check=True)
+    assert home.run("use", "segformer", "--mkdir").returncode == 5
+    home.run("use", "segformer", "--mkdir", "--release", f"p{first.process.pid}", "--yes", check=True)
     mark(host_mounts(city), "city")
     second = home.train("segformer")
-    assert got(second) == wanted(
-        second,
-        "segformer",
-        host_mounts(city),
-        shm=64 * GIGABYTE,
-        ulimits={**NOTEBOOK_LIMITS, "nofile": (4096, 4096)},
-        user="1234:567",
-    )
+    ulimits = {**NOTEBOOK_LIMITS, "nofile": (4096, 4096)}
+    options = {"shm": 64 * GIGABYTE, "ulimits": ulimits, "user": "1234:567"}
+    assert got(second) == wanted(second, "segformer", host_mounts(city), **options)
     assert not [value for value in env(second) if value.startswith("CUDA_DEVICE_ORDER")]
     assert "segformer train: training as 1234:567\n" in second.log_text()
     assert_marked(second, host_mounts(city), "city")
 
-
-def test_a_switch_leaves_the_running_training_alone(training_home: TrainingHome):
-    home = training_home
-    kitti, city = new_project(home, "detectnet_v2", "tao/kitti"), new_project(home, "segformer", "tao/city")
-    home.run("use", "detectnet_v2", "--mkdir", check=True)
-    mark(local_mounts(kitti), "kitti")
-    first = home.train("detectnet_v2")
-    process = first.inspect()["State"]["Pid"]
-
-    let_go_and_use(home, first, "segformer")
-    mark(host_mounts(city), "city")
-    second = home.train("segformer")
-
-    assert got(second) == wanted(second, "segformer", host_mounts(city))
     assert got(first) == wanted(first, "detectnet_v2", local_mounts(kitti))
     assert first.container != second.container
     assert first.inspect()["State"]["Pid"] == process, "it was not restarted"
     assert_marked(first, local_mounts(kitti), "kitti")
-    assert_marked(second, host_mounts(city), "city")
     assert first.process.poll() is None
 
 
