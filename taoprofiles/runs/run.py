@@ -13,7 +13,7 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ from taoprofiles.launcher.behaviour import runs_without_docker
 from taoprofiles.launcher.quoting import quote_argv
 from taoprofiles.rules.start import explain_not_found
 from taoprofiles.runs import notify
+from taoprofiles.runs.progress import find_reported_failure
 from taoprofiles.runs.tee import copied_output
 from taoprofiles.storage.locks import Lock
 from taoprofiles.storage.paths import Context, to_bytes
@@ -112,12 +113,6 @@ def terminal_input(is_needed: bool) -> Iterator[int | None]:
         os.close(controller)
 
 
-def is_interactive_shell(command: list[str]) -> bool:
-    """Check whether a command is a shell in which somebody types."""
-    is_shell = os.path.basename(command[0]) in _SHELLS and all(word.startswith("-") for word in command[1:])
-    return is_shell and os.isatty(0)
-
-
 def wait_for_session(uid: int, run_id: str) -> None:
     """Wait for what a run's command left behind in the session of this process, before their terminal hangs up.
 
@@ -139,15 +134,12 @@ REPLAY = 1.0
 
 
 class Monitor(threading.Thread):
-    """Follows the events until the process ends, and tells ``run`` about its containers, in this thread.
+    """Follows the events until the process ends, and tells ``run`` about its containers, in this thread."""
 
-    ``task`` is ``Hold.task``.
-    """
-
-    def __init__(self, environ: Mapping[str, str], hold_id: str, run: Run, task: str | None = None) -> None:
+    def __init__(self, run: Run) -> None:
         super().__init__(daemon=True, name="taoprof-monitor")
-        self._engine = Engine(environ)
-        self._hold_id, self._run, self._task = hold_id, run, task
+        self._engine = Engine(without_run_tag(run.environ))  # for the client of an engine behind ssh
+        self._hold_id, self._run, self._task = run.hold.id, run, run.hold.task
         self._since = time.time()
         self._handled: deque[tuple[object, ...]] = deque(maxlen=1000)
         self._known: dict[str, ContainerTask | None] = {}  # None: another's
@@ -317,8 +309,7 @@ class Run:
     def watch(self, say: Callable[[str], None]) -> None:
         """Follow the engine's events about the containers of the run; ``say`` is called with warnings."""
         self._say = say
-        environ = without_run_tag(self.environ)  # for the client of an engine behind ssh
-        self.monitor = Monitor(environ, self.hold.id, self, self.hold.task)
+        self.monitor = Monitor(self)
         self.monitor.start()
 
     def start(
@@ -407,11 +398,8 @@ class Run:
             self.release_liveness()
         if self._sender is not None:
             self._wait_for(self._sender)
-        if is_over and status == 0 and self.hold.results:
-            from taoprofiles.runs.progress import find_reported_failure  # not before it is over
-
-            if failure := find_reported_failure(self.hold, HoldRecords(self.context).all({})):
-                self._say(f"warning: the task exited with 0, but {failure}")
+        if is_over and status == 0 and (failure := find_reported_failure(self.hold, HoldRecords(self.context).all({}))):
+            self._say(f"warning: the task exited with 0, but {failure}")
         if is_over and self.log is not None and self._is_log_complete:
             self.log.mask(self._secret_values)
         return status
@@ -443,7 +431,9 @@ class Run:
             self.liveness_fd = -1
 
     def _execute(self, command: list[str], stdout: int | None, on_started: Callable[[], None] | None) -> int:
-        log = None if on_started or is_interactive_shell(command) else self.log
+        is_shell = os.path.basename(command[0]) in _SHELLS and all(word.startswith("-") for word in command[1:])
+        # None in a shell in which somebody types
+        log = None if on_started or (is_shell and os.isatty(0)) else self.log
         try:
             wants_terminal = self.wanted.get("DockerOptions", {}).get("tty") is not False
             with (

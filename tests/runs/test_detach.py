@@ -248,7 +248,6 @@ def test_killing_taoprof_ends_neither_the_command_nor_its_log(sandbox: Sandbox) 
     assert [hold["id"] for hold in sandbox.holds()] == [run]
     gate.write_text("go\n")
     assert follower.wait(20) == 0
-    assert follower.stdout is not None
     assert follower.stdout.read() == "before ***\nafter\nlast\n"
     assert waiting.wait(20) == 1
     assert ended(sandbox) == {run: None}

@@ -90,7 +90,7 @@ def test_two_runs_in_parallel_have_their_own_mounts_and_block_nothing(training_h
         assert (again.returncode, "the GPUs that it requests are in use" in again.stderr) == (5, True)
         one.process.terminate()  # forwarded to the task
         assert one.process.wait(30) == 143, one.log_text()
-        home.run("stop", two.record["id"], check=True)  # type: ignore[index]
+        home.run("stop", two.record["id"], check=True)
         assert two.process.wait(30) == 143, two.log_text()
     assert home.holds() == []
 
@@ -276,7 +276,6 @@ def test_a_container_from_rendered_arguments_is_listed_and_blocks_nothing(traini
     around = {**home.engine._environ, "PATH": os.environ["PATH"]}
     process = subprocess.Popen(["bash", "-c", text], env=around, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
     try:
-        assert process.stdout is not None
         assert b"training as" in process.stdout.readline()
         (hold,) = home.holds()
         assert (hold["kind"], hold["profile"], hold["shared"], hold["phase"]) == (
@@ -289,7 +288,6 @@ def test_a_container_from_rendered_arguments_is_listed_and_blocks_nothing(traini
         assert hold["id"] in home.run("status").stdout
         assert home.run("use", "segformer").returncode == 0, "its mounts are fixed: no file is needed any more"
         other = TrainingHome(home.root / "other", home.engine) if (home.root / "other").mkdir() is None else None
-        assert other is not None
         assert other.holds() == [], "somebody else's home does not count it"
         home.run("stop", hold["id"], check=True)
         assert process.wait(30) == 143

@@ -119,7 +119,6 @@ class Killing:
 
     def pids(self, part: str, run: str) -> list[int]:
         if part == "guard":
-            assert self.guard is not None
             guard, self.guard = self.guard, None
             guard.process.kill()
             guard.__exit__()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from taoprofiles.holds import manage
-from taoprofiles.holds.hold import ContainerTask, HeldError
+from taoprofiles.holds.hold import ContainerTask, HeldError, Hold
 from taoprofiles.holds.manage import Request, wait_until_free
 from taoprofiles.runs.run import Monitor
 from taoprofiles.switching import switch
@@ -29,7 +29,8 @@ class Watched:
         self.ended: list[str] = []
         self.faults: list[object] = []
         monkeypatch.setattr(threading, "excepthook", self.faults.append)
-        self.monitor = Monitor(fake_engine.environ, "abcde", self)
+        self.environ, self.hold = fake_engine.environ, Hold(id="abcde", task=None)
+        self.monitor = Monitor(self)
         self.monitor.start()
         assert self.monitor.listening.wait(5)
 

@@ -95,7 +95,7 @@ def test_mail_desktop_and_web_are_told_the_same_once(sandbox: Sandbox, web: WebR
         assert len(desktop.shown) == 1
         assert (title, message["title"], letter["subject"]) == ("b finished",) * 3
         assert body == message["message"]
-        assert letter.get_body(("plain",)).get_content().splitlines() == body.splitlines()  # type: ignore[union-attr]
+        assert letter.get_body(("plain",)).get_content().splitlines() == body.splitlines()
         assert letter["to"] == "ana@example.org"
         sandbox.run("run", "b", "--notify", "none", "--", "true", environ=environ, check=True)
         sandbox.run("run", "b", "--notify", "desktop", "--", "true", environ=environ, check=True)

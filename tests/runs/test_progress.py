@@ -30,9 +30,7 @@ SAMPLES = {
 
 
 def time_of(line: bytes) -> float:
-    naive = progress._time_of(json.loads(line))
-    assert naive is not None
-    return naive
+    return progress._time_of(json.loads(line))
 
 
 def write(path: Path, content: bytes, moment: float) -> Path:
@@ -84,7 +82,6 @@ FAMILIES = {
 @pytest.mark.parametrize(("sample", "text"), FAMILIES.items())
 def test_each_family_is_read_as_it_counts(tmp_path: Path, sample: tuple[str, int], text: str) -> None:
     found, now = read_sample(tmp_path / "status.json", *sample)
-    assert found is not None
     with mock.patch("taoprofiles.cli.status.time.time", return_value=now):
         assert status.progress_text(Hold(since=now), found) == text
     json.dumps(found.as_dict(now), allow_nan=False)
@@ -147,7 +144,6 @@ COUNTED = {
 def test_how_epochs_are_counted(tmp_path: Path, case: str) -> None:
     fields, expected = COUNTED[case]
     found = progress.read_file(str(write(tmp_path / "status.json", line(1, **fields), NOW + 1)), NOW)
-    assert found is not None
     assert (found.epoch, found.epochs, found.share) == expected
 
 
@@ -168,7 +164,6 @@ def test_the_time_that_is_left(tmp_path: Path, case: str) -> None:
     fields, expected = LEFT[case]
     content = line(1, **{"epoch": 1, "max_epoch": 4, **fields})
     found = progress.read_file(str(write(tmp_path / "status.json", content, NOW + 1)), NOW)
-    assert found is not None
     assert found.seconds_left(NOW + 1) == expected
     later = found.seconds_left(NOW + 100)
     assert (later is None) == (expected is None), "it becomes less while nothing is written"

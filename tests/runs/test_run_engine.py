@@ -168,7 +168,6 @@ def test_a_plain_training_is_held_from_its_start_to_the_end_of_its_container(tra
         assert home.run("use", "detectnet_v2").returncode == 0, "the same mapping is no conflict"
 
         waiting = subprocess.Popen([home.taoprof, "use", "segformer", "--wait"], env=home.environ, stderr=-1, text=True)
-        assert waiting.stderr is not None
         assert f"pid {pid}" in waiting.stderr.readline()
         launch.process.kill()
         launch.process.wait(30)
@@ -221,7 +220,6 @@ def test_a_signal_ends_the_training_and_is_reported(training_home: TrainingHome,
         status = run.process.wait(60)
         assert status != 0, run.log_text()
         if home.engine.exists(container):  # the launcher died of SIGTERM and left it behind, so the hold stays
-            assert run.record is not None
             home.run("stop", run.record["id"], check=True)
         until(lambda: not home.engine.exists(container), "the container is gone")
         until(lambda: home.holds() == [], "nothing is held")

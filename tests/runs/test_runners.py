@@ -151,7 +151,6 @@ def test_it_is_checked(home: Home, runner: list[str]) -> None:
 )  # fmt: skip
 def test_its_command_line(words: str, name: str, task: list[str]) -> None:
     found = parse_runner(words.split())
-    assert found is not None
     assert (found.name, found.task) == (name, task)
     assert parse_runner(found.words) is not None
 

@@ -67,7 +67,6 @@ def test_gpus_by_index(sandbox: Sandbox) -> None:
     sandbox.run("run", "b", "--gpus", "2,3", "--", "true", check=True)
     sandbox.run("run", "b", "--", "true", check=True)
     waiting = sandbox.start(sandbox.taoprof, "run", "b", "--gpus", "0,", "--wait", "--", "true", stderr=subprocess.PIPE)
-    assert waiting.stderr is not None
     assert f"pid {run.pid}" in waiting.stderr.readline()
     tao.end()
     assert waiting.wait(20) == 0
@@ -151,7 +150,6 @@ def test_a_driver_that_fails_for_a_while_ends_no_waiting_run(sandbox: Sandbox) -
     waiting = sandbox.start(
         *(sandbox.taoprof, "run", "b", "--gpus", "1", "--wait", "--", "true"), environ=environ, stderr=subprocess.PIPE
     )
-    assert waiting.stderr is not None
     assert f"pid {run.pid}" in waiting.stderr.readline()
     (sandbox.root / "silent").touch()
     tao.end()
@@ -306,7 +304,6 @@ def test_processes_that_cannot_be_listed_hide_no_exit_status(sandbox: Sandbox, m
 def test_signals_go_to_the_command(sandbox: Sandbox, number: signal.Signals) -> None:
     script = f"trap 'exit 9' {number.value}; echo ready; while :; do sleep 0.05; done"
     run = sandbox.start(sandbox.taoprof, "run", "b", "--", "sh", "-c", script, stdout=subprocess.PIPE)
-    assert run.stdout is not None
     assert run.stdout.readline() == "ready\n"
     run.send_signal(number)
     assert run.wait(20) == 9

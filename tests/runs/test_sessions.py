@@ -46,12 +46,10 @@ class Program:
         return self.receive()
 
     def send(self, expression: str) -> None:
-        assert self.process.stdin
         self.process.stdin.write(json.dumps(expression) + "\n")
         self.process.stdin.flush()
 
     def receive(self) -> Any:
-        assert self.process.stdout
         return json.loads(self.process.stdout.readline())
 
     def do(self, *lines: str) -> None:
