@@ -196,18 +196,21 @@ def _find_run_options(words: Sequence[str]) -> list[str]:
 
 
 class _Words:
-    """Expands the words of a shell with what is known, and keeps which variables they are made of."""
+    """Expands the words of a shell with what is known, and makes mappings of the containers that they start.
+
+    Both keep which variables a text is made of.
+    """
 
     def __init__(self, ev: Evaluator, *, has_python: bool, folder: str = "") -> None:
         self._ev, self._has_python = ev, has_python
         self._folder = folder or ev.state.folder
         self._own: dict[str, str | Unknown] = {}
         self._unknown: list[Unknown] = []
+        self._words: Sequence[str] = ()
+        """The words of the command that is recorded."""
 
     def assign(self, name: str, text: str, *, is_variable: bool) -> None:
-        value = self._expand(text)
-        unknown = re.search(rf"{_MARK}(\d+){_MARK}", value) if isinstance(value, str) else None
-        value = self._unknown[int(unknown[1])] if unknown else value
+        value = self._unmarked(self._expand(text))
         if is_variable:
             self._ev.state.set_environment(name, value)
         else:
@@ -215,12 +218,11 @@ class _Words:
 
     def start(self, words: Sequence[str]) -> None:
         """Record the container that a command starts, if it does."""
-        names = [os.path.basename(word) for word in words[:12]]
-        if any(name in ("docker-compose", "podman-compose") for name in names) or (
-            "compose" in names and any(name in ENGINES for name in names)
-        ):
+        names = {os.path.basename(word) for word in words[:12]}
+        has_engine = not names.isdisjoint(ENGINES)
+        if not names.isdisjoint(("docker-compose", "podman-compose")) or ("compose" in names and has_engine):
             self._read_compose_files(words)
-        elif any(name in ENGINES for name in names):
+        elif has_engine:
             self.record([self._expand(word) for word in words])
 
     def _read_compose_files(self, words: Sequence[str]) -> None:
@@ -244,13 +246,83 @@ class _Words:
 
     def record(self, words: Sequence[str | Unknown]) -> None:
         """Record the container of a ``docker run`` of a TAO image."""
-        texts = [word if isinstance(word, str) else self._mark(word) for word in words]
-        run = parse(texts)
+        self._words = [word if isinstance(word, str) else self._mark(word) for word in words]
+        run = parse(self._words)
         state = self._ev.state
         if run is not None and (_MARK in run.image or "$" in run.image):
             state.note("starts an image that is not known")
         elif run is not None and (is_tao_image(run.image) or find_tag(run.image)):
-            state.containers.append(_Builder(self._ev, texts, self._unknown, self._folder).build(run))
+            state.containers.append(self._build(run))
+
+    def _build(self, run: DockerRun) -> Container:
+        """Return the container of a parsed ``docker run``."""
+        note = self._ev.state.note
+        mounts = [
+            {"source": self._path(mount.source), "destination": self._traced(mount.destination)}
+            for mount in run.mounts if mount.kind == "bind"
+        ]  # fmt: skip
+        left_out = [mount.source or mount.destination for mount in run.mounts if mount.kind == "volume"]
+        if left_out:
+            note(f"volumes of Docker are left out, a profile mounts folders: {', '.join(map(self._shown, left_out))}")
+        if run.ipc:
+            note("--ipc is not imported; a profile has docker.shm_size")
+        if run.unknown:
+            note(f"not imported: {', '.join(map(self._shown, dict.fromkeys(run.unknown)))}")
+        envs = [pair for pair in (self._variable(name, value) for name, value in run.env) if pair is not None]
+        options: dict[str, Any] = {
+            "user": self._traced(run.user), "shm_size": self._traced(run.shm_size), "ulimits": run.ulimits,
+            "ports": run.ports, "network": self._traced(run.network), "privileged": run.is_privileged,
+        }  # fmt: skip
+        task = " ".join(itertools.takewhile(lambda word: not word.startswith("-") and "=" not in word, run.command[:2]))
+        gpus = None if run.gpus == "all" else run.gpus
+        if isinstance(gpus, list):
+            gpus = ",".join(gpus) + ("," if len(gpus) == 1 else "")
+        return Container(
+            self._ev.state.location,
+            {
+                "Mounts": mounts, "Envs": envs,
+                "DockerOptions": {name: value for name, value in options.items() if value},
+            },
+            str(run.image), task, None if gpus is None or _MARK in str(gpus) else str(gpus),
+            frozenset(mount.destination for mount in run.mounts if mount.is_read_only),
+        )  # fmt: skip
+
+    def _variable(self, name: str, value: str | None) -> dict[str, Any] | None:
+        state = self._ev.state
+        if value is not None:
+            known = self._traced(value)
+        elif is_secret(name):
+            known = TracedStr([Segment(state.context.environ.get(name) or "-", "env", name)])
+        elif not isinstance(known := state.environment(name), str):
+            state.note(f"the container's variable {name} comes from the shell, and is left out")
+            return None
+        return {"variable": name, "value": known}
+
+    def _path(self, text: str) -> str | Unknown:
+        path: str | Unknown = self._traced(text)
+        if isinstance(path, str) and path.startswith(".") and isinstance(self._folder, str):
+            return concat(os.path.normpath(os.path.join(self._folder, path)))
+        return path
+
+    def _traced(self, text: str | None) -> Any:
+        if text is None:
+            return None
+        if _MARK in text:
+            value = self._unmarked(text)
+            return concat(value.replace(f"{_MARK}{_MARK}", "$")) if isinstance(value, str) else value
+        for word in self._words:
+            at = word.find(text)
+            if at >= 0 and isinstance(word, TracedStr):
+                return cut(word, at, at + len(text))
+        return concat(text)
+
+    def _shown(self, text: str) -> str:
+        return re.sub(rf"{_MARK}\d+{_MARK}", "…", text)
+
+    def _unmarked(self, text: str | Unknown) -> str | Unknown:
+        """Return the unknown value that a text has a mark of, if it has one."""
+        number = re.search(rf"{_MARK}(\d+){_MARK}", text) if isinstance(text, str) else None
+        return self._unknown[int(number[1])] if number else text
 
     def _mark(self, unknown: Unknown) -> str:
         self._unknown.append(unknown)
@@ -296,81 +368,6 @@ class _Words:
             state.unset.setdefault(name, state.location)
             return state.unset_values.setdefault(name, state.unknown(f"${name} is not set in the code"))
         return value
-
-
-class _Builder:
-    """Makes a mapping of a parsed ``docker run``; its texts get back the segments of the words that they come from."""
-
-    def __init__(self, ev: Evaluator, words: Sequence[str], unknown: Sequence[Unknown], folder: str | Unknown) -> None:
-        self._ev, self._words, self._unknown, self._folder = ev, words, unknown, folder
-
-    def build(self, run: DockerRun) -> Container:
-        note = self._ev.state.note
-        mounts = [
-            {"source": self._path(mount.source), "destination": self._traced(mount.destination)}
-            for mount in run.mounts if mount.kind == "bind"
-        ]  # fmt: skip
-        left_out = [mount.source or mount.destination for mount in run.mounts if mount.kind == "volume"]
-        if left_out:
-            note(f"volumes of Docker are left out, a profile mounts folders: {', '.join(map(self._shown, left_out))}")
-        if run.ipc:
-            note("--ipc is not imported; a profile has docker.shm_size")
-        if run.unknown:
-            note(f"not imported: {', '.join(map(self._shown, dict.fromkeys(run.unknown)))}")
-        envs = [pair for pair in (self._variable(name, value) for name, value in run.env) if pair is not None]
-        options: dict[str, Any] = {
-            "user": self._traced(run.user), "shm_size": self._traced(run.shm_size), "ulimits": run.ulimits,
-            "ports": run.ports, "network": self._traced(run.network), "privileged": run.is_privileged,
-        }  # fmt: skip
-        task = " ".join(itertools.takewhile(lambda word: not word.startswith("-") and "=" not in word, run.command[:2]))
-        gpus = None if run.gpus == "all" else run.gpus
-        if isinstance(gpus, list):
-            gpus = ",".join(gpus) + ("," if len(gpus) == 1 else "")
-        return Container(
-            self._ev.state.location,
-            {
-                "Mounts": mounts, "Envs": envs,
-                "DockerOptions": {name: value for name, value in options.items() if value},
-            },
-            str(run.image), task, None if gpus is None or _MARK in str(gpus) else str(gpus),
-            frozenset(mount.destination for mount in run.mounts if mount.is_read_only),
-        )  # fmt: skip
-
-    def _variable(self, name: str, value: str | None) -> dict[str, Any] | None:
-        if value is not None:
-            return {"variable": name, "value": self._traced(value)}
-        state = self._ev.state
-        known = state.environment(name)
-        if isinstance(known, str) and not is_secret(name):
-            return {"variable": name, "value": known}
-        if is_secret(name):
-            return {
-                "variable": name,
-                "value": TracedStr([Segment(state.context.environ.get(name) or "-", "env", name)]),
-            }
-        state.note(f"the container's variable {name} comes from the shell, and is left out")
-        return None
-
-    def _path(self, text: str) -> str | Unknown:
-        path: str | Unknown = self._traced(text)
-        if isinstance(path, str) and path.startswith(".") and isinstance(self._folder, str):
-            return concat(os.path.normpath(os.path.join(self._folder, path)))
-        return path
-
-    def _traced(self, text: str | None) -> Any:
-        if text is None:
-            return None
-        if _MARK in text:
-            number = re.search(rf"{_MARK}(\d+){_MARK}", text)
-            return self._unknown[int(number[1])] if number else concat(text.replace(f"{_MARK}{_MARK}", "$"))
-        for word in self._words:
-            at = word.find(text)
-            if at >= 0 and isinstance(word, TracedStr):
-                return cut(word, at, at + len(text))
-        return concat(text)
-
-    def _shown(self, text: str) -> str:
-        return re.sub(rf"{_MARK}\d+{_MARK}", "…", text)
 
 
 def merge(notes: list[str], containers: Sequence[Container]) -> Container:

@@ -55,7 +55,7 @@ def mark_escaped(ev: Evaluator, *values: Any) -> None:
     waiting = list(values)
     while waiting:
         value = waiting.pop()
-        ev.budget.step()
+        ev.budget.spend()
         if isinstance(value, View):
             waiting.append(value.owner)
         elif isinstance(value, Function) and not value.is_escaped:
@@ -69,7 +69,7 @@ def mark_escaped(ev: Evaluator, *values: Any) -> None:
         elif isinstance(value, OpenFile) and not value.closed and not value.mode.startswith("r"):
             ev.state.write_file(value.path, ev.state.unknown(f"written {_UNKNOWN_CODE}"))
         elif isinstance(value, (list, dict, tuple)) and ev.state.known(value) is value:
-            ev.budget.add(len(value))
+            ev.budget.spend(len(value))
             waiting += value.values() if isinstance(value, dict) else value
             if not isinstance(value, tuple):
                 ev.state.invalidated[id(value)] = value, ev.state.unknown(f"changed {_UNKNOWN_CODE}")
@@ -149,7 +149,7 @@ class _Code:
         waiting = [(node, later, False) for node in nodes][::-1]
         while waiting:
             node, self._later, is_read_only = waiting.pop()
-            self._ev.budget.step()
+            self._ev.budget.spend()
             self._visit(node, is_read_only=is_read_only)
             later = self._later or isinstance(node, _RUNS_LATER)
             parts = [(part, later, _only_reads(node, part)) for part in ast.iter_child_nodes(node)]

@@ -200,7 +200,7 @@ class Evaluator:
             mark_escaped(self, *texts)  # such as the name of a mounts file
             return self.state.ending(texts[-1], *texts)
         size = sum(map(len, texts))
-        self.budget.add(size + sum(len(segments(text)) for text in texts))
+        self.budget.spend(size + sum(len(segments(text)) for text in texts))
         return concat(*texts) if size <= TEXT_LIMIT else self.state.unknown("a very long text")
 
     def entries(self, value: Any) -> list[Any] | Unknown:
@@ -210,7 +210,7 @@ class Evaluator:
             owner = self.state.known(value.owner)
             value = owner if isinstance(owner, Unknown) else value.entries
         if isinstance(value, (list, tuple, dict)):
-            self.budget.add(len(value) * ENTRY_SIZE)
+            self.budget.spend(len(value) * ENTRY_SIZE)
             return list(value)
         if value is None or isinstance(value, (int, float)):
             raise SimulatedException(f"TypeError: '{type_name(value)}' object is not iterable")
@@ -227,22 +227,23 @@ class Evaluator:
 
     def value(self, node: ast.expr) -> Any:
         """Return the value of an expression, Unknown for one that is not followed."""
-        self.budget.step()
-        self._depth += 1
-        try:
-            if self._depth > DEPTH_LIMIT:
-                invalidate(self, [node])
-                return self.state.unknown("nested too deeply")
-            if hasattr(node, "lineno"):
-                self.state.location = SourceLocation(self.state.location.cell, node.lineno)
-            evaluate = getattr(self, f"_{type(node).__name__.lower()}", None)
-            return self._not_followed(node) if evaluate is None else self.state.known(evaluate(node))
-        finally:
-            self._depth -= 1
-
-    def _not_followed(self, node: ast.expr) -> Unknown:
-        invalidate(self, [node])
-        return self.state.unknown(f"{_EXPRESSIONS.get(type(node), 'an expression')} is not followed")
+        self.budget.spend()
+        outer = self.state.location
+        if hasattr(node, "lineno"):
+            self.state.location = outer._replace(line=node.lineno)
+        evaluate = getattr(self, f"_{type(node).__name__.lower()}", None)
+        if evaluate is None or self._depth >= DEPTH_LIMIT:
+            invalidate(self, [node])
+            kind = _EXPRESSIONS.get(type(node), "an expression")
+            value: Any = self.state.unknown("nested too deeply" if evaluate else f"{kind} is not followed")
+        else:
+            self._depth += 1
+            try:
+                value = self.state.known(evaluate(node))
+            finally:
+                self._depth -= 1
+        self.state.location = outer  # after an exception it stays, for the message
+        return value
 
     def text(self, expression: str) -> str | Unknown:
         """Evaluate an expression given as text, and return ``str()`` of it, as IPython's formatter does."""
@@ -250,14 +251,11 @@ class Evaluator:
             node = ast.parse(expression.strip(), mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             raise SimulatedException("SyntaxError: invalid syntax") from None
-        location = self.state.location
-        value = self.value(node)
-        self.state.location = location
-        return self.as_text(value)
+        return self.as_text(self.value(node))
 
     def _constant(self, node: ast.Constant) -> Any:
         if isinstance(node.value, str):
-            self.budget.add(len(node.value))
+            self.budget.spend(len(node.value))
             return concat(node.value)
         if isinstance(node.value, int) and node.value.bit_length() > NUMBER_BITS:
             return self.state.unknown("a very large number")
@@ -295,7 +293,7 @@ class Evaluator:
 
     def _list(self, node: ast.List) -> Any:
         items = [self.value(item) for item in node.elts]
-        self.budget.add(len(items))
+        self.budget.spend(len(items))
         if any(isinstance(item, ast.Starred) for item in node.elts):
             return self.unknown("a list with '*' is not followed", *items)
         return items
@@ -310,7 +308,7 @@ class Evaluator:
     def _dict(self, node: ast.Dict) -> Any:
         keys = [None if key is None else self.value(key) for key in node.keys]
         values = [self.value(value) for value in node.values]
-        self.budget.add(len(keys) * ENTRY_SIZE)
+        self.budget.spend(len(keys) * ENTRY_SIZE)
         if None in node.keys or not all(isinstance(key, PLAIN) for key in keys):
             values = [value for value in values if value != Library("os.environ")]
             return self.unknown("a dictionary with '**', or with a key that is not known", *keys, *values)
@@ -368,14 +366,12 @@ class Evaluator:
             return ipython.run_line(self, self.magics[number].strip())
         if is_namespace_call(node):
             self.invalidate_namespace("the names are used as a dictionary")
-        location = SourceLocation(self.state.location.cell, node.lineno)
         method = node.func.attr if isinstance(node.func, ast.Attribute) else ""
         function = self.value(node.func.value if isinstance(node.func, ast.Attribute) else node.func)
         if method and isinstance(function, Library):
             function, method = functions.attribute(self, function, method), ""
         positional = [self.value(argument) for argument in node.args]
         named = {keyword.arg: self.value(keyword.value) for keyword in node.keywords}
-        self.state.location = location
         if None in named or any(isinstance(argument, ast.Starred) for argument in node.args):
             invalidate(self, [node])
             return self.unknown("a call with '*' is not followed", function, *positional, *named.values())
@@ -421,9 +417,10 @@ class Evaluator:
 
     def run(self, body: list[ast.stmt]) -> None:
         """Follow statements. Raises SimulatedException, Returned, NotFollowed and Exhausted."""
+        outer = self.state.location
         for statement in body:
-            self.budget.step()
-            self.state.location = SourceLocation(self.state.location.cell, statement.lineno)
+            self.budget.spend()
+            self.state.location = outer._replace(line=statement.lineno)
             follow = getattr(self, f"_run_{type(statement).__name__.lower()}", None)
             if self._may_have_failed:
                 invalidate_statement(self, statement)
@@ -431,6 +428,7 @@ class Evaluator:
                 skip(self, statement)
             else:
                 follow(statement)
+        self.state.location = outer
 
     def _run_expr(self, node: ast.Expr) -> None:
         self.value(node.value)
@@ -514,7 +512,7 @@ class Evaluator:
             return
         old, new = self.value(target), self.value(node.value)
         if isinstance(old, list) and isinstance(node.op, ast.Add) and isinstance(new, (list, tuple)):
-            self.budget.add(len(new) * ENTRY_SIZE)
+            self.budget.spend(len(new) * ENTRY_SIZE)
             old.extend(new)
         elif isinstance(old, (*PLAIN, tuple, Unknown)):
             self.assign(target, functions.operate(self, node.op, old, new))
@@ -525,7 +523,6 @@ class Evaluator:
     def _run_if(self, node: ast.If) -> None:
         truth = self.truth(self.value(node.test))
         if isinstance(truth, Unknown):
-            self.state.location = SourceLocation(self.state.location.cell, node.lineno)
             skip(self, node, f"'if' ({truth.reason})")
         else:
             self.run(node.body if truth else node.orelse)
@@ -538,15 +535,14 @@ class Evaluator:
         has_jump = any(isinstance(part, ast.Break | ast.Continue) for part in ast.walk(node))
         reason = "'break' or 'continue'" if has_jump else entries.reason if isinstance(entries, Unknown) else ""
         for entry in entries if isinstance(entries, list) and not has_jump else []:
-            self.budget.step()
-            self.budget.add(len(before) >> 6)
+            self.budget.spend()
+            self.budget.spend(len(before) >> 6)
             self.assign(node.target, entry)
             self.run(node.body)
             if self._identities(owner) != before:
                 reason = "what it goes over is changed"
                 break
         if reason:
-            self.state.location = SourceLocation(self.state.location.cell, node.lineno)
             skip(self, node, f"'for' ({reason})")
         else:
             self.run(node.orelse)

@@ -128,7 +128,7 @@ def compare(ev: Evaluator, op: ast.cmpop, left: Any, right: Any) -> bool | Unkno
             value = ev.state.environment(left)
             right = value if isinstance(value, Unknown) else [] if value is None else [left]
         if isinstance(right, (list, tuple, dict)):
-            ev.budget.add(len(right))
+            ev.budget.spend(len(right))
         is_followed = isinstance(right, (str, list, tuple, dict)) and all(isinstance(item, PLAIN) for item in right)
     elif isinstance(op, (ast.Is, ast.IsNot)):
         is_followed = isinstance(right, PLAIN) and (left is None or right is None)
@@ -154,7 +154,7 @@ def operate(ev: Evaluator, op: ast.operator, left: Any, right: Any) -> Any:
     if isinstance(left, str) and isinstance(right, str):
         return ev.join([left, right])
     if all(isinstance(side, (*PLAIN, list, tuple, dict)) for side in (left, right)):
-        ev.budget.add(sum(len(side) for side in (left, right) if isinstance(side, (list, tuple))))
+        ev.budget.spend(sum(len(side) for side in (left, right) if isinstance(side, (list, tuple))))
         return attempt(operator.add, left, right)
     return ev.unknown("an operator that is not followed", left, right)
 
@@ -229,7 +229,7 @@ def _json_text(ev: Evaluator, obj: Any, **options: Any) -> Unknown:
 
 def _json_value(ev: Evaluator, value: Any, depth: int = 0) -> Any:
     """Return a copy of what ``json.dump`` would write, with Unknown for what is not known."""
-    ev.budget.step()
+    ev.budget.spend()
     if depth > DEPTH_LIMIT:
         raise SimulatedException("ValueError: Circular reference detected")
     value = ev.state.known(value)
@@ -386,7 +386,7 @@ def _text_method(name: str, ev: Evaluator, text: str, *args: Any) -> Any:
 
 def _parts(ev: Evaluator, text: str, pieces: Sequence[str]) -> list[str | Unknown]:
     """Return pieces of a text, Unknown for those that do not show that it is a placeholder."""
-    ev.budget.add(len(text) + len(pieces) * (ENTRY_SIZE + len(segments(text))))
+    ev.budget.spend(len(text) + len(pieces) * (ENTRY_SIZE + len(segments(text))))
     return [ev.part(text, piece) for piece in trace(text, *pieces)]
 
 
@@ -414,7 +414,7 @@ def _update_dict(ev: Evaluator, owner: dict[Any, Any], /, *others: Any, **named:
     if not all(isinstance(other, dict) for other in others):
         return ev.unknown("update() with something unknown", owner, *others, *named.values())
     for other in (*others, named):
-        ev.budget.add(len(other) * ENTRY_SIZE)
+        ev.budget.spend(len(other) * ENTRY_SIZE)
         owner.update(other)
     return None
 
@@ -434,7 +434,7 @@ def _dict(ev: Evaluator, entries: Any = None, /, **named: Any) -> Any:
     if not isinstance(entries, dict | None):
         return ev.unknown("dict() of such a value", entries, *named.values())
     result = {**(entries or {}), **named}
-    ev.budget.add(len(result) * ENTRY_SIZE)
+    ev.budget.spend(len(result) * ENTRY_SIZE)
     return result
 
 

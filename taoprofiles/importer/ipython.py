@@ -354,7 +354,7 @@ def _expand_environment(ev: Evaluator, script: str) -> str:
         value = ev.state.environment(match[1] or match[2])
         return value if isinstance(value, str) and _NAMES_MOUNTS_FILE.search(value) else match[0]
 
-    ev.budget.add(len(script))
+    ev.budget.spend(len(script))
     return _SHELL_VARIABLE.sub(expanded, script)
 
 

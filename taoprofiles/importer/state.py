@@ -157,21 +157,16 @@ class NotFollowed(Exception):
 
 
 class Budget:
-    """Counts evaluation steps and created data. Methods raise Exhausted."""
+    """Counts evaluation steps and created data."""
 
     def __init__(self) -> None:
         self._steps, self._size = STEPS_LIMIT, SIZE_LIMIT
 
-    def step(self) -> None:
-        """Count one step."""
+    def spend(self, size: int = 0) -> None:
+        """Count one step, and the size of the data that it creates. Raises Exhausted."""
         self._steps -= 1
-        if self._steps < 0:
-            raise Exhausted
-
-    def add(self, size: int) -> None:
-        """Count created data."""
         self._size -= size
-        if self._size < 0:
+        if min(self._steps, self._size) < 0:
             raise Exhausted
 
 
