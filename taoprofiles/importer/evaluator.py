@@ -208,7 +208,7 @@ class Evaluator:
         value = self.state.known(value)
         if isinstance(value, View):
             owner = self.state.known(value.owner)
-            value = owner if isinstance(owner, Unknown) else value.entries
+            value = owner if isinstance(owner, Unknown) else list(getattr(owner, value.name)())
         if isinstance(value, (list, tuple, dict)):
             self.budget.spend(len(value) * ENTRY_SIZE)
             return list(value)

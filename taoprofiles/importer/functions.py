@@ -304,7 +304,9 @@ def _path(ev: Evaluator, *args: Any) -> PurePath | Unknown:
     """Return ``pathlib.Path(*args)``. Raises SimulatedException."""
     texts = _path_texts(ev, args)
     text = texts if isinstance(texts, Unknown) else ev.join([join_path(*texts)])
-    return text if isinstance(text, Unknown) else PurePath(text)
+    if isinstance(text, Unknown):
+        return text
+    return PurePath(trace(text, str(pathlib.PurePosixPath(text)))[0])
 
 
 _PATH_FUNCTIONS: dict[str, Callable[[Evaluator, str], Any]] = {

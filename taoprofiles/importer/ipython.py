@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.errors import InvalidStateError
 from taoprofiles.importer import containers
-from taoprofiles.importer.state import MAY_SET, MOUNTS_FILES, SimulatedException, Unknown, concat, parse_json, trace
+from taoprofiles.importer.state import MAY_SET, SimulatedException, Unknown, concat, parse_json, trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -330,42 +330,39 @@ def check_command(ev: Evaluator, text: str) -> None:
     if _RUNS_CODE.match(text):
         ev.state.calls[ev.state.location] = f"'{text[:60]}' is not run"
     command = SHELL_MAGIC.sub("", text, count=1)
-    expanded = expand(command, lambda expression: _known_text(ev.text(expression)))
-    check_script(ev, expanded if isinstance(expanded, str) else command, "the command")
+    check_script(ev, _expand_known(ev, command), "the command")
     containers.scan(ev, command, has_python=True)
 
 
-def _known_text(value: str | Unknown) -> str:
-    return "" if isinstance(value, Unknown) else value
+def _expand_known(ev: Evaluator, line: str) -> str:
+    """Return a line with what is known of Python's names in it, and nothing in the place of the rest."""
+
+    def evaluate(expression: str) -> str:
+        value = ev.text(expression)
+        return "" if isinstance(value, Unknown) else value
+
+    return str(expand(line, evaluate))
 
 
 def may_write_mounts_file(ev: Evaluator, script: str) -> bool:
     """Check whether a shell script has a line with the name of a mounts file that does more than read it."""
-    return any(
-        _NAMES_MOUNTS_FILE.search(line) and not all(map(_READS.match, line.lstrip("!").split("|")))
-        for line in _expand_environment(ev, script).splitlines()
-    )
 
-
-def _expand_environment(ev: Evaluator, script: str) -> str:
-    """Replace the variables of the environment that name a mounts file."""
-
-    def expanded(match: re.Match[str]) -> str:
+    def expanded(match: re.Match[str]) -> str:  # a variable that names the file
         value = ev.state.environment(match[1] or match[2])
         return value if isinstance(value, str) and _NAMES_MOUNTS_FILE.search(value) else match[0]
 
     ev.budget.spend(len(script))
-    return _SHELL_VARIABLE.sub(expanded, script)
+    return any(
+        _NAMES_MOUNTS_FILE.search(line) and not all(map(_READS.match, line.lstrip("!").split("|")))
+        for line in _SHELL_VARIABLE.sub(expanded, script).splitlines()
+    )
 
 
 def check_script(ev: Evaluator, script: str, what: str) -> None:
-    """Make the mounts files unknown that a shell script may change."""
+    """Make the mounts file unknown if a shell script may change it."""
     if may_write_mounts_file(ev, script):
         ev.state.note(f"{what} may change the mounts file, and is not run")
-        script = _expand_environment(ev, script)
-        for name in MOUNTS_FILES:
-            if name.removesuffix("s.json") in script:
-                ev.state.invalidate_mounts_file(f"{what} that may change the mounts file is not run", name)
+        ev.state.invalidate_mounts_file(f"{what} that may change the mounts file is not run")
 
 
 def _cd(ev: Evaluator, line: str | Unknown) -> Any:
@@ -388,8 +385,7 @@ def run_cell_magic(ev: Evaluator, text: str, body: str) -> None:
     elif name in ("env", "set_env", "cd"):
         ev.state.note(f"'%%{name}' is not a cell magic; the cell is ignored")
     elif name not in _TEXT_MAGICS:
-        arguments = expand(rest, lambda expression: _known_text(ev.text(expression)))
-        check_script(ev, f"{arguments}\n{body}", f"'%%{name}'")
+        check_script(ev, f"{_expand_known(ev, rest)}\n{body}", f"'%%{name}'")
         containers.scan(ev, body)
         for output in _OUTPUT_NAME.findall(rest):
             ev.bind(output, ev.state.unknown(f"the output of '%%{name}'"))

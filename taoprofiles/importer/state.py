@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import pathlib
 import posixpath
 import re
 from dataclasses import dataclass, field
@@ -218,11 +217,6 @@ class View:
     owner: dict[Any, Any]
     name: str
 
-    @property
-    def entries(self) -> list[Any]:
-        """Return the current entries."""
-        return list(self.owner) if self.name == "keys" else list(getattr(self.owner, self.name)())
-
 
 class Id(int):
     """A user or group id of this machine, with its origin."""
@@ -230,13 +224,11 @@ class Id(int):
     segment: Segment
 
 
+@dataclass(slots=True, eq=False)
 class PurePath:
-    """A ``pathlib.Path``."""
+    """A ``pathlib.Path`` of this text."""
 
-    __slots__ = ("text",)
-
-    def __init__(self, text: str) -> None:
-        self.text = trace(text, str(pathlib.PurePosixPath(text)))[0]
+    text: str
 
 
 @dataclass(slots=True, eq=False)
@@ -555,9 +547,9 @@ class State:
         for path in dict.fromkeys(file.path for file in self.files):
             self.files.append(WrittenFile(path, self.unknown(reason), self.location))
 
-    def invalidate_mounts_file(self, reason: str, name: str = MOUNTS_FILES[0]) -> None:
-        """Make the content of a mounts file unknown, also if the code has not written it yet."""
-        self.write_file(f"{self.context.home}/{name}", self.unknown(reason))
+    def invalidate_mounts_file(self, reason: str) -> None:
+        """Make the content of the mounts file unknown, also if the code has not written it yet."""
+        self.write_file(f"{self.context.home}/{MAPPING_FILE}", self.unknown(reason))
 
     def invalidate_all(self, reason: str) -> None:
         """Make unknown all variables and the mounts file."""
