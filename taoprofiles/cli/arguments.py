@@ -491,7 +491,7 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
         _argument("--unset", "remove a key or variable (repeatable)", metavar="KEY", action="append", default=[]),
     ),
     "rename": (_profile(), _argument("to", "the new name", metavar="NEW")),
-    "remove": (_profile(), _flag("--force", "remove it even if it is the active profile")),
+    "remove": (_profile(), _flag("--force", "remove it even if it is active or others extend it")),
     "trust": (
         _path(
             "file",
