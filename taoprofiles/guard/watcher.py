@@ -122,9 +122,8 @@ class MappingWatcher:
     def __init__(self, context: Context, queue: WakeQueue) -> None:
         self._context, self._queue = context, queue
         self._observer: BaseObserver | None = None
-        self._watched: dict[str, object] = {}
+        self._watched: dict[object, list[Watch]] = {}
         logging.getLogger("watchdog").addHandler(_Overflow(queue))
-        self._target = files.real_path(context.mapping_file)
         self._stats: list[tuple[int, int, int]] = []
         self.degraded = ""
 
@@ -137,14 +136,12 @@ class MappingWatcher:
 
     def is_current(self) -> bool:
         """Check whether the watched folders are still the ones that have these names."""
-        if files.real_path(self._context.mapping_file) != self._target:
-            return False
-        return {watches[0].folder: identity for identity, watches in self._wanted().items()} == self._watched
+        return self._wanted() == self._watched
 
     def poll(self) -> bool:
         """Return whether the mapping file or the folder of holds has changed since the last poll."""
         stats = []
-        for path in (self._context.mapping_file, self._target, self._context.holds):
+        for path in (self._context.mapping_file, files.real_path(self._context.mapping_file), self._context.holds):
             try:
                 stat = os.lstat(path)
                 stats.append((stat.st_ino, stat.st_size, stat.st_ctime_ns))
@@ -154,15 +151,14 @@ class MappingWatcher:
         return before != stats
 
     def _arm(self) -> None:
-        self._target = files.real_path(self._context.mapping_file)
         with suppress(TaoprofError):  # on a read-only home, the folders that exist are watched
             files.make_folder(self._context.holds)
         self._disarm()
+        wanted = self._wanted()
         try:
             self._observer = Observer()
             self._observer.start()
-            for identity, watches in self._wanted().items():
-                self._watched[watches[0].folder] = identity
+            for watches in wanted.values():
                 kinds = list({kind for watch in watches for kind in watch.kinds})
                 handler = _Handler(self._queue, watches)
                 self._observer.schedule(handler, watches[0].folder, event_filter=kinds, follow_symlink=True)
@@ -177,6 +173,7 @@ class MappingWatcher:
                 )
             self.degraded = f"polling without watches ({reason})"
         else:
+            self._watched = wanted
             if self.degraded:
                 logger.info("inotify is available again")
             self.degraded = ""
@@ -187,7 +184,7 @@ class MappingWatcher:
             if self._observer.is_alive():  # it has started
                 self._observer.join(5)
         self._observer = None
-        self._watched.clear()
+        self._watched = {}
 
     def _wanted(self) -> dict[object, list[Watch]]:
         """Return the watches by the identity of their folder: the kernel keeps one set of events for each folder."""

@@ -8,6 +8,7 @@ import stat
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -115,11 +116,11 @@ class Writer:
 
     def turn(self) -> None:
         """Make it a symlink to a file of the same content, or such a symlink a file, in one step."""
-        try:
+        with suppress(FileNotFoundError):  # it was removed before
+            shape = None
             if self.path.is_symlink():
                 self._note("turned into a file", None)
                 os.rename(os.path.realpath(self.path), self.path)
-                shape = None
             else:
                 other = self._other()
                 folder = os.open(self.sandbox.root, os.O_PATH)
@@ -130,25 +131,19 @@ class Writer:
                 shape = os.path.relpath(other, self.sandbox.root)
             self.changes += 1
             self.shapes.add(shape)
-        except FileNotFoundError:
-            pass  # it was removed before
 
     def chmod(self) -> None:
         """Make it writable again while it is sealed, or give it any mode."""
         mode = self.random.choice(sorted(self.modes) if self.holds else ALIKE)
         self._note(f"chmod {mode:o}", None)
-        try:
+        with suppress(FileNotFoundError):  # it was removed before
             self.path.chmod(mode)
             self.modes.add(mode)
-        except FileNotFoundError:
-            pass  # it was removed before
 
     def touch(self) -> None:
         self._note("touch", None)
-        try:
+        with suppress(FileNotFoundError):  # it was removed before
             os.utime(self.path)
-        except FileNotFoundError:
-            pass  # it was removed before
 
     # What taoprof does meanwhile
 
@@ -197,7 +192,7 @@ class Writer:
         mark = 0.0
         if is_exact:
             with Lock(self.sandbox.context.lock):  # no look goes on meanwhile, so one that ends later has seen it
-                if self._there() is None:
+                if self.sandbox.content() is None:
                     self.rename_over()  # most other kinds do nothing to a file that is not there
                 else:
                     self.write()
@@ -207,7 +202,7 @@ class Writer:
         until(lambda: not self.wrong(), "all is as it must be", seconds=ANSWER, details=self.report)
         self.to_keep, self.hidden, self.undone = [], [], []
         if len(self.last) > 1 or self.holds:
-            self.last = {self._there()}
+            self.last = {self.sandbox.content()}
         if is_exact:
             self.shapes, mode = {self._shape()}, self._mode()
             self.modes = {one for one in self.modes if (one & ~0o222 if self.holds else one) == mode} or self.modes
@@ -218,7 +213,7 @@ class Writer:
 
     def wrong(self) -> str:
         """Return what is wrong now, or ""."""
-        content, mode = self._there(), self._mode()
+        content, mode = self.sandbox.content(), self._mode()
         if self.holds:
             if content != self.wanted:
                 return f"held is {self.wanted!r:.60}, but there is {content!r:.60}"
@@ -317,12 +312,6 @@ class Writer:
         try:
             return os.readlink(self.path)
         except OSError:
-            return None
-
-    def _there(self) -> bytes | None:
-        try:
-            return self.path.read_bytes()
-        except FileNotFoundError:
             return None
 
     def _mode(self) -> int:
