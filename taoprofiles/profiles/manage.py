@@ -99,12 +99,7 @@ def write(
             raise name_exists_error(action, name)
         if expected is not None and before != expected:
             raise TaoprofError(f"profile '{name}' was changed by another program in the meantime")
-        _check_placeholders(context, name, before, text)
-        if before is not None:
-            check_extending(store, name, text)
-        if expected is not None:
-            _check_paths(store, name, expected, text)
-        _replace(context, action, name, before, text)
+        _replace(context, action, name, before, text, check_paths=expected is not None)
 
 
 def write_project_file(context: Context, profile: Profile, folder: str, *, name: str) -> tuple[str, list[str]]:
@@ -203,32 +198,22 @@ def move(context: Context, action: str, name: str, to: str) -> None:
 
     def do() -> None:
         store.write(name, text, expected=before)
-        if following:
-            _rename_base(store, name, to, text, following)
-        else:
+        if following:  # until the last is written both names have a profile: each extends one, whatever is interrupted
+            store.write(to, text, expected=None)
+        written: list[tuple[str, bytes, bytes]] = []
+        try:
+            for other, old, new in following:
+                store.write(other, new, expected=old)
+                written.append((other, old, new))
             files.rename(store.path(name), store.path(to))
+        except BaseException:
+            for other, old, new in written:
+                store.write(other, old, expected=new)
+            if following:
+                files.remove(store.path(to))
+            raise
 
     History(context).record_and(entries, do)
-
-
-def _rename_base(store: Store, name: str, to: str, text: bytes, following: Sequence[tuple[str, bytes, bytes]]) -> None:
-    """Rename a profile with this text that others extend, and write these: (name, old text, new text).
-
-    Each of them extends a profile that exists, whatever is interrupted: until the last is written both names have one.
-    If something fails, all is as before.
-    """
-    store.write(to, text, expected=None)
-    written: list[tuple[str, bytes, bytes]] = []
-    try:
-        for other, old, new in following:
-            store.write(other, new, expected=old)
-            written.append((other, old, new))
-        files.rename(store.path(name), store.path(to))
-    except BaseException:
-        for other, old, new in written:
-            store.write(other, old, expected=new)
-        files.remove(store.path(to))
-        raise
 
 
 def remove(context: Context, name: str, *, force: bool) -> None:
@@ -296,10 +281,7 @@ def set_keys(context: Context, name: str, settings: Mapping[str, str | None]) ->
         except InvalidProfileError as error:  # the file is as valid as before
             error.message, error.hint = f"profile '{name}' not changed: it would not be valid", ""
             raise
-        _check_placeholders(context, name, before, text)
-        check_extending(store, name, text)
-        _check_paths(store, name, before, text)
-        _replace(context, "set", name, before, text)
+        _replace(context, "set", name, before, text, check_paths=True)
     return before != text
 
 
@@ -362,7 +344,13 @@ def entry_of(context: Context, action: str, name: str, before: bytes | None, aft
     return {"action": action, "target": "profile", "profile": name, "before": digests[0], "after": digests[1]}
 
 
-def _replace(context: Context, action: str, name: str, before: bytes | None, text: bytes) -> None:
+def _replace(context: Context, action: str, name: str, before: bytes | None, text: bytes, *, check_paths: bool) -> None:
+    """Check the new text of a profile, None before for a new one, write it and record that. Needs the lock."""
+    _check_placeholders(context, name, before, text)
+    if before is not None:
+        check_extending(Store(context), name, text)
+        if check_paths:
+            _check_paths(Store(context), name, before, text)
     if before != text:
         entries = [entry_of(context, action, name, before, text)]
         History(context).record_and(entries, lambda: Store(context).write(name, text, expected=before))
