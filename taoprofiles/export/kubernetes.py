@@ -22,7 +22,7 @@ def render(plan: Plan) -> Rendered:
         if ".." in mount.source.split("/")
     ]
     claims = plan.kubernetes.get("claims", {})
-    destinations = [mount.destination for mount in plan.mounts]
+    destinations = {mount.destination for mount in plan.mounts}
     problems += [f"kubernetes.claims: no mount is on '{key}'" for key in claims if key not in destinations]
     problems += [f"kubernetes.claims: no '..' is allowed: '{claim}'" for claim in claims.values() if ".." in claim]
     refuse(f"profile '{plan.name}' for Kubernetes", problems)
@@ -36,10 +36,8 @@ def render(plan: Plan) -> Rendered:
         "".join(f"$({part.name})" if isinstance(part, Secret) else double_dollars(part) for part in word)
         for word in plan.command
     ]
-    security = _security(plan, warnings)
-    gpus = gpu_count(plan, warnings, "a pod", "Kubernetes")
-    ports = _ports(plan, warnings)
-    mounts, volumes = _volumes(plan, warnings)
+    security, gpus = _security(plan, warnings), gpu_count(plan, warnings, "a pod", "Kubernetes")
+    ports, (mounts, volumes) = _ports(plan, warnings), _volumes(plan, warnings)
     container: dict[str, Any] = {
         "name": "task",
         "image": plan.image,

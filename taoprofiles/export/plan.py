@@ -86,9 +86,9 @@ class Plan(NamedTuple):
     groups: list[int]  # further groups of the container, by which it may use the mounted folders
     labels: dict[str, str]  # for Docker and Kubernetes
     warnings: list[str]  # what was left out, one line each
-    slurm: dict[str, Any] = {}  # noqa: RUF012 - never changed
-    kubernetes: dict[str, Any] = {}  # noqa: RUF012 - never changed
-    job: str = ""  # the name of the cluster's job
+    slurm: dict[str, Any]
+    kubernetes: dict[str, Any]
+    job: str  # the name of the cluster's job
 
     @property
     def secrets(self) -> list[str]:
@@ -98,15 +98,11 @@ class Plan(NamedTuple):
 
 
 class Rendered(NamedTuple):
-    """A plan written for one target.
-
-    ``warnings`` name what the target cannot express. ``store`` is the command that puts the secrets where the target
-    reads them, "" if it reads the environment.
-    """
+    """A plan written for one target."""
 
     text: str
-    warnings: list[str]
-    store: str = ""
+    warnings: list[str]  # with what the target cannot express
+    store: str = ""  # the command that puts the secrets where the target reads them, "" if it reads the environment
 
 
 def plan_container(

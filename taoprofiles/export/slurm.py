@@ -25,7 +25,11 @@ def render(plan: Plan) -> Rendered:
     listed = ",".join(_mounts(plan))
     image = _image_reference(plan.image)
     options = [f"--container-image={image}", *([f"--container-mounts={listed}"] if listed else [])]
-    options += [*_options(plan, warnings), "--export=ALL"]
+    options += _user_options(plan, warnings)
+    # --exclusive takes them all from others, but srun 22.05 gives a task only the GPUs that it requests.
+    gpus = gpu_count(plan, warnings, "a task", "Slurm")
+    gpu_options = [f"--gpus-per-node={gpus}"] if gpus else []
+    options += [*gpu_options, "--export=ALL"]
     warnings += _ignored_settings(plan)
     if not (image.endswith(".sqsh") or image.startswith(("/", "./"))):
         reference = image if "://" in image else f"docker://{image}"
@@ -39,17 +43,10 @@ def render(plan: Plan) -> Rendered:
     values = [(f"{name}={value}",) for name, value in plan.env.items() if value is not None]
     task: list[Word] = list(plan.command) or [("bash",)]
     last: list[Word] = [("env",), *values, *task] if values else task
-    return Rendered(_sbatch_lines(plan) + command_line("srun", [[option] for option in options], last), warnings)
-
-
-def _sbatch_lines(plan: Plan) -> str:
-    """Return the first line and the ``#SBATCH`` lines of the script."""
-    options = [f"--job-name={plan.job}"]
-    options += [f"--{key}={plan.slurm[key]}" for key in ("partition", "account", "time") if key in plan.slurm]
-    if gpus := gpu_count(plan, [], "", ""):
-        options.append(f"--gpus-per-node={gpus}")
-    options += plan.slurm.get("options", [])
-    return "".join(f"{line}\n" for line in ("#!/bin/bash", *(f"#SBATCH {option}" for option in options), ""))
+    settings = [f"--{key}={plan.slurm[key]}" for key in ("partition", "account", "time") if key in plan.slurm]
+    of_job = [f"--job-name={plan.job}", *settings, *gpu_options, *plan.slurm.get("options", [])]
+    lines = ["#!/bin/bash", *(f"#SBATCH {option}" for option in of_job), ""]
+    return Rendered("\n".join([*lines, command_line("srun", [[option] for option in options], last)]), warnings)
 
 
 def _mounts(plan: Plan) -> list[str]:
@@ -75,17 +72,15 @@ def _problems(plan: Plan) -> Iterator[str]:
         yield "the command's first word contains '=': env would take it for a variable"
 
 
-def _options(plan: Plan, warnings: list[str]) -> Iterator[str]:
+def _user_options(plan: Plan, warnings: list[str]) -> list[str]:
     user = plan.user
-    if user is not None and user.partition(":")[0] in ("0", "root"):
-        yield "--container-remap-root"
-    elif user is not None:
-        yield "--no-container-remap-root"
-        if user not in (plan.caller, plan.caller.partition(":")[0]):
-            warnings.append(f"docker.user '{user}': under Slurm the task runs as the user who submits it")
-    # --exclusive takes them all from others, but srun 22.05 gives a task only the GPUs that it requests.
-    if gpus := gpu_count(plan, warnings, "a task", "Slurm"):
-        yield f"--gpus-per-node={gpus}"
+    if user is None:
+        return []
+    if user.partition(":")[0] in ("0", "root"):
+        return ["--container-remap-root"]
+    if user not in (plan.caller, plan.caller.partition(":")[0]):
+        warnings.append(f"docker.user '{user}': under Slurm the task runs as the user who submits it")
+    return ["--no-container-remap-root"]
 
 
 def _ignored_settings(plan: Plan) -> Iterator[str]:

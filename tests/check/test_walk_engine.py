@@ -25,30 +25,24 @@ INSIDE = "/workspace/tao-experiments"
 TRAIN = f"tao model detectnet_v2 train -e {INSIDE}/specs/train.yaml -r {INSIDE}/results"
 RUN = f"taoprof run kitti -- {TRAIN}"
 NO_FILE = "FileNotFoundError: [Errno 2] No such file or directory: "
+NO_SPEC = f"{NO_FILE}'{INSIDE}/specs/train.yaml'"
 DENIED = "PermissionError: [Errno 13] Permission denied: "
 DONE = "detectnet_v2 train: done with 0"
 
 
 class Walk(NamedTuple):
-    """One walk; HOME stands for the home in all texts.
+    """One walk; HOME stands for the home in all texts."""
 
-    ``files`` are what is there, by path below the home (text, or a mounts file as data); ``before`` is what was typed
-    earlier; ``command`` is the person's, and ``symptom`` what it shows them; ``asks`` is what they type then, "-- …"
-    repeats the command behind it; ``finding`` must come, and the command of its hint is pasted. ``types`` is what
-    they write in the editor (sed's words); ``again`` is the command that then shows ``works`` and DONE, by default the
-    same, "" where what was pasted is it; ``first``: the finding is the first one shown.
-    """
-
-    symptom: str
-    asks: str
-    finding: str
-    files: dict[str, Any] = {}  # noqa: RUF012 - never changed
-    before: tuple[str, ...] = ()
-    command: str = TRAIN
-    types: str = ""
-    again: str | None = None
+    finding: str  # it must come, and the command of its hint is pasted
+    symptom: str  # what the person's command shows
+    files: dict[str, str] = {}  # noqa: RUF012 - never changed; what is there, by path below the home
+    asks: str = "taoprof check"  # what is typed then; "-- …" repeats the command behind it
+    before: tuple[str, ...] = ()  # what was typed earlier
+    command: str = TRAIN  # the person's
+    types: str = ""  # what is written in the editor: sed's words
+    again: str | None = None  # what then shows ``works`` and DONE, by default the same; "": what was pasted
     works: str = "spec project: kitti"
-    first: bool = True
+    first: bool = True  # the finding is the first one shown
 
 
 def mounts(
@@ -72,99 +66,79 @@ PROFILE = ".config/taoprofiles/profiles/kitti.toml"
 
 WALKS = {
     "a path of the host in a spec's place": Walk(
-        NO_FILE + "'HOME/kitti/specs/train.yaml'",
-        "taoprof check --",
         "host-path",
+        NO_FILE + "'HOME/kitti/specs/train.yaml'",
         {FILE: mounts(SOUND)},
+        asks="taoprof check --",
         command=f"tao model detectnet_v2 train -e ~/kitti/specs/train.yaml -r {INSIDE}/results",
         again="",
     ),
     "a path of the host in a spec": Walk(
-        NO_FILE + "'HOME/kitti/data'",
-        "taoprof check --",
         "host-path",
+        NO_FILE + "'HOME/kitti/data'",
         {FILE: mounts(SOUND), "kitti/specs/train.yaml": "project: kitti\ndata: HOME/kitti/data\n"},
+        asks="taoprof check --",
         types=f"s#HOME/kitti/data#{INSIDE}/data#",
     ),
     "a notebook's placeholder": Walk(
-        "ValueError: Mount point source path doesn't exist. /path/to/local/tao-experiments",
-        "taoprof check",
         "placeholder",
+        "ValueError: Mount point source path doesn't exist. /path/to/local/tao-experiments",
         {FILE: mounts(("/path/to/local/tao-experiments", INSIDE))},
         types="s#/path/to/local/tao-experiments#HOME/kitti#",
     ),
     "a variable that only the notebook knows": Walk(
-        NO_FILE + "'/train.yaml'",
-        "taoprof check --",
         "arg-empty-variable",
+        NO_FILE + "'/train.yaml'",
+        asks="taoprof check --",
         before=NEW,
         command="tao model detectnet_v2 train -e $SPECS_DIR/train.yaml -r $USER_EXPERIMENT_DIR",
     ),
     "a folder that is not there": Walk(
-        "ValueError: Mount point source path doesn't exist. HOME/results",
-        "taoprof check",
         "src-missing",
+        "ValueError: Mount point source path doesn't exist. HOME/results",
         {FILE: mounts(SOUND, ("HOME/results", "/results"))},
     ),
     "results of root": Walk(
-        DENIED + f"'{INSIDE}/results/status.json'",
-        "taoprof check kitti --",
         "results-not-writable-as-user",
+        DENIED + f"'{INSIDE}/results/status.json'",
         {PROFILE: CUSTOM + '[container.env]\nHOME = "/tmp"\n[docker]\nuser = "1000:1000"\nshm_size = "16G"\n'},
+        asks="taoprof check kitti --",
         command=RUN,
     ),
     "UID:GID as it stands in the warning": Walk(
-        "unable to find user UID: no matching entries in passwd file",
-        "taoprof check",
         "user-literal",
+        "unable to find user UID: no matching entries in passwd file",
         {FILE: mounts(SOUND, user="UID:GID")},
     ),
     "another notebook's mounts": Walk(
-        "spec project: city",
-        "taoprof check",
         "global-file-changed-by-other",
+        "spec project: city",
         {"city.json": mounts(("HOME/city", INSIDE)), PROFILE: CUSTOM + '[docker]\nshm_size = "16G"\n'},
         before=("taoprof use kitti", f"cat city.json > {FILE}"),
     ),
-    "a size with another unit": Walk(
-        "should specify the units",
-        "taoprof check",
-        "shm-unit",
-        {FILE: mounts(SOUND, shm_size="16GiB")},
-    ),
+    "a size with another unit": Walk("shm-unit", "should specify the units", {FILE: mounts(SOUND, shm_size="16GiB")}),
     "a name without its dot": Walk(
-        NO_FILE + f"'{INSIDE}/specs/train.yaml'",
-        "taoprof doctor",
-        "file-near-miss-name",
-        {"tao_mounts.json": mounts(SOUND)},
-        first=False,
+        "file-near-miss-name", NO_SPEC, {"tao_mounts.json": mounts(SOUND)}, asks="taoprof doctor", first=False
     ),
-    "a name without its dot, by check": Walk(
-        NO_FILE + f"'{INSIDE}/specs/train.yaml'",
-        "taoprof check",
-        "no-mapping-file",
-        {"tao_mounts.json": mounts(SOUND)},
-    ),
+    "a name without its dot, by check": Walk("no-mapping-file", NO_SPEC, {"tao_mounts.json": mounts(SOUND)}),
     "LAUNCHER_MOUNTS that nothing expands": Walk(
-        NO_FILE + f"'{INSIDE}/specs/train.yaml'",
-        "taoprof doctor",
         "lm-bad-path",
+        NO_SPEC,
         {"kitti.json": mounts(SOUND)},
+        asks="taoprof doctor",
         before=("export LAUNCHER_MOUNTS='$HOME/kitti.json'",),
         first=False,
     ),
     "one folder twice": Walk(
-        NO_FILE + f"'{INSIDE}/specs/train.yaml'",
-        "taoprof check",
         "src-duplicate",
+        NO_SPEC,
         {FILE: mounts(SOUND, ("HOME/kitti", "/results"))},
         types="s#HOME/kitti#HOME/results#",
         before=("mkdir results",),
     ),
     "a destination that is a link here": Walk(
-        NO_FILE + "'HOME/data/specs/train.yaml'",
-        "taoprof check",
         "dst-symlinked-on-host",
+        NO_FILE + "'HOME/data/specs/train.yaml'",
         {FILE: mounts(("HOME/kitti", "HOME/data"))},
         before=("ln -s kitti data",),
         command="tao model detectnet_v2 train -e HOME/data/specs/train.yaml -r HOME/data/results",
@@ -172,48 +146,46 @@ WALKS = {
         again=TRAIN,
     ),
     "a user without a home": Walk(
-        DENIED + "'/.config'",
-        "taoprof check kitti",
         "user-without-home",
+        DENIED + "'/.config'",
         {PROFILE: CUSTOM + '[docker]\nuser = "1000:1000"\nshm_size = "16G"\n'},
+        asks="taoprof check kitti",
         before=("mkdir kitti/results && chown 1000:1000 kitti/results",),
         command=RUN,
         first=False,
     ),
     "a comma too many": Walk(
-        "json.decoder.JSONDecodeError: Expecting property name enclosed in double quotes",
-        "taoprof check",
         "json-parse",
+        "json.decoder.JSONDecodeError: Expecting property name enclosed in double quotes",
         {FILE: mounts(SOUND).replace('"0:0"', '"0:0",')},
         types="s/,$//",
     ),
     "a variable that was not set": Walk(
-        "CUDA_VISIBLE_DEVICES=None",
-        "taoprof check",
         "env-null",
+        "CUDA_VISIBLE_DEVICES=None",
         {FILE: mounts(SOUND, envs={"CUDA_VISIBLE_DEVICES": None})},
         works="CUDA_VISIBLE_DEVICES= ",
     ),
     "parentheses": Walk(
-        "syntax error near unexpected token `('",
-        "taoprof check --",
         "arg-needs-quoting",
+        "syntax error near unexpected token `('",
         {FILE: mounts(SOUND)},
+        asks="taoprof check --",
         command=f"{TRAIN} 'model.anchors=(1, 2)'",
         again="",
         works="given=model.anchors=(1, 2)",
     ),
     "a runner's variable": Walk(
-        "training as 0:0",
-        "taoprof doctor",
         "ci-project-dir-set",
+        "training as 0:0",
         {FILE: mounts(SOUND, user="1000:1000", envs={"HOME": "/tmp"})},
+        asks="taoprof doctor",
         before=("chown 1000:1000 kitti", "export CI_PROJECT_DIR=/builds/kitti"),
         again=f"{TRAIN}-of-mine",  # those of the first belong to root
         works="training as 1000:1000",
         first=False,
     ),
-}  # fmt: skip
+}
 
 
 class Bash(Terminal):
