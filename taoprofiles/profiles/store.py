@@ -161,8 +161,10 @@ class Store:
         cache = os.path.join(self._context.cache, "templates", name + ".json")
         known = _read_cache(cache)
         comparable = [content.decode("utf-8", "surrogateescape") for _, content in source.files()]
-        if known is not None and known.get("texts") == comparable and _is_template(known.get("template")):
-            return cast("Template", known["template"])
+        if known is not None and known.get("texts") == comparable:
+            cached = known.get("template")
+            if isinstance(cached, dict) and cached.keys() == Template.__annotations__.keys():
+                return cast("Template", cached)
         template = self.validate(name, source)
         if may_write:
             fresh = {"v": CACHE_FORMAT, "texts": comparable, "template": template}
@@ -324,10 +326,6 @@ def _signature(statuses: dict[str, os.stat_result], name: str, base: str | None)
 
 def _file_signature(status: os.stat_result | None) -> list[int] | None:
     return status and [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
-
-
-def _is_template(data: object) -> bool:
-    return isinstance(data, dict) and data.keys() == Template.__annotations__.keys()
 
 
 def _read_cache(path: str) -> dict[str, Any] | None:

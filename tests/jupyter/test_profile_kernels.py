@@ -300,23 +300,6 @@ def test_a_profile_that_is_renamed_before_the_first_cell(home: Home) -> None:
         assert "warning" not in kernel.run("1").output
 
 
-def test_kernels_follow_their_profile(home: Home) -> None:
-    assert "kernel 'TAO: alpha' is now 'TAO: Beta'" in home.run("rename", "alpha", "Beta", check=True).stderr
-    assert [(k["profile"], k["kernel"]) for k in home.json("kernel", "list")["data"]["kernels"]] == [
-        ("Beta", "taoprof-.42eta")
-    ]
-    assert "kernel 'TAO: Beta' is now 'TAO: alpha'" in home.run("undo", check=True).stderr
-    assert json.loads(spec_of(home).read_text())["argv"][2] == "alpha"
-    assert "kernel 'TAO: alpha' removed" in home.run("remove", "alpha", check=True).stderr
-    assert not spec_of(home).parent.exists()
-    home.run("undo", check=True)
-    install(home, "alpha")
-    (home.profiles / "alpha.toml").unlink()
-    assert home.json("kernel", "list", "alpha")["data"]["kernels"][0]["problem"] == "no such profile"
-    home.run("kernel", "remove", "alpha", check=True)
-    assert home.run("kernel", "remove", "alpha").returncode == 4
-
-
 def test_refusals_and_kernels_that_are_not_ours(home: Home) -> None:
     for words in (
         *("install", "install alpha --all", "install alpha --user --sys-prefix", "list --all", "list --python x"),

@@ -128,9 +128,15 @@ def test_two_kernels_of_one_profile_are_two_after_a_renaming(home: Home) -> None
 def test_the_kernel_of_the_active_profile_follows_it_too(home: Home) -> None:
     """The history has its renaming as a change of the mapping as well."""
     home.run("use", "alpha", check=True)
-    home.run("rename", "alpha", "beta", check=True)
-    assert "kernel 'TAO: beta' is now 'TAO: alpha'" in home.run("undo", check=True).stderr
+    assert "kernel 'TAO: alpha' is now 'TAO: Beta'" in home.run("rename", "alpha", "Beta", check=True).stderr
+    assert listed(home) == [("Beta", "taoprof-.42eta", "")]
+    assert "kernel 'TAO: Beta' is now 'TAO: alpha'" in home.run("undo", check=True).stderr
     assert listed(home) == [("alpha", "taoprof-alpha", "")]
+    assert read_spec(home, "taoprof-alpha")["argv"][2] == "alpha"
+    (home.profiles / "alpha.toml").unlink()
+    assert listed(home) == [("alpha", "taoprof-alpha", "no such profile")]
+    home.run("kernel", "remove", "alpha", check=True)
+    assert home.run("kernel", "remove", "alpha").returncode == 4
 
 
 def test_uninstall_removes_all_kernels_of_a_profile(home: Home) -> None:
@@ -148,7 +154,7 @@ def test_a_kernel_whose_new_name_is_taken_keeps_its_folder(home: Home) -> None:
 
 def test_undo_of_a_removal_restores_the_kernels_too(home: Home) -> None:
     spec = copy_kernel(home, "taoprof-alpha-gpu0")
-    home.run("remove", "alpha", check=True)
+    assert "kernel 'TAO: alpha' removed" in home.run("remove", "alpha", check=True).stderr
     assert listed(home) == []
     done = home.run("undo", check=True)
     assert "kernel 'TAO: alpha' restored in ~/.local/share/jupyter/kernels/taoprof-alpha" in done.stderr

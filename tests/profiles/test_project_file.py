@@ -48,6 +48,14 @@ def put(folder: Path, text: str = GOOD) -> Path:
     return path
 
 
+def trusted(home: Home, folder: Path, text: str = GOOD) -> Path:
+    """Write the project file of a folder and trust it; return its path."""
+    path = put(folder, text)
+    done = call(home, "trust", "--yes")
+    assert done.status == 0, done
+    return path
+
+
 def files_of(home: Home) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in home.root.rglob("*") if path.is_file()}
 
@@ -167,8 +175,7 @@ def test_trusted_it_is_the_profile_of_its_folder(home: Home, project: Path) -> N
 
 
 def test_a_trusted_file_is_not_left_out_of_the_list(home: Home, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(project, GOOD)
-    assert call(home, "trust", "--yes").status == 0
+    trusted(home, project, GOOD)
     fail_calls(monkeypatch, errno.EIO, lambda path, *_: path == str(home.profiles / "kitti.toml"), "open")
     done = call(home, "trust", "--list")
     assert done.status == 1 and "kitti.toml" in done.err, done
@@ -184,8 +191,7 @@ def test_the_switch_that_trust_names_creates_what_a_clone_does_not_have(home: Ho
 
 
 def test_a_change_asks_again_and_says_what_has_changed(home: Home, project: Path) -> None:
-    path = put(project)
-    call(home, "trust", "--yes")
+    path = trusted(home, project)
     call(home, "use")
     path.write_text(GOOD + 'LOCAL_MORE = "more"\n')
     assert call(home, "use").status == UNTRUSTED
@@ -221,8 +227,7 @@ def test_folders_outside_are_named_one_by_one(home: Home, project: Path) -> None
 
 
 def test_a_link_that_is_put_there_later_is_refused_at_every_use(home: Home, project: Path) -> None:
-    put(project)
-    call(home, "trust", "--yes")
+    trusted(home, project)
     (project / "specs").rmdir()
     (project / "specs").symlink_to("/etc")
     for words in (["use"], ["run", "--", "true"], ["render", "--to", "docker", "--image", "x"]):
@@ -253,8 +258,7 @@ def test_a_trusted_folder_that_becomes_a_link_is_refused_at_every_use(home: Home
 
 
 def test_what_is_no_file_any_more_is_a_change(home: Home, project: Path) -> None:
-    path = put(project)
-    call(home, "trust", "--yes")
+    path = trusted(home, project)
     path.unlink()
     os.mkfifo(path)
     assert call(home, "use").status == UNTRUSTED
@@ -281,8 +285,11 @@ def test_trust_records_what_it_showed(home: Home, project: Path, monkeypatch: py
 def test_a_secret_of_ones_own_gives_the_project_no_variable_of_a_program(
     home: Home, project: Path, target: str
 ) -> None:
-    put(project, HEAD + 'image = "x"\n[variables]\nLOCAL_X = "x"\n[container.env]\nLD_PRELOAD = "/e.so ${LOCAL_X}"\n')
-    assert call(home, "trust", "--yes").status == 0
+    trusted(
+        home,
+        project,
+        HEAD + 'image = "x"\n[variables]\nLOCAL_X = "x"\n[container.env]\nLD_PRELOAD = "/e.so ${LOCAL_X}"\n',
+    )
     call(home, "new", "mine", "--extends", "kitti")
     call(home, "set", "mine", "API_KEY=abcdefgh", "LOCAL_X=${API_KEY}")
     done = call(home, "render", "mine", "--to", target, "--", "true")
@@ -310,22 +317,19 @@ def test_own_values_are_in_a_profile_that_extends_it(home: Home, project: Path) 
     data = home.root / "data"
     (home.root / "disk").mkdir()
     data.symlink_to("disk")  # as big data often is
-    put(project, HEAD + '[variables]\nLOCAL_DATA_DIR = "data"\n' + MOUNT.format("${LOCAL_DATA_DIR}"))
-    call(home, "trust", "--yes")
+    trusted(home, project, HEAD + '[variables]\nLOCAL_DATA_DIR = "data"\n' + MOUNT.format("${LOCAL_DATA_DIR}"))
     assert call(home, "set", "kitti", "KEY=own").status == 2
     assert call(home, "new", "mine", "--extends", "kitti").status == 0
     assert call(home, "set", "mine", "KEY=own", "LOCAL_DATA_DIR=~/data").status == 0
     assert call(home, "use").out == "switched to 'mine'\n"
     assert json.loads(home.mapping_file.read_text())["Mounts"][0]["source"] == str(data)
-    put(project, HEAD + '[variables]\nLOCAL_DATA_DIR = "data/a"\n' + MOUNT.format("${LOCAL_DATA_DIR}/.."))
-    assert call(home, "trust", "--yes").status == 0
+    trusted(home, project, HEAD + '[variables]\nLOCAL_DATA_DIR = "data/a"\n' + MOUNT.format("${LOCAL_DATA_DIR}/.."))
     done = call(home, "use", "mine")
     assert (done.status, "outside of the project" in done.err) == (3, True), "it would mount the home"
 
 
 def test_revoked_it_is_untrusted_again(home: Home, project: Path) -> None:
-    put(project)
-    call(home, "trust", "--yes")
+    trusted(home, project)
     assert call(home, "new", "second", "--from", "kitti").status == 2, "it would stay trusted"
     assert call(home, "trust", "--revoke").status == 0
     assert call(home, "use").status == UNTRUSTED
