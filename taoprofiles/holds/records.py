@@ -223,7 +223,7 @@ class HoldRecords:
         heartbeat = None if status is None else status.st_mtime_ns
         here = digest_of(processes.host_id().encode())[:12]
         path = os.path.join(self._context.cache, f"seen-{here}.json")
-        observed, now = files.read_json(path, 1 << 20) or {}, time.monotonic()
+        observed, now = files.read_json(path, 1 << 20), time.monotonic()
         match observed.get(hold.id):
             case [before, int() | float() as since] if before == heartbeat and since <= now:  # later: before a reboot
                 return now - since
@@ -520,7 +520,7 @@ class JobRecords:
 
 def _mark_file(path: str, state: str, message: str, ref: str | None) -> None:
     """Write a state into a job record, if it is one of taoprof's that has no end yet, and not another program's."""
-    record = files.read_json(path, _RECORD_LIMIT) or {}
+    record = files.read_json(path, _RECORD_LIMIT)
     match record.get("transitions"):
         case [*_, {"state": last_state, "message": last_message}]:
             is_new = last_state != state or (bool(message) and last_message != message)

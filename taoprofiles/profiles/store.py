@@ -330,7 +330,7 @@ def _file_signature(status: os.stat_result | None) -> list[int] | None:
 
 def _read_cache(path: str) -> dict[str, Any] | None:
     data = files.read_json(path, 1 << 28)
-    return data if data is not None and data.get("v") == CACHE_FORMAT else None
+    return data if data.get("v") == CACHE_FORMAT else None
 
 
 PROJECT_FILE = ".taoprof.toml"

@@ -228,7 +228,7 @@ def append(path: str, data: bytes) -> int:
     with errors_as("write", path), opened(path, os.O_RDWR | os.O_CREAT) as fd:
         size = os.fstat(fd).st_size
         if size == 0:
-            _make_private(fd, path)
+            _set_mode_and_owner(fd, path)
         elif os.pread(fd, 1, size - 1) != b"\n":
             data = b"\n" + data
         try:
@@ -242,7 +242,7 @@ def append(path: str, data: bytes) -> int:
         return size
 
 
-def _make_private(fd: int, path: str) -> None:
+def _set_mode_and_owner(fd: int, path: str) -> None:
     """Give a new file its mode, of which the umask may have removed bits, and its owner."""
     os.fchmod(fd, PRIVATE)
     give_to_owner(fd, os.path.dirname(path))
@@ -270,7 +270,7 @@ def open_to_append(path: str) -> int:
     """Create a private file to which other programs append, and return its descriptor. Raises TaoprofError."""
     with errors_as("create", path):
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, PRIVATE)
-        _make_private(fd, path)
+        _set_mode_and_owner(fd, path)
         return fd
 
 
@@ -380,7 +380,7 @@ def write_cache(path: str, data: bytes) -> bool:
         make_folder(os.path.dirname(path))
         unlink_quietly(temporary)
         with opened(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as fd:
-            _make_private(fd, path)
+            _set_mode_and_owner(fd, path)
             write_all(fd, data, 0)
         os.replace(temporary, path)
         return True
@@ -389,10 +389,10 @@ def write_cache(path: str, data: bytes) -> bool:
         return False
 
 
-def read_json(path: str, limit: int) -> dict[str, Any] | None:
-    """Return the JSON object in the file ``path``, of at most ``limit`` bytes; None if there is none."""
+def read_json(path: str, limit: int) -> dict[str, Any]:
+    """Return the JSON object in the file ``path``, of at most ``limit`` bytes; {} if there is none."""
     value, _ = parse_json(try_read(path, limit)[0])
-    return value if isinstance(value, dict) else None
+    return value if isinstance(value, dict) else {}
 
 
 def overwrite_quietly(path: str, data: bytes) -> None:

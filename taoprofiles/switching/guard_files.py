@@ -80,7 +80,7 @@ class GuardFiles:
 
     def read(self) -> dict[str, Any] | None:
         """Return the last status of this host's guard, alive or not; None if it is missing or in another format."""
-        status = files.read_json(self._path(".json"), _STATUS_LIMIT) or {}
+        status = files.read_json(self._path(".json"), _STATUS_LIMIT)
         holds, problem = status.get("holds"), status.get("problem")
         is_valid = isinstance(status.get("line"), str) and isinstance(problem, str | None) and isinstance(holds, list)
         is_valid = is_valid and status.get("v") == FORMAT and isinstance(status.get("is_sealed"), bool)

@@ -46,6 +46,7 @@ SSH_TIMEOUT = 10.0
 """The same for an engine behind ssh, where each question is a separate login of up to two seconds."""
 
 _LIMIT = 64 << 20
+_FILE_LIMIT = 1 << 20
 
 
 ABSENT, REFUSED, DENIED, TIMED_OUT, INVALID = "absent", "refused", "denied", "silent", "odd"
@@ -114,16 +115,16 @@ def find_endpoint(environ: Mapping[str, str]) -> Endpoint:
         is_verified = bool(environ.get("DOCKER_TLS_VERIFY"))
         has_tls = is_verified or bool(environ.get("DOCKER_TLS"))
         return Endpoint(address, certificates=certificates if has_tls else "", is_verified=is_verified)
-    name = environ.get("DOCKER_CONTEXT") or _as(
-        str, _read_json(os.path.join(folder, "config.json")).get("currentContext")
-    )
+    # A file that cannot be read has for the docker command its default too.
+    settings = files.read_json(os.path.join(folder, "config.json"), _FILE_LIMIT)
+    name = environ.get("DOCKER_CONTEXT") or _as(str, settings.get("currentContext"))
     if name in ("", "default"):
         return Endpoint(DEFAULT)
     import hashlib
 
     digest = hashlib.sha256(os.fsencode(name)).hexdigest()
-    endpoints = _as(dict, _read_json(os.path.join(folder, "contexts/meta", digest, "meta.json")).get("Endpoints"))
-    docker = _as(dict, endpoints.get("docker"))
+    context = files.read_json(os.path.join(folder, "contexts/meta", digest, "meta.json"), _FILE_LIMIT)
+    docker = _as(dict, _as(dict, context.get("Endpoints")).get("docker"))
     tls = os.path.join(folder, "contexts/tls", digest, "docker")
     return Endpoint(
         _as(str, docker.get("Host")) or f"context://{name}",
@@ -131,11 +132,6 @@ def find_endpoint(environ: Mapping[str, str]) -> Endpoint:
         tls if os.path.isdir(tls) else "",
         is_verified=docker.get("SkipTLSVerify") is not True,
     )
-
-
-def _read_json(path: str) -> dict[str, Any]:
-    """Return a file of the ``docker`` command, {} for one that cannot be read: it then has its default too."""
-    return files.read_json(path, 1 << 20) or {}
 
 
 class Engine:

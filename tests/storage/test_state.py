@@ -23,9 +23,10 @@ from taoprofiles.storage.paths import Context
 from taoprofiles.switching import switch
 from taoprofiles.switching.status import get_status
 from tests.support.commands import call
-from tests.support.home import Home, require, write_program
+from tests.support.home import Home, require
 from tests.support.injection import fail_calls
 from tests.support.notebooks import notebook
+from tests.support.sandbox import Sandbox
 
 FOREIGN = b'{"Mounts": []}'
 
@@ -318,19 +319,11 @@ def test_a_hold_that_has_ended_does_not_stop_a_purge(used: Home) -> None:
     used.run("history", "--purge", "--yes", check=True)
 
 
-def test_a_launcher_stops_a_purge(used: Home) -> None:
+def test_a_launcher_stops_a_purge(sandbox: Sandbox) -> None:
     """It has no record, and its container is recognised by the mappings in the history."""
-    words = ["tao", "model", "detectnet_v2", "train"]
-    script = "import sys, time; print(flush=True); time.sleep(60)"
-    tao = write_program(used.root / "tao", f"#!{sys.executable}\n{script}\n")
-    with subprocess.Popen([tao, *words[1:]], env=used.environ, stdout=subprocess.PIPE) as process:
-        try:
-            assert process.stdout is not None
-            process.stdout.readline()
-            assert len(used.holds()) == 1
-            assert used.run("history", "--purge", "--yes").returncode == 2
-        finally:
-            process.kill()
+    sandbox.plain()
+    assert len(sandbox.holds()) == 1
+    assert sandbox.run("history", "--purge", "--yes").returncode == 2
 
 
 @pytest.mark.parametrize("what", ["history.jsonl", "."])
