@@ -314,10 +314,8 @@ class Ticket:
     def write(self, waits_for: list[str]) -> None:
         """Write what the command needs and waits for. A reader that meets it half written takes it for EVERYTHING."""
         fields = {**self._request._asdict(), "since": self._since, "waits_for": waits_for}
-        try:
+        with files.errors_as("write", self._path):
             files.write_all(self._descriptor, json.dumps(fields).encode() + b"\n", 0)
-        except OSError as error:
-            raise files.to_taoprof_error(self._path, "write", error) from error
 
     def ahead(self) -> list[WaitingCommand]:
         """Return the commands ahead, the first in the queue first; tickets of killed ones are deleted.

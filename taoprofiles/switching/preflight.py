@@ -12,7 +12,7 @@ from taoprofiles.masking import mask_command
 from taoprofiles.mounts.mapping import sources
 from taoprofiles.rules import container
 from taoprofiles.rules.finding import ERROR, WARNING, Finding, in_profile
-from taoprofiles.storage.files import to_taoprof_error
+from taoprofiles.storage.files import errors_as
 from taoprofiles.system import filesystem
 
 if TYPE_CHECKING:
@@ -227,10 +227,8 @@ def make_folders(folders: Sequence[str]) -> Iterator[None]:
     try:
         for folder in folders:
             is_new = not os.path.isdir(folder)
-            try:
+            with errors_as("create the folder", folder):
                 os.makedirs(folder, exist_ok=True)
-            except OSError as error:
-                raise to_taoprof_error(folder, "create the folder", error) from error
             created += [folder] if is_new else []
         yield
     except TaoprofError as error:

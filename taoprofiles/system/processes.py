@@ -59,10 +59,8 @@ def scan() -> list[Process]:
 
 def pids() -> Iterator[int]:
     """Yield the pids of all processes. Raises TaoprofError if /proc cannot be listed."""
-    try:
+    with files.errors_as("list", "/proc"):
         return (int(name) for name in os.listdir("/proc") if name.isdigit())
-    except OSError as error:
-        raise files.to_taoprof_error("/proc", "list", error) from error
 
 
 def environment(pid: int) -> dict[str, str]:
