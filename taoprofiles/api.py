@@ -7,7 +7,7 @@ folders that do not exist, and ``check=False`` skips the checks that ``taoprof c
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple, TypedDict, Unpack
 
 from taoprofiles.errors import NotFoundError, UsageError
@@ -141,10 +141,8 @@ def hold(name: str | None = None, *, reason: str, timeout: float = DEFAULT_TIMEO
     try:
         yield record
     finally:
-        try:
+        with suppress(NotFoundError):  # it was released by its id
             manage.release(context, record.id, timeout=timeout)
-        except NotFoundError:
-            pass  # it was released by its id
 
 
 _TEXT, _SECONDS = ((str,), "a string"), ((int, float), "a number of seconds")

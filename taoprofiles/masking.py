@@ -104,8 +104,10 @@ def mask_text(text: str) -> str:
     ``api_key: …`` of a list in braces.
     """
     has_user = ":/" in text and "@" in text
-    has_bearer = "bearer " in text.lower()
-    if not (has_user or has_bearer or (any(mark in text for mark in "=:") and _has_secret_word(text))):
+    upper = text.upper()
+    has_bearer = "BEARER " in upper
+    has_pair = ("=" in text or ":" in text) and any(word in upper for word in (*_WORDS, "SIG"))
+    if not (has_user or has_bearer or has_pair):
         return text
     import re  # imported here, since 'use' does not need it and must start fast
 
@@ -179,11 +181,6 @@ def mask_target(target: str) -> str:
     return re.sub(r"(?s)\A((?:\$\{[^}]*\}|[^:])*+:(?://)?+).+", rf"\1{MASK}", target)
 
 
-def _has_secret_word(text: str) -> bool:
-    upper = text.upper()
-    return any(word in upper for word in (*_WORDS, "SIG"))
-
-
 def shorten(text: str, limit: int, *, end: int = 0) -> str:
     """Return at most ``limit`` characters: in a longer text "…" replaces what is before the last ``end`` ones."""
     return text if len(text) <= limit else f"{text[: limit - end - 3]} … {text[len(text) - end :]}".rstrip()
@@ -204,10 +201,5 @@ def printable(text: str) -> str:
     """Return the text with every character escaped that a terminal would obey or show as something else."""
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() or c in "\u00a0\u3000" else _escape(c) for c in text)
-
-
-def _escape(character: str) -> str:
-    known = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}.get(character)
-    code = ord(character)
-    return known or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}")
+    shown = "\u00a0\u3000"  # blanks, which a terminal shows as such
+    return "".join(c if c.isprintable() or c in shown else c.encode("unicode_escape").decode() for c in text)

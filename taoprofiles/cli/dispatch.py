@@ -203,10 +203,8 @@ def _unseal(context: Context) -> None:
         return
     from taoprofiles.switching import guard_files
 
-    try:
+    with suppress(TaoprofError):  # the command itself will report what is wrong, or succeed without
         guard_files.unseal(context)
-    except TaoprofError:
-        pass  # the command itself will report what is wrong, or succeed without
 
 
 class Parser(argparse.ArgumentParser):
