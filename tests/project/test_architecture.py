@@ -49,7 +49,7 @@ def type_imports(module: str) -> set[str]:
     """Return the modules of ours that a module imports under TYPE_CHECKING and nowhere else."""
     blocks = [node for node in ast.walk(TREES[module]) if isinstance(node, ast.If)]
     blocks = [node for node in blocks if ast.unparse(node.test) == "TYPE_CHECKING"]
-    for_types = [inner for block in blocks for inner in ast.walk(block)]
+    for_types = {inner for block in blocks for inner in ast.walk(block)}
     others = [node for node in ast.walk(TREES[module]) if node not in for_types]
     return set(imported_by(for_types)) - set(imported_by(others))
 

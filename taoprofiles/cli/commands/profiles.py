@@ -62,16 +62,9 @@ def new_command(context: Context, args: argparse.Namespace) -> Result:
         reason = f"extends '{args.extends}'"
     elif args.source is None:
         messages = prompts.confirm_home(context) if args.project_dir is None else []
-        _, reason = manage.new(
-            context,
-            name,
-            project_dir=args.project_dir or ".",
-            notebook_dir=args.notebook_dir,
-            network=args.network,
-            layout=args.layout,
-            description=args.description or "",
-            image=args.image,
-        )
+        options = {key: getattr(args, key) for key in ("notebook_dir", "network", "layout", "image")}
+        folder, description = args.project_dir or ".", args.description or ""
+        _, reason = manage.new(context, name, project_dir=folder, description=description, **options)
     else:
         _refuse_with(args, "from")
         manage.copy(context, args.source, name)
