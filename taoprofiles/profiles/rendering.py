@@ -8,7 +8,7 @@ data that JSON can store, so that a validated profile is rendered later without 
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, TypedDict
 
 from taoprofiles.errors import InvalidProfileError
@@ -172,11 +172,7 @@ class Expander:
         if self._total > TOTAL_LIMIT:
             raise ExpressionError(f"all values together are longer than {TOTAL_LIMIT} characters")
         value = "".join(parts)
-        try:
-            is_text = b"\0" not in value.encode()
-        except UnicodeEncodeError:
-            is_text = False
-        if not is_text:
+        if "\0" in value or value.encode(errors="replace").decode() != value:
             raise ExpressionError(_INVALID_TEXT)
         return value
 
@@ -279,11 +275,7 @@ class Renderer:
 
     def variables(self) -> dict[str, str]:
         """Return the variables with their values, in the order of the layout and then of the profile."""
-        values = {
-            name: self._value(f"variables.{name}", lambda name=name: self._expander.variable(name))  # type: ignore[misc]
-            for name in self.template["variables"]
-        }
-        self._check_project_environment()
+        values = {name: self._text(f"variables.{name}", f"${{{name}}}") for name in self.template["variables"]}
         self._raise_problems()
         return values
 
@@ -307,7 +299,6 @@ class Renderer:
             problems = _mount_problems(mapping["Mounts"])
             self._problems += [problem for problem in problems if problem.partition(": ")[0] not in failed]
         self._problems += [problem for _, problem in self.outside_project()]
-        self._check_project_environment()
         if self.template["env"]:
             mapping["Envs"] = [
                 {"variable": name, "value": self._text(f"container.env.{name}", expression)}
@@ -383,15 +374,6 @@ class Renderer:
             if source and not any(is_inside(real, folder) for folder in folders)
         ]
 
-    def _check_project_environment(self) -> None:
-        """Add a problem for each variable that the project file refers to and whose value became a secret since."""
-        environ, project = self.context.environ, self.template["project"]
-        self._problems += [
-            f"${{env:{name}}}: its value is a secret now, which a project file may not have"
-            for name in (project["environment"] if project else ())
-            if is_secret(name, environ.get(name, ""))
-        ]
-
     def summary(self, *, reveal: bool = False) -> dict[str, Any]:
         """Return the values and mounts as plain data, for people; secrets are masked unless ``reveal``.
 
@@ -422,16 +404,19 @@ class Renderer:
         }
 
     def _text(self, where: str, expression: str, *, path: bool = False) -> str:
-        return self._value(where, lambda: self._expander.text(expression, path=path))
-
-    def _value(self, where: str, expand: Callable[[], str]) -> str:
         try:
-            return expand()
+            return self._expander.text(expression, path=path)
         except ExpressionError as error:
             self._problems.append(f"{where}: {error}")
             return ""
 
     def _raise_problems(self) -> None:
+        environ, project = self.context.environ, self.template["project"]
+        self._problems += [
+            f"${{env:{name}}}: its value is a secret now, which a project file may not have"
+            for name in (project["environment"] if project else ())
+            if is_secret(name, environ.get(name, ""))
+        ]
         if self._problems:
             problems, self._problems = list(dict.fromkeys(self._problems)), []
             copied = self.project_file if self.template["extends"] is None else None
