@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.bench.look import processes
+from tests.bench.in_process import processes
 from tests.support.commands import Terminal
 from tests.support.sandbox import Sandbox
 from tests.support.stand_ins import NOW, driver, epoch_line, gpus
