@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import io
 import os
-import re
 import subprocess
 import sys
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from taoprofiles.profiles.layouts import FOLDER_VARIABLES
-from tests.support.engine import SOCKET, BackgroundRun, Engine, TrainingHome, two_projects
+from tests.support.engine import (
+    SOCKET,
+    BackgroundRun,
+    Engine,
+    TrainingHome,
+    image_archive,
+    libraries,
+    two_projects,
+)
 from tests.support.home import require
 
 pytestmark = pytest.mark.engine
@@ -37,30 +42,14 @@ pathlib.Path(sys.argv[1], "result").write_text(getpass.getuser())
 
 def python_image() -> bytes:
     """Return an image with this Python, as far as the task needs it, and without /etc/passwd."""
-    code = (
-        NEEDED + "; print('\\n'.join(m.__file__ for m in list(sys.modules.values()) if getattr(m, '__file__', None)))"
-    )
+    code = NEEDED + "; print(*[m.__file__ for m in [*sys.modules.values()] if getattr(m, '__file__', None)], sep='\\n')"
     lines = subprocess.check_output([sys.executable, "-I", "-S", "-c", code], text=True).splitlines()
     program = Path(sys.executable).resolve()
-    files = {program: "python/bin/python"}
-    for line in lines:
-        file = Path(line).resolve()
-        if file.is_relative_to(sys.base_prefix):
-            files[file] = f"python/{file.relative_to(sys.base_prefix)}"
-    for file in [program, *(file for file in files if file.suffix == ".so")]:
-        for library in re.findall(r"(/\S+) \(0x", subprocess.check_output(["ldd", file], text=True)):
-            files[Path(library)] = library.lstrip("/")
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        for file, name in files.items():
-            entry = tarfile.TarInfo(name)
-            content = file.read_bytes()
-            entry.mode, entry.size = 0o755, len(content)
-            tar.addfile(entry, io.BytesIO(content))
-        passing = tarfile.TarInfo("tmp")
-        passing.type, passing.mode = tarfile.DIRTYPE, 0o1777
-        tar.addfile(passing)
-    return archive.getvalue()
+    modules = [file for line in lines if (file := Path(line).resolve()).is_relative_to(sys.base_prefix)]
+    files = {f"python/{file.relative_to(sys.base_prefix)}": file.read_bytes() for file in modules}
+    for file in [program, *(file for file in modules if file.suffix == ".so")]:
+        files |= libraries(file)
+    return image_archive({"python/bin/python": program.read_bytes(), **files}, {})
 
 
 @pytest.fixture(scope="module")

@@ -83,64 +83,41 @@ def test_events_in_pieces(fake_engine: FakeEngine, watched: Watched, tagged: str
     assert (watched.started, watched.tasks, watched.ended) == ([tagged], [["/bin/bash"]], [tagged])
 
 
-STREAMS: dict[str, tuple[int | None, list[tuple[str, dict[str, Any]]]]] = {
+STREAMS = {
     # A shell that is opened in it while it trains, or a health check, is not the task.
-    "another exec": (
-        0,
-        [
-            ("start", {}),
-            ("exec_start: detectnet_v2", {"execID": "aa"}),
-            ("exec_start: bash", {"execID": "bb"}),
-            ("exec_die", {"execID": "aa", "exitCode": "0"}),
-            ("exec_die", {"execID": "bb", "exitCode": "137"}),
-            ("die", {"exitCode": "137"}),
-        ],
-    ),
+    "another exec": "0: start | exec_start: detectnet_v2, execID=aa | exec_start: bash, execID=bb"
+    " | exec_die, execID=aa, exitCode=0 | exec_die, execID=bb, exitCode=137 | die, exitCode=137",
     # As Podman 4.3.1 sends them over its Docker API: it has other names for some, and each has an exit code.
-    "Podman": (
-        3,
-        [
-            *((action, {"containerExitCode": "0"}) for action in ("create", "init", "start", "exec")),
-            ("exec_died", {"containerExitCode": "3"}),
-            ("die", {"containerExitCode": "0", "exitCode": "0"}),
-            ("remove", {"containerExitCode": "0"}),
-        ],
-    ),
+    "Podman": "3: create, containerExitCode=0 | init, containerExitCode=0 | start, containerExitCode=0"
+    " | exec, containerExitCode=0 | exec_died, containerExitCode=3 | die, containerExitCode=0, exitCode=0"
+    " | remove, containerExitCode=0",
     # docker exec failed before it reached the engine, as for want of a terminal.
-    "no task": (None, [("start", {}), ("die", {"exitCode": "0"}), ("destroy", {})]),
+    "no task": "None: start | die, exitCode=0 | destroy",
     # With CI_PROJECT_DIR the launcher uses docker run (run_container_on_ci): there is no exec, only die.
-    "docker run": (3, [("start", {}), ("die", {"exitCode": "3"}), ("destroy", {})]),
+    "docker run": "3: start | die, exitCode=3 | destroy",
     # By a minute, while a training of hours goes on.
-    "a clock set back": (
-        3,
-        [("start", {}), ("exec_die", {"stamp": -60 * 10**9, "exitCode": "3"}), ("die", {"stamp": 10 - 60 * 10**9})],
-    ),
-    "one time": (3, [("start", {"stamp": 0}), ("exec_die", {"stamp": 0, "exitCode": "3"}), ("die", {"stamp": 0})]),
+    "a clock set back": "3: start | exec_die, stamp=-60000000000, exitCode=3 | die, stamp=-59999999990",
+    "one time": "3: start, stamp=0 | exec_die, stamp=0, exitCode=3 | die, stamp=0",
     # Two containers' events are stamped first and sent then, so one may overtake the other.
-    "not in order": (
-        3,
-        [
-            ("start", {"stamp": 0}),
-            ("exec_start: x", {"stamp": 10}),
-            ("die of another", {"stamp": 50}),
-            ("exec_die", {"stamp": 40, "exitCode": "3"}),
-            ("die", {"stamp": 60}),
-        ],
-    ),
+    "not in order": "3: start, stamp=0 | exec_start: x, stamp=10 | die of another, stamp=50"
+    " | exec_die, stamp=40, exitCode=3 | die, stamp=60",
 }
-"""Events of a run's container, and the status of its task; stamps are in nanoseconds from now."""
+"""The status of a task, and the events of its container with their attributes; stamps are in nanoseconds from now."""
 
 
 @pytest.mark.parametrize("name", STREAMS)
 def test_the_status_of_the_task(fake_engine: FakeEngine, watched: Watched, tagged: str, name: str) -> None:
-    (status, events), now = STREAMS[name], time.time_ns()
+    (status, _, events), now = STREAMS[name].partition(": "), time.time_ns()
     watched.monitor._task = "" if name == "docker run" else None
     other = fake_engine.container(2, {"/x": "/y"})
-    for action, about in events:
+    for event in events.split(" | "):
+        action, *words = event.split(", ")
+        attributes: dict[str, Any] = dict(word.split("=") for word in words)
+        if "stamp" in attributes:
+            attributes["stamp"] = now + int(attributes["stamp"])
         container = other if action == "die of another" else tagged
-        stamp = {"stamp": now + about["stamp"]} if "stamp" in about else {}
-        fake_engine.event(action.removesuffix(" of another"), container, **{**about, **stamp})
-    assert watched.status() == status
+        fake_engine.event(action.removesuffix(" of another"), container, **attributes)
+    assert str(watched.status()) == status
 
 
 @pytest.mark.parametrize("when", ["before the start", "after the start", "after exec_die"])

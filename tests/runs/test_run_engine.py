@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -91,49 +91,38 @@ def test_arguments_reach_the_task_unchanged(training_home: TrainingHome) -> None
 @contextmanager
 def slow_engine(home: TrainingHome) -> Iterator[tuple[dict[str, str], threading.Event, threading.Event]]:
     """An engine that answers nobody until it is let go, as it seems to a launcher during a long pull."""
-    path = str(home.root / "slow.sock")
+    path = home.root / "slow.sock"
     asked, go, over = threading.Event(), threading.Event(), threading.Event()
-    server = socket.socket(socket.AF_UNIX)
-    server.bind(path)
-    server.listen(50)
-    server.settimeout(0.2)
 
-    def pump(source: socket.socket, to: socket.socket) -> None:
-        try:
-            while chunk := source.recv(1 << 16):
-                to.sendall(chunk)
-            to.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass
+    async def pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while chunk := await source.read(1 << 16):
+                target.write(chunk)
+                await target.drain()
+            target.write_eof()
 
-    def serve(client: socket.socket) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked.set()
-        while not go.wait(0.2):
-            if over.is_set():
-                return
-        with client, socket.socket(socket.AF_UNIX) as engine:
-            engine.connect(SOCKET)
-            back = threading.Thread(target=pump, args=(engine, client), daemon=True)
-            back.start()
-            pump(client, engine)
-            back.join()
+        while not go.is_set():
+            await asyncio.sleep(0.1)
+        engine_reader, engine_writer = await asyncio.open_unix_connection(SOCKET)
+        await asyncio.gather(pump(reader, engine_writer), pump(engine_reader, writer))
+        engine_writer.close()
+        writer.close()
 
-    def accept() -> None:
-        while not over.is_set():
-            try:
-                client, _ = server.accept()
-            except TimeoutError:
-                continue
-            threading.Thread(target=serve, args=(client,), daemon=True).start()
+    async def listen() -> None:
+        server = await asyncio.start_unix_server(serve, path)
+        while server.is_serving() and not over.is_set():
+            await asyncio.sleep(0.1)
 
-    thread = threading.Thread(target=accept)
+    thread = threading.Thread(target=asyncio.run, args=(listen(),))
     thread.start()
     try:
+        until(path.exists, "it listens")
         yield {"DOCKER_HOST": f"unix://{path}"}, asked, go
     finally:
         over.set()
         thread.join()
-        server.close()
 
 
 def refused(home: TrainingHome) -> dict[str, Any]:

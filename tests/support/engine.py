@@ -377,13 +377,19 @@ def _image(task: str) -> str:
 
 
 def _image_content() -> bytes:
-    files = {
-        "bin/busybox": Path(find_command("busybox")).read_bytes(),
-        "bin/bash": Path(find_command("bash")).read_bytes(),
-    }
-    for library in re.findall(r"(/\S+) \(0x", subprocess.check_output(["ldd", find_command("bash")], text=True)):
-        files[library.lstrip("/")] = Path(library).read_bytes()
-    files |= {f"usr/local/bin/{task}": TRAINING.encode() for task in TASKS}
+    files = {f"bin/{name}": Path(find_command(name)).read_bytes() for name in ("busybox", "bash")}
+    files |= libraries(find_command("bash")) | {f"usr/local/bin/{task}": TRAINING.encode() for task in TASKS}
+    return image_archive(files, {f"bin/{applet}": "busybox" for applet in APPLETS})
+
+
+def libraries(program: str | Path) -> dict[str, bytes]:
+    """Return the libraries that a program needs, as ``image_archive`` takes them."""
+    lines = subprocess.check_output(["ldd", program], text=True)
+    return {path.lstrip("/"): Path(path).read_bytes() for path in re.findall(r"(/\S+) \(0x", lines)}
+
+
+def image_archive(files: dict[str, bytes], links: dict[str, str]) -> bytes:
+    """Return the file system of an image with these files and symlinks, and /tmp."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         for name, content in files.items():
@@ -393,9 +399,9 @@ def _image_content() -> bytes:
         passing = tarfile.TarInfo("tmp")
         passing.type, passing.mode = tarfile.DIRTYPE, 0o1777
         tar.addfile(passing)
-        for applet in APPLETS:
-            entry = tarfile.TarInfo(f"bin/{applet}")
-            entry.type, entry.linkname = tarfile.SYMTYPE, "busybox"
+        for name, target in links.items():
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = tarfile.SYMTYPE, target
             tar.addfile(entry)
     return archive.getvalue()
 
