@@ -18,7 +18,7 @@ from taoprofiles.holds import logs
 from taoprofiles.holds.logs import LogReader, RunLog
 from taoprofiles.runs import lookup
 from taoprofiles.storage import files
-from tests.support.commands import Terminal, as_them, one_clear_error
+from tests.support.commands import as_them, one_clear_error
 from tests.support.engine import until
 from tests.support.home import Home, write_program
 from tests.support.sandbox import Sandbox, Tao, gone, kill
@@ -58,7 +58,7 @@ def ended(sandbox: Sandbox) -> dict[str, int | None]:
 
 def test_it_survives_its_terminal_and_can_be_followed_and_stopped_from_another(sandbox: Sandbox) -> None:
     script = "trap 'echo stopping; exit 9' TERM; tty; echo one; while :; do sleep 0.05; done"
-    with Terminal(["bash", "--norc", "-i"], environ=sandbox.environ | {"PS1": "$ "}, cwd=sandbox.root) as shell:
+    with sandbox.terminal("bash", "--norc", "-i", PS1="$ ") as shell:
         shell.send(f'{sandbox.taoprof} run b --detach -- sh -c "{script}"\n')
         shell.wait_for("$ ")
         run = re.findall(r"\b[2-9a-z]{5}\b(?=\r?\n)", shell.wait_for("$ "))[-1]
@@ -67,7 +67,7 @@ def test_it_survives_its_terminal_and_can_be_followed_and_stopped_from_another(s
     assert (hold["id"], hold["kind"], hold["profile"]) == (run, "run", "b")
     assert os.getsid(hold["pid"]) == hold["pid"]
     assert {os.readlink(f"/proc/{hold['pid']}/fd/{fd}") for fd in (0, 1, 2)} == {"/dev/null", str(log_of(sandbox, run))}
-    with Terminal([sandbox.taoprof, "logs", "-f", "b"], environ=sandbox.environ, cwd=sandbox.root) as follower:
+    with sandbox.terminal(sandbox.taoprof, "logs", "-f", "b") as follower:
         assert "not a tty" in follower.wait_for("one")
         waiting = sandbox.start(sandbox.taoprof, "wait", run[:3], stdout=subprocess.PIPE)
         sandbox.run("stop", run[:3], check=True)

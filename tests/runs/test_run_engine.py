@@ -28,6 +28,9 @@ from tests.support.engine import (
     two_projects,
     until,
 )
+from tests.support.guard_process import GuardProcess
+from tests.support.sandbox import gone, kill
+from tests.support.servers import WebReceiver
 
 pytestmark = pytest.mark.engine
 
@@ -296,3 +299,25 @@ def test_what_a_task_reports_in_its_container_is_shown_on_the_host(training_home
         assert (shown["progress"]["epoch"], shown["progress"]["epochs"]) == (2, 50)
         assert [metric["history"] for metric in shown["progress"]["metrics"]] == [[0.25, 0.5]]
         home.run("stop", shown["id"], check=True)
+
+
+def test_the_guard_tells_the_end_of_a_container_whose_run_was_killed(training_home: TrainingHome) -> None:
+    home = training_home
+    two_projects(home)
+    with WebReceiver() as web, GuardProcess(home) as guard:
+        home.environ["PATH"] = f"{Path(home.tao).parent}:{os.environ['PATH']}"
+        task = ("tao", "model", "segformer", "run", "sh", "-c", "until test -e /results/go; do sleep 0.2; done")
+        words = ("run", "segformer", "--detach", "--notify", web.url, "--", *task)
+        run = home.run(*words, stdin=subprocess.DEVNULL, check=True).stdout.strip()
+        (hold,) = until(lambda: [hold for hold in home.holds() if hold["phase"] == "bound"], "it has a container")
+        kill(hold["pid"])
+        until(lambda: gone(hold["pid"]), "taoprof is gone")
+        guard.wait_for_loops(1)
+        assert web.messages == []
+        (home.root / "tao/city/segformer/results/go").touch()
+        (message,) = until(lambda: web.messages, "the guard tells it", details=guard.log_text)
+        assert message["title"] == "segformer finished"
+        assert message["message"].startswith(f"run {run} finished after ")
+        until(lambda: not list((home.state / "notifications").iterdir()), "nothing is left to do")
+    assert len(web.messages) == 1
+    assert home.holds() == []

@@ -21,7 +21,7 @@ from taoprofiles.holds.hold import Hold
 from taoprofiles.runs import lookup
 from taoprofiles.runs.start import prepare
 from taoprofiles.system import processes
-from tests.support.commands import Terminal, one_clear_error
+from tests.support.commands import one_clear_error
 from tests.support.engine import until
 from tests.support.home import ALL, require, write_program
 from tests.support.sandbox import Sandbox, gone, kill, mounts_of, rendered
@@ -273,7 +273,7 @@ def test_without_a_terminal_the_launcher_gets_one(sandbox: Sandbox, tmp_path: Pa
     done = sandbox.run("run", "b", "--", *task, environ=environ)
     assert (done.returncode, "its own" in done.stderr) == (4, True)
     words = f"set -m; {sandbox.taoprof} run b -- {' '.join(task)} & wait $!"  # not the terminal's process group
-    with Terminal(["bash", "-c", words], environ=environ, cwd=sandbox.root) as terminal:
+    with sandbox.terminal("bash", "-c", words, PATH=environ["PATH"]) as terminal:
         terminal.wait_for("its own")
     done = sandbox.run("run", "b", "--", "sh", "-c", "[ -t 0 ] || cat", environ=environ, input=b"kept")
     assert done.stdout == "kept", "other commands keep their standard input"
@@ -346,8 +346,8 @@ def test_the_command_begins_with_the_signals_of_any_command(sandbox: Sandbox, nu
 
 def test_ctrl_c_ends_both(sandbox: Sandbox) -> None:
     tao = sandbox.new_tao()
-    words = [sandbox.taoprof, "run", "b", "--", "tao", "model", "unet", "evaluate"]
-    with Terminal(words, environ={**sandbox.environ, **tao.environ}, cwd=sandbox.root) as terminal:
+    words = ("run", "b", "--", "tao", "model", "unet", "evaluate")
+    with sandbox.terminal(sandbox.taoprof, *words, **tao.environ) as terminal:
         pid = tao.pid()
         terminal.send("\x03")
         status, _ = terminal.finish()
@@ -359,8 +359,7 @@ def test_ctrl_c_ends_both(sandbox: Sandbox) -> None:
 def test_ctrl_c_ends_only_a_command_that_does_not_catch_it(sandbox: Sandbox) -> None:
     """The command decides: one that answers Ctrl-C and goes on is not left alone by ``taoprof run``."""
     script = "trap 'echo caught' INT; echo ready; read line; echo got $line; exit 4"
-    words = [sandbox.taoprof, "run", "b", "--", "bash", "-c", script]
-    with Terminal(words, environ=sandbox.environ, cwd=sandbox.root) as terminal:
+    with sandbox.terminal(sandbox.taoprof, "run", "b", "--", "bash", "-c", script) as terminal:
         terminal.wait_for("ready")
         terminal.send("\x03")
         terminal.wait_for("caught")
@@ -370,7 +369,7 @@ def test_ctrl_c_ends_only_a_command_that_does_not_catch_it(sandbox: Sandbox) -> 
 
 
 def test_the_command_has_the_terminal_and_its_job_control(sandbox: Sandbox) -> None:
-    with Terminal(["bash", "--norc", "-i"], environ={**sandbox.environ, "PS1": "$ "}, cwd=sandbox.root) as shell:
+    with sandbox.terminal("bash", "--norc", "-i", PS1="$ ") as shell:
         code = "import os, sys; print([s.isatty() for s in (sys.stdin, sys.stdout, sys.stderr)], os.getpid(), '.'); "
         code += "input(); print('on'*2)"
         shell.send(f'{sandbox.taoprof} run b -- {sys.executable} -c "{code}"\n')
@@ -584,8 +583,7 @@ def test_a_shell_shows_its_profile_and_ends_with_its_last_status(sandbox: Sandbo
     (sandbox.root / ".config/fish/config.fish").write_text(
         "function fish_prompt; echo -n 'mine> '; end\nset FROM_RC seen\n"
     )
-    environ = {**sandbox.environ, "SHELL": str(path), "TERM": "dumb"}
-    with Terminal([sandbox.taoprof, "shell", "b"], environ=environ, cwd=sandbox.root) as terminal:
+    with sandbox.terminal(sandbox.taoprof, "shell", "b", SHELL=str(path), TERM="dumb") as terminal:
         terminal.wait_for("(taoprof:b) mine> ")
         (hold,) = sandbox.holds()
         assert (hold["kind"], hold["profile"], hold["shared"]) == ("shell", "b", False)
@@ -603,8 +601,7 @@ def test_a_shell_shows_its_profile_and_ends_with_its_last_status(sandbox: Sandbo
 
 
 def test_a_shell_that_is_killed_holds_no_more(sandbox: Sandbox) -> None:
-    environ = {**sandbox.environ, "SHELL": "/bin/sh"}
-    with Terminal([sandbox.taoprof, "shell", "b"], environ=environ, cwd=sandbox.root) as terminal:
+    with sandbox.terminal(sandbox.taoprof, "shell", "b", SHELL="/bin/sh") as terminal:
         terminal.wait_for("(taoprof:b) $ ")
         terminal.send("echo $$.\n")
         terminal.wait_for("\n")

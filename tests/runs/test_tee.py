@@ -15,14 +15,14 @@ import pytest
 
 from taoprofiles.holds.logs import LOG_LIMIT
 from taoprofiles.runs.tee import Tee
+from taoprofiles.system import processes
 from tests.support.commands import Terminal
 from tests.support.engine import until
 from tests.support.sandbox import Sandbox, gone, kill
 
 
 def on_terminal(sandbox: Sandbox, *command: str, **environ: str) -> Terminal:
-    words = [sandbox.taoprof, "run", "b", "--", *command]
-    return Terminal(words, environ=sandbox.environ | environ, cwd=sandbox.root)
+    return sandbox.terminal(sandbox.taoprof, "run", "b", "--", *command, **environ)
 
 
 def python(sandbox: Sandbox, code: str) -> Terminal:
@@ -40,20 +40,13 @@ def the_log(sandbox: Sandbox) -> Path:
 
 def tee_of(sandbox: Sandbox) -> int:
     """Return the pid of the process that copies."""
-    path = until(lambda: list((sandbox.state / "logs").glob("*.log")), "there is a log")[0]
+    path = str(until(lambda: list((sandbox.state / "logs").glob("*.log")), "there is a log")[0])
 
-    def holders() -> list[int]:
-        pids = []
-        for words in Path("/proc").glob("[0-9]*/cmdline"):
-            try:
-                argv = words.read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if b"taoprofiles.runs.tee" in argv and str(path).encode() in argv[-2]:
-                pids.append(int(words.parent.name))
-        return pids
+    def find_tee() -> list[int]:
+        found = [process for process in processes.scan() if "taoprofiles.runs.tee" in process.argv]
+        return [process.pid for process in found if path in process.argv[-1]]
 
-    return until(holders, "the output is copied")[0]
+    return until(find_tee, "the output is copied")[0]
 
 
 # On a terminal
@@ -196,8 +189,8 @@ def test_without_taoprof_the_output_and_the_log_go_on(sandbox: Sandbox) -> None:
     gate = sandbox.root / "gate"
     os.mkfifo(gate)
     script = f"echo before; read x <{gate}; echo after; tty <&1 >/dev/null && echo terminal"
-    words = ["bash", "-c", '"$@"; read x', "bash", sandbox.taoprof, "run", "b", "--", "sh", "-c", script]
-    with Terminal(words, environ=sandbox.environ, cwd=sandbox.root) as terminal:
+    run = (sandbox.taoprof, "run", "b", "--", "sh", "-c", script)
+    with sandbox.terminal("bash", "-c", '"$@"; read x', "bash", *run) as terminal:
         terminal.wait_for("before")
         (hold,) = sandbox.holds()
         kill(hold["pid"])

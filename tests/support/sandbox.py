@@ -22,6 +22,7 @@ from taoprofiles.holds.hold import HeldError
 from taoprofiles.mounts import mapping
 from taoprofiles.switching import switch
 from taoprofiles.system import processes
+from tests.support.commands import Terminal
 from tests.support.engine import until
 from tests.support.home import Home, write_program
 
@@ -136,6 +137,10 @@ class Sandbox(Home):
         )
         self._started.append(process)
         return process
+
+    def terminal(self, *argv: str | Path, **environ: str) -> Terminal:
+        """Start a process in this home on a terminal."""
+        return Terminal([str(word) for word in argv], environ={**self.environ, **environ}, cwd=self.root)
 
     def plain(
         self, environ: dict[str, str] | None = None, *, client: bool = False
