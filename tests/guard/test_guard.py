@@ -128,14 +128,14 @@ def test_it_sees_a_launcher_start_and_end(sandbox: Sandbox, who: str) -> None:
         until(lambda: guard.status == line, "it has seen the run", details=lambda: guard.status)
         assert not is_sealed(sandbox.mapping_file)
         own.end()
-        sandbox.wait(own_process)
+        own_process.wait(20)
         tao, process = sandbox.plain() if who == "plain" else sandbox.in_run("a", "--shared")
         if who == "plain":
             tao.reads()  # no watch tells that a process starts; that it opens the file does
         guard.until_sealed()
         tao.end()
         guard.until_unsealed()
-        sandbox.wait(process)
+        process.wait(20)
 
 
 def test_a_foreign_write_while_held_is_undone_stored_and_reported(sandbox: Sandbox) -> None:
@@ -286,7 +286,7 @@ def test_a_plain_launcher_that_waits_for_its_image_finds_the_mapping_that_it_sta
         until(lambda: sandbox.mapping_file.read_text() == before, "the mapping is back", details=guard.log_text)
         assert tao.reads() == before
         tao.end()
-        sandbox.wait(process)
+        process.wait(20)
 
 
 @pytest.mark.parametrize("systemctl", ["echo LoadState=not-found; echo ActiveState=inactive", None])

@@ -63,7 +63,7 @@ def test_a_plain_launcher_holds_from_its_start_to_its_end(sandbox: Sandbox) -> N
     assert tao.reads() == sandbox.mapping_file.read_text()
     assert sandbox.refused("b")[0]["pid"] == process.pid
     tao.end()
-    assert sandbox.wait(process) == 0
+    assert process.wait(20) == 0
     sandbox.run("use", "b", check=True)
     assert sandbox.holds() == []
     _, process = sandbox.plain()

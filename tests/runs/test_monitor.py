@@ -273,7 +273,7 @@ def test_a_container_that_is_reported_late_is_held(sandbox: Sandbox, fake_engine
     until(lambda: not sandbox.root.joinpath(f"/proc/{pid}").exists(), "the docker command has ended")
     container = fake_engine.container(1, {}, env=[f"TAOPROF_RUN={tag}"], labels={"taoprofiles.run": tag})
     fake_engine.event("start", container)
-    assert sandbox.wait(run) == 1
+    assert run.wait(20) == 1
     (hold,) = sandbox.holds()
     assert (hold["id"], hold["container"], hold["phase"]) == (tag, container, "bound")
 

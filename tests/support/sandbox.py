@@ -122,7 +122,18 @@ class Sandbox(Home):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        """End everyone by the pid; whoever they started is known by the mark in its environment."""
+        for process in self._started:
+            process.kill()
+            with process:  # which closes its pipes and waits for it
+                pass
+        mark = str(self.folder)
+        for variable in ("FAKE_TAO", "HOME"):
+            for pid, value in list(processes.with_variable(os.getuid(), variable)):
+                if value.startswith(mark) and pid != os.getpid():
+                    kill(pid)
+        for tao in self._taos:
+            tao.close()
 
     def new_tao(self, *, client: bool = False) -> Tao:
         tao = Tao(self.folder, f"tao-{len(self._taos)}", client=client)
@@ -207,26 +218,6 @@ class Sandbox(Home):
         assert self.mapping_file.read_bytes() == before
         holders: list[dict[str, Any]] = caught.value.more["holders"]
         return holders
-
-    def wait(self, process: subprocess.Popen[str], seconds: float = 20) -> int:
-        return process.wait(seconds)
-
-    def close(self) -> None:
-        """End everyone by the pid; whoever they started is known by the mark in its environment."""
-        for process in self._started:
-            if process.poll() is None:
-                process.kill()
-                process.wait(20)
-            for stream in (process.stdin, process.stdout, process.stderr):
-                if stream is not None:
-                    stream.close()
-        mark = str(self.folder)
-        for variable in ("FAKE_TAO", "HOME"):
-            for pid, value in list(processes.with_variable(os.getuid(), variable)):
-                if value.startswith(mark) and pid != os.getpid():
-                    kill(pid)
-        for tao in self._taos:
-            tao.close()
 
 
 def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
