@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
 from typing import Any
 
 from taoprofiles.errors import TaoprofError
@@ -71,16 +70,13 @@ class Hold:
 
     def is_valid(self) -> bool:
         """Check whether each field has a value of its type and range, which those of a damaged record may not have."""
-        if not all(map(isinstance, map(self.__getattribute__, _TYPES), _TYPES.values())):
+        if not all(map(isinstance, map(self.__getattribute__, _TYPES), _TYPES.values())) or self.kind not in KINDS:
             return False
-        gpus = self.gpus if isinstance(self.gpus, list) else []
-        return (
-            all(isinstance(pair, list) and len(pair) == 2 for pair in self.mounts)
-            and all(isinstance(text, str) for text in chain(self.command, self.results, self.differences, gpus))
-            and all(isinstance(path, str) for pair in self.mounts for path in pair)
-            and all(abs(seconds or 0) < 1e11 for seconds in (self.since, self.until, self.ended))
-            and self.kind in KINDS
-        )
+        texts = [*self.command, *self.results, *self.differences, *(self.gpus if isinstance(self.gpus, list) else ())]
+        for pair in self.mounts:
+            texts += pair if isinstance(pair, list) and len(pair) == 2 else [None]
+        times = (self.since, self.until, self.ended)
+        return all(isinstance(text, str) for text in texts) and all(abs(seconds or 0) < 1e11 for seconds in times)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as they are written to the record and to JSON output."""

@@ -124,11 +124,7 @@ class Containers:
 
     def run_tag(self, container_id: str) -> str | None:
         """Return the id of the run in a container's environment; None if it has none."""
-        for item in (self.inspect(container_id) or {}).get("Env", []):
-            name, _, value = item.partition("=")
-            if name == RUN_VARIABLE:
-                return str(value)
-        return None
+        return _environment(self.inspect(container_id)).get(RUN_VARIABLE)
 
     def may_be_launcher_container(self, container_id: str) -> bool:
         """Check whether a launcher may have started a container for this user. What cannot be inspected counts.
@@ -311,9 +307,8 @@ class _Search:
         if not self._others:
             return
         facts = self._engine.inspect(container["Id"]) or {}
-        env = dict(item.partition("=")[::2] for item in facts.get("Env", []))
-        visible = [gpu for gpu in env.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
-        gpus = visible or facts.get("Gpus")
+        visible = _environment(facts).get("CUDA_VISIBLE_DEVICES", "").split(",")
+        gpus = [gpu for gpu in visible if gpu] or facts.get("Gpus")
         if gpus:
             client, user = self._clients.get(container["Id"]), facts["User"].partition(":")[0]
             name = processes.user_name(client.uid) if client is not None and client.uid else user
@@ -585,6 +580,10 @@ def _agent_job(container: dict[str, Any]) -> str:
     """Return the id of the job for which an agent started a container, "" for any other container."""
     labels = container["Labels"]
     return "" if STATE_LABEL in labels else next((labels[name] for name in AGENT_LABELS if labels.get(name)), "")
+
+
+def _environment(facts: dict[str, Any] | None) -> dict[str, str]:
+    return dict(item.partition("=")[::2] for item in (facts or {}).get("Env", []))
 
 
 def _found_id(container_id: str) -> str:
