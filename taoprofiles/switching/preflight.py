@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from taoprofiles.errors import InvalidProfileError, TaoprofError
+from taoprofiles.launcher.argv import container_words, parse_launcher_argv, unwrapped
 from taoprofiles.launcher.behaviour import Host, Location, resolve, runs_in_ci
 from taoprofiles.masking import mask_command
-from taoprofiles.mounts.mapping import sources
+from taoprofiles.mounts.mapping import mounted, sources
 from taoprofiles.rules import container
 from taoprofiles.rules.finding import ERROR, WARNING, Finding, in_profile
 from taoprofiles.storage.files import errors_as
@@ -67,8 +68,6 @@ def check_mapping(
         findings += container.check_user(mapping.get("DockerOptions"), names, locate, context)
         findings += container.check_variables(located, locate)
         if command:
-            from taoprofiles.launcher.argv import parse_launcher_argv, unwrapped
-            from taoprofiles.mounts.mapping import mounted
             from taoprofiles.rules.command_paths import CommandContext, check_command  # not for 'use'
 
             command_context = CommandContext(
@@ -109,8 +108,7 @@ def check_direct_run(
     The second value names what was not checked, one line each. ``image`` and ``gpus`` are those of the command line;
     ``on_cluster``: no engine is asked, and the folders are on a file system that this machine has too.
     """
-    from taoprofiles.launcher.argv import container_words  # not for 'use', nor those below
-    from taoprofiles.rules import direct
+    from taoprofiles.rules import direct  # not for 'use', nor those below
     from taoprofiles.rules.command_paths import CommandContext
     from taoprofiles.system.engine import find_endpoint
 
