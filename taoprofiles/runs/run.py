@@ -398,9 +398,9 @@ class Run:
             self.release_liveness()
         if self._sender is not None:
             self._wait_for(self._sender)
-        if is_over and status == 0 and self.hold.results:  # else no status file has to be looked for
-            if failure := find_reported_failure(self.hold, HoldRecords(self.context).all({})):
-                self._say(f"warning: the task exited with 0, but {failure}")
+        has_report = is_over and status == 0 and self.hold.results  # a status file is in a results folder
+        if has_report and (failure := find_reported_failure(self.hold, HoldRecords(self.context).all({}))):
+            self._say(f"warning: the task exited with 0, but {failure}")
         if is_over and self.log is not None and self._is_log_complete:
             self.log.mask(self._secret_values)
         return status
