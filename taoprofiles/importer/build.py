@@ -290,7 +290,7 @@ class ImportResult:
         for name, definitions in self.state.history.items():
             if name not in self.state.accessed:
                 continue
-            value, location = definitions[-1]
+            value, location, _ = definitions[-1]
             if isinstance(value, Unknown):
                 self.left_out.append((name, f"{value.location}: {value.reason}"))
                 continue

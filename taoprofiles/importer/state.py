@@ -23,7 +23,7 @@ from taoprofiles.system.filesystem import answers, try_real_path
 
 if TYPE_CHECKING:
     import ast
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from inspect import Signature
     from typing import Self
 
@@ -281,10 +281,11 @@ _ALWAYS_SET = frozenset("PATH PWD SHELL TERM LANG".split())
 
 
 class Definition(NamedTuple):
-    """One value of an environment variable, and where it was set."""
+    """One value of an environment variable, where it was set, and what is in doubt of it and what it is made of."""
 
     value: Any
     location: SourceLocation
+    doubtful: list[Origin]
 
 
 class Origin(NamedTuple):
@@ -437,7 +438,9 @@ class State:
             self._define(name, self.with_user_value(name, self._environment), self.location)
 
     def _define(self, name: str, value: Any, location: SourceLocation) -> None:
-        self.history.setdefault(name, []).append(Definition(value, location))
+        doubtful = [Origin(name, value, location)] if isinstance(value, str) and doubt(value) else []
+        doubtful += self.origins(value) if isinstance(value, str) else []
+        self.history.setdefault(name, []).append(Definition(value, location, doubtful))
 
     def with_user_value(self, name: str, value: Any) -> Any:
         """Return the value that the user gave for ``name`` instead of ``value``, if any.
@@ -454,22 +457,19 @@ class State:
             return TracedStr([Segment(self.user_values[name])])
         return value
 
-    def origins(self, text: str) -> Iterator[Origin]:
-        """Yield the values that a text is made of, except those that the user gave."""
-        waiting = list(segments(text))
-        visited: set[tuple[str, int]] = set()
-        while waiting:
-            segment = waiting.pop()
-            key = segment.name, segment.version
+    def origins(self, text: str) -> list[Origin]:
+        """Return the values that a text is made of and that are in doubt, except those that the user gave."""
+        result: dict[str, Origin] = {}
+        for segment in reversed(segments(text)):
+            origins: Iterable[Origin] = ()
             if segment.kind == "name":
-                yield Origin(segment.name, segment.text, SourceLocation(*divmod(segment.version, 1 << 20)))
-            if segment.kind != "variable" or key in visited or segment.name in self.user_values:
-                continue
-            visited.add(key)
-            value, location = self.history[segment.name][segment.version]
-            if isinstance(value, str):
-                yield Origin(segment.name, value, location)
-                waiting += segments(value)
+                location = SourceLocation(*divmod(segment.version, 1 << 20))
+                origins = [Origin(segment.name, segment.text, location)]
+            elif segment.kind == "variable" and segment.name not in self.user_values:
+                origins = self.history[segment.name][segment.version].doubtful
+            for origin in origins:
+                result.setdefault(origin.name, origin)
+        return list(result.values())
 
     def holds_placeholder(self, text: str) -> bool:
         """Check whether a text, or a value that it is made of, is a placeholder."""

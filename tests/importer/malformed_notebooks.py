@@ -45,25 +45,11 @@ importlib.import_module("canary") pickle.loads(b"cos\nsystem\n(S'touch§canary-t
 WHOLE = r"""
 while True: pass
 while 1: a = [a, a]
-while True: b = b + b
-for x in range(10**18): pass
 for x in range(10000): a = a + a if a else [1]
-for x in [0]*9999: c = c + ["/x"]
-for x in range(10000): os.environ["A"] = os.environ.get("A", "") + "x"
-for x in range(10000): os.environ["A"] = os.environ["A"]
-for x in range(300): os.environ["K%d" % x] = os.environ.get("K%d" % (x - 1), "/k") + "/x"
-for x in range(3000): tao_configs["Mounts"].append({"source": os.environ.get("A"), "destination": f"/{x}"})
-for x in range(9999): a.append(a)
+for x in [0, 1, 2, 3]: os.environ["A"] = os.environ.get("A", "") + os.environ["A"]
+for x in ["a", "b", "c"]: tao_configs["Mounts"].append({"source": os.environ.get("A"), "destination": f"/{x}"})
+for x in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]: a = [a, a]
 a = []; a.append(a); b = {"a": a}; b["b"] = b; a == a; json.dumps(b); tao_configs["x"] = b
-a = [1]; [a.extend(a) for x in range(60)]
-a = "a,"*30000; [a.split(",") for x in range(9999)]
-a = "ab"*30000; [a.replace("a", "bb") for x in range(9999)]
-a = "x"*60000; [list(a[:9999]) for x in range(9999)]
-a = [list(range(9999)) for x in range(9999)]
-a = {x: list(range(999)) for x in range(9999)}
-a = {}; [a.update({x: x}) for x in range(9999)]; [b for b in range(9999) if a == dict(a)]
-a = ["x"]*9999; [print(a) for x in range(9999)]; [f(a) for x in range(9999)]
-a = [sorted(["b", "a"]*4000) for x in range(9999)]
 [x for x in range(9999) for y in range(9999) for z in range(9999)]
 def f(n=1): return f(n + 1) + f(n + 2)
 f(1)
@@ -267,14 +253,26 @@ comprehensions|[x for x in |[1]|]
 unpackings|{**|{}|}
 """
 
-CHAIN = "for x in range(§): os.environ['A'] = os.environ['A'] + ('y' if x % 9 == 0 else '')"
-FILLS = "for x in range(§): os.environ['K%d' % x] = os.environ.get('K%d' % (x - 1), '/path/to')"
-MANY = "tao_configs = {'Mounts': [{'source': §, 'destination': f'/{x}'} for x in range(1500)]}\n" + WRITE
+FAR = 10**30
+MOUNT = "tao_configs['Mounts'].append({'source': §, 'destination': f'/{x}'})"
+FILLS = "\n".join(f"os.environ['K{x}'] = os.environ.get('K{x - 1}', '/path/to')" for x in range(1500))
 LAYOUT = """import os, json
 for a in ('LOCAL', 'HOST'):
     for b in ('PROJECT', 'DATA', 'SPECS', 'EXPERIMENT', 'RESULTS', 'MODEL'):
-        os.environ[f'{a}_{b}_DIR'] = f'/p/{b.lower()}'
-for x in range(900): os.environ['K%d' % x] = os.environ['LOCAL_PROJECT_DIR'] + '/x'"""
+        os.environ[f'{a}_{b}_DIR'] = f'/p/{b.lower()}'"""
+
+
+def _loop(times: int, body: str) -> str:
+    """Write a loop that is followed: over a list that stands there."""
+    return f"for x in {[*range(times)]}:\n    {body}"
+
+
+def _many(source: str, before: str) -> bytes:
+    return _code(
+        f"import os, json\n{before}",
+        f"tao_configs = {{'Mounts': []}}\n{_loop(1500, MOUNT.replace('§', source))}\n{WRITE}",
+    )
+
 
 SPECIAL: dict[str, Callable[[], bytes]] = {
     **{
@@ -332,29 +330,20 @@ SPECIAL: dict[str, Callable[[], bytes]] = {
     "digits that are none": lambda: _mounts("'{²}{³}'.format('a')"),
     # Numbers
     "a number of 5,000 digits": lambda: _mounts(f"str({'9' * 5000})"),
-    "a power": lambda: _mounts("str((2**255)**64)", "x = (-8)**0.5\ny = (-8)**2**-1\nz = '%d' % 1e999"),
-    "no number": lambda: _mounts("'%d' % (1e999 - 1e999)"),
-    "too large for a float": lambda: _mounts("f'{2**255:f}' + f'{10**76 ** 2:f}'"),
-    "ranges": lambda: _code(
-        *("a = len(range(-(1 << 62), 1 << 62))", "a = range(-(1 << 62), 1 << 62)[0]", "[1 for x in range(-2**61, 2**61)]")
-    ),
-    "far": lambda: _mounts("'a b'.rsplit(' ', 10**30)[0]", "x = 'a'.find('a', -10**30)\ny = [1][10**30:]"),
-    "far slices": lambda: _mounts("'a b'[10**30:-10**30:10**30]", "x = 'a'[10**30]"),
+    "far": lambda: _mounts(f"'a b'.rsplit(' ', {FAR})[0]", f"x = 'a'.find('a', -{FAR})\ny = [1][{FAR}]"),
     # Texts of many pieces, and chains of variables
-    "pieces": lambda: _mounts("a", "%env A=x\na = os.environ['A'] + ','\nfor x in range(15): a = a + a\nb = a.split(',')"),
+    "pieces": lambda: _mounts("a", f"%env A=x\na = os.environ['A'] + ','\n{_loop(15, 'a = a + a')}\nb = a.split(',')"),
     "pieces cut again and again": lambda: _code(
-        "import os\nos.environ['A'] = 'x'\na = ''.join([os.environ['A'] + ',' for x in range(400)])",
-        *["for x in range(9999): b = a[0:300]; c = a.split(','); d = a.replace(',', 'y')"] * 20,
+        "import os\nos.environ['A'] = 'x'\na = ''\n" + _loop(400, "a = a + os.environ['A'] + ','"),
+        *[_loop(999, "c = a.split(','); d = a.replace(',', 'y'); e = os.path.dirname(a)")] * 20,
     ),
-    "a chain": lambda: _mounts("b", "os.environ['A'] = '/x'\n" + CHAIN.replace("§", "2000") + "\nb = os.environ['A']\n%env A=/y"),
-    "chains": lambda: _code(
-        "import os, json\nos.environ['A'] = '/x'\n" + CHAIN.replace("§", "2000"),
-        MANY.replace("§", "os.environ['A']").replace("\nwith", "\nos.environ['A'] = 'z'\nwith"),
+    "a chain": lambda: _mounts(
+        "b", "os.environ['A'] = '/x'\n" + _loop(2000, "os.environ['A'] = os.environ['A'] + 'y'") + "\nb = os.environ['A']\n%env A=/y"
     ),
-    "a chain of variables": lambda: _code("import os, json\n" + FILLS.replace("§", "1500"), MANY.replace("§", "os.environ['K1499']")),
-    "many mounts": lambda: _code("import os, json\n" + FILLS.replace("§", "1500"), MANY.replace("§", "f'/d/{x}'")),
-    "many unknown mounts": lambda: _code("import os, json\n" + FILLS.replace("§", "1500"), MANY.replace("§", "input()")),
-    "a layout of many": lambda: _code(LAYOUT, MANY.replace("§", "os.environ['LOCAL_PROJECT_DIR']")),
+    "a chain of variables": lambda: _many("os.environ['K1499']", FILLS),
+    "many mounts": lambda: _many("f'/d/{x}'", FILLS),
+    "many unknown mounts": lambda: _many("input()", FILLS),
+    "a layout of many": lambda: _many("os.environ['LOCAL_PROJECT_DIR']", LAYOUT + "\n" + FILLS),
     # JSON in the mounts file
     "deep JSON": lambda: _text("[" * 900 + "]" * 900),
     "deep JSON in a mapping": lambda: _text('{"Mounts": [], "X": ' + "[" * 700 + "]" * 700 + "}"),
@@ -371,17 +360,11 @@ SPECIAL: dict[str, Callable[[], bytes]] = {
         {"cells": [{"cell_type": "code", "source": "a = 1", "outputs": ["x" * 30_000_000]}]}
     ).encode(),
     "more than 64 MB": lambda: b'{"cells": [' + b" " * (1 << 26) + b"]}",
-    "a list that is spoilt": lambda: _code(
-        "a = [0]*9999\nfor x in range(300): a = a + [0]*9999", *["f = input\nf(a)\nfor x in range(9999): f(a)"] * 30
-    ),
-    "equal dictionaries": lambda: _code("a = {x: x for x in range(4000)}\nb = [a, a]", *["for x in range(9999): a == a"] * 20),
-    "deletions": lambda: _code("a = [0]*9999\nfor x in range(100): a = a + [0]*9999", *["for x in range(9999): del a[0]"] * 20),
-    "shared": lambda: _code(
-        "a = ['x']\nfor x in range(55): a = [a, a]\na == a", "import json\njson.dumps(a)\nb = json.loads(json.dumps(a))"
-    ),
-    "shared dictionaries": lambda: _mounts("'/x'", "a = {}\nfor x in range(50): a = {'a': a, 'b': a}\n", ", 'x': a"),
-    "a text bound again and again": lambda: _code("a = 'x' * 900", *["for x in range(9999): b = a; c = a; d = a"] * 20),
-    "a long text bound again and again": lambda: _code("a = 'x' * 60000", *["for x in range(9999): b = a; c = a"] * 20),
+    "a list that is spoilt": lambda: _code(f"a = {[0] * 9999}", *[_loop(2000, "input(a)")] * 30),
+    "a list that grows": lambda: _code("a = [0]\n" + _loop(40, "a = a + a"), "b = {}\n" + _loop(9999, "b.update({x: a})")),
+    "shared": lambda: _code(f"import json\na = ['x']\n{_loop(55, 'a = [a, a]')}\nb = json.dumps(a)", "a == a\nc = str(a)"),
+    "shared dictionaries": lambda: _mounts("'/x'", "a = {}\n" + _loop(50, "a = {'a': a, 'b': a}") + "\n", ", 'x': a"),
+    "a long text bound again and again": lambda: _code(f"a = '{'x' * 60000}'", *[_loop(9999, "b = a; c = a; d = f(a)")] * 20),
     # Files that are no notebooks
     "no JSON": lambda: b'{"cells": [',
     "not UTF-8": lambda: b'{"cells": ["\xff\xfe"]}',
