@@ -14,6 +14,7 @@ import subprocess
 import sys
 import traceback
 from contextlib import redirect_stderr, redirect_stdout
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,27 +32,36 @@ class Outcome(NamedTuple):
     """What the cells raised, by the names of the exceptions."""
 
 
-class Job(NamedTuple):
-    home: str
-    folder: str
-    sources: list[str]
+class Execution(NamedTuple):
+    home: Path
+    folder: Path
+    """The folder of the notebook."""
+    cells: list[str]
+    outcome: Outcome
 
 
-def execute(jobs: list[Job]) -> list[Outcome]:
-    """Run the notebooks one after the other, each in its own process, home and folder."""
-    for job in jobs:
-        Path(job.folder).mkdir(parents=True, exist_ok=True)
-    environ = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "IPYTHONDIR": jobs[0].home + "/.ipython"}
+def execute(root: Path, notebooks: dict[str, list[str]]) -> dict[str, Execution]:
+    """Run the cells of notebooks, each in its own process, home and folder; ``{HOME}`` in a cell is the home."""
+    from tests.support.home import require  # which the child does not have
+
+    require(find_spec("IPython"), "IPython is not installed")
+    jobs = {}
+    for number, (name, cells) in enumerate(notebooks.items()):
+        home = root.resolve() / f"{number:03d}"
+        jobs[name] = home, home / "nb/net", [cell.replace("{HOME}", str(home)) for cell in cells]
+        jobs[name][1].mkdir(parents=True)
+    environ = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "IPYTHONDIR": f"{root}/.ipython"}
     done = subprocess.run(
         [sys.executable, "-I", "-B", __file__],
-        input=json.dumps(jobs),
-        env={**environ, "HOME": jobs[0].home},
+        input=json.dumps(list(jobs.values()), default=str),
+        env={**environ, "HOME": str(root)},
         capture_output=True,
         text=True,
         timeout=280,
     )
     assert done.returncode == 0, done.stderr
-    return [Outcome(*answer_text) for answer_text in json.loads(done.stdout)]
+    outcomes = [Outcome(*answer_text) for answer_text in json.loads(done.stdout)]
+    return {name: Execution(*job, outcome) for (name, job), outcome in zip(jobs.items(), outcomes, strict=True)}
 
 
 # Inside of the child process

@@ -7,35 +7,32 @@ the second one raises.
 from __future__ import annotations
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
-from tests.importer.notebook_execution import Job, Outcome, execute
+from tests.importer.notebook_execution import Execution, execute
 from tests.importer.notebooks import read
-from tests.support.home import require
 from tests.support.notebooks import notebook
 
-VECTORS: list[tuple[str, str, str | None, str | None]] = [
-    tuple(one) for one in json.loads(Path(__file__).with_name("env_vectors.json").read_text())
-]
+Vector: TypeAlias = tuple[str, str, str | None, str | None]
+VECTORS: list[Vector] = [tuple(one) for one in json.loads(Path(__file__).with_name("env_vectors.json").read_text())]
 NAMES = [f"{setup}; {cell}".removeprefix("; ") for setup, cell, _, _ in VECTORS]
 
 
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> list[Outcome]:
-    require(find_spec("IPython"), "IPython is not installed")
-    root = tmp_path_factory.mktemp("vectors")
-    homes = [root / str(number) for number in range(len(VECTORS))]
-    return execute([Job(str(home), str(home), [v[0], v[1]]) for home, v in zip(homes, VECTORS, strict=True)])
+def executions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Execution]:
+    cells = {name: [setup, cell] for name, (setup, cell, _, _) in zip(NAMES, VECTORS, strict=True)}
+    return execute(tmp_path_factory.mktemp("vectors"), cells)
 
 
-@pytest.mark.parametrize("number", range(len(VECTORS)), ids=NAMES)
-def test_ipython_does_what_the_vector_says(outcomes: list[Outcome], number: int) -> None:
-    _, _, value, error = VECTORS[number]
-    assert outcomes[number].environ.get("K") == value
-    assert outcomes[number].errors == ([] if error is None else [error])
+@pytest.mark.parametrize(("name", "vector"), list(zip(NAMES, VECTORS, strict=True)), ids=NAMES)
+def test_ipython_does_what_the_vector_says(executions: dict[str, Execution], name: str, vector: Vector) -> None:
+    _, _, value, error = vector
+    real = executions[name].outcome
+    assert real.environ.get("K") == value
+    assert real.errors == ([] if error is None else [error])
 
 
 @pytest.mark.parametrize(("setup", "cell", "value", "error"), VECTORS, ids=NAMES)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,33 +10,24 @@ import pytest
 from taoprofiles.importer import build
 from taoprofiles.importer.state import Unknown
 from tests.importer.evaluator_cases import ALIASES, CELLS, CONTROL, LATER, VALUES
-from tests.importer.notebook_execution import Job, Outcome, execute
+from tests.importer.notebook_execution import Execution, execute
 from tests.importer.notebooks import read, write
-from tests.support.home import ALL, require
+from tests.support.home import ALL
 from tests.support.notebooks import notebook
 
 START = "import json, os, time\nfrom pathlib import Path\nYES, NO = time.time() > 0, time.time() < 0\n"
 CASES = {
     f"{code}; {expression}": [f"{code}\nos.environ['R'] = {expression}"]
-    for code, expression in CONTROL + LATER + VALUES
+    for code, expression in CONTROL + LATER + VALUES + ALIASES
 }
-CASES |= {f"{code}; {expression}": [f"{code}\nos.environ['R'] = {expression}"] for code, expression in ALIASES}
 CASES |= {"; ".join(cells): cells for cells in CELLS}
 if not ALL:  # each one is run in a kernel of its own
     CASES = dict(list(CASES.items())[::4])
 
 
 @pytest.fixture(scope="module")
-def homes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("doubtful").resolve()
-    return {name: root / f"{number:03d}" for number, name in enumerate(CASES)}
-
-
-@pytest.fixture(scope="module")
-def outcomes(homes: dict[str, Path]) -> dict[str, Outcome]:
-    require(find_spec("IPython"), "IPython is not installed")
-    jobs = [Job(str(homes[name]), f"{homes[name]}/nb/net", [START, *cells]) for name, cells in CASES.items()]
-    return dict(zip(CASES, execute(jobs), strict=True))
+def executions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Execution]:
+    return execute(tmp_path_factory.mktemp("doubtful"), {name: [START, *cells] for name, cells in CASES.items()})
 
 
 def differs(found: Any, real: Any) -> bool:
@@ -52,11 +42,9 @@ def differs(found: Any, real: Any) -> bool:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_static_evaluation_equals_execution_or_is_unknown(
-    homes: dict[str, Path], outcomes: dict[str, Outcome], name: str
-) -> None:
-    home, real = homes[name], outcomes[name]
-    found = read(home, notebook([START, *CASES[name]]), folder=home / "nb/net")
+def test_static_evaluation_equals_execution_or_is_unknown(executions: dict[str, Execution], name: str) -> None:
+    home, folder, cells, real = executions[name]
+    found = read(home, notebook(cells), folder=folder)
     left_out = {variable for variable, _ in found.left_out} | {"HOME"}
     known = {variable: value for variable, value in found.variables.items() if variable not in left_out}
     assert {variable: real.environ.get(variable) for variable in known} == known

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from tests.importer.notebook_execution import Job, Outcome, execute
+from tests.importer.notebook_execution import Execution, execute
 from tests.importer.notebooks import read, rendered, write
-from tests.support.home import require
 from tests.support.notebooks import notebook
 
 
@@ -402,28 +400,21 @@ IDIOMS: dict[str, Idiom] = {
 }
 
 
-@pytest.fixture(scope="module")
-def homes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("idioms").resolve()
-    return {name: root / f"{number:03d}" for number, name in enumerate(IDIOMS)}
+def filled(idiom: Idiom, cell: str) -> str:
+    for old, new in idiom.fill.items():
+        cell = cell.replace(old, new)
+    return cell
 
 
 @pytest.fixture(scope="module")
-def outcomes(homes: dict[str, Path]) -> dict[str, Outcome]:
-    require(find_spec("IPython"), "IPython is not installed")
-    jobs = []
-    for name, idiom in IDIOMS.items():
-        sources = [cell.replace("{HOME}", str(homes[name])) for cell in idiom.cells]
-        for old, new in idiom.fill.items():
-            sources = [source.replace(old, new) for source in sources]
-        jobs.append(Job(str(homes[name]), f"{homes[name]}/nb/net", sources))
-    return dict(zip(IDIOMS, execute(jobs), strict=True))
+def executions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Execution]:
+    cells = {name: [filled(idiom, cell) for cell in idiom.cells] for name, idiom in IDIOMS.items()}
+    return execute(tmp_path_factory.mktemp("idioms"), cells)
 
 
 @pytest.mark.parametrize("name", IDIOMS)
-def test_static_evaluation_equals_execution(homes: dict[str, Path], outcomes: dict[str, Outcome], name: str) -> None:
-    idiom, home, real = IDIOMS[name], homes[name], outcomes[name]
-    folder = home / "nb/net"
+def test_static_evaluation_equals_execution(executions: dict[str, Execution], name: str) -> None:
+    idiom, (home, folder, _, real) = IDIOMS[name], executions[name]
     content = notebook([cell.replace("{HOME}", str(home)) for cell in idiom.cells])
     found = read(home, content, folder=folder, **idiom.given)
     assert real.mapping is not None

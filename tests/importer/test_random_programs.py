@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import os
 import random
-from importlib.util import find_spec
 from pathlib import Path
 
-from tests.importer.notebook_execution import Job, execute
+from tests.importer.notebook_execution import execute
 from tests.importer.notebooks import read
 from tests.importer.test_evaluator import START, differs
-from tests.support.home import ALL, require
+from tests.support.home import ALL
 from tests.support.notebooks import notebook
 
 PROGRAMS = int(os.environ.get("TAOPROF_TEST_PROGRAMS", 250 if ALL else 50))
@@ -106,12 +105,10 @@ class Writer:
 
 
 def test_static_evaluation_equals_execution_or_is_unknown(tmp_path: Path) -> None:
-    require(find_spec("IPython"), "IPython is not installed")
-    programs = {tmp_path.resolve() / str(n): Writer(SEED + n).program() for n in range(PROGRAMS)}
-    outcomes = execute([Job(str(home), f"{home}/nb", cells) for home, cells in programs.items()])
     compared = 0
-    for (home, cells), real in zip(programs.items(), outcomes, strict=True):
-        found = read(home, notebook(cells), folder=home / "nb")
+    programs = {str(number): Writer(SEED + number).program() for number in range(PROGRAMS)}
+    for home, folder, cells, real in execute(tmp_path, programs).values():
+        found = read(home, notebook(cells), folder=folder)
         if len(real.errors) != sum("the cell ends" in note or "not Python" in note for note in found.notes):
             continue  # something that is not followed raised, and is taken not to
         compared += 1
