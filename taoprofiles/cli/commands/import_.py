@@ -66,30 +66,22 @@ def import_command(context: Context, args: argparse.Namespace) -> Result:
         return result
     with after_change(f"profile '{name}' was created", again=_next_step(args, name)):
         kernel = kernels.install(context, name, python, kernels.user_folder(context))
-    again = f"choose the kernel '{kernels.display_name(name)}' in the notebook"
-    with after_change(f"profile '{name}' and its kernel were created", again=again):
-        return _with_kernel(context, args, result, kernel)
+    title, backup, messages = kernels.display_name(name), None, list(result.messages)
+    lines = [f"kernel '{title}' installed in {context.short(kernel['path'])}"]
+    choose = f"choose the kernel '{title}' in the notebook"
+    if args.in_place:
+        with after_change(f"profile '{name}' and its kernel were created", again=choose):
+            backup = kernels.set_in_notebook(context, context.absolute(args.file), name)
+        lines.append(f"'{args.file}' uses it" + (f" (before: {context.short(backup)})" if backup else ""))
+    else:
+        messages.append(f"to use it, {choose}")
+    data = {**result.data, "kernel": kernel, "backup": backup}
+    return result._replace(data=data, lines=[*result.lines[:1], *lines, *result.lines[1:]], messages=messages)
 
 
 def _next_step(args: argparse.Namespace, name: str) -> str:
     """Return what to do after an error that follows the change: 'import' would refuse the name now."""
     return f"run 'taoprof {'kernel install' if args.kernel else 'show'} {name}'"
-
-
-def _with_kernel(context: Context, args: argparse.Namespace, result: Result, kernel: dict[str, Any]) -> Result:
-    """Return the result of an import with the kernel that was installed; with ``--in-place`` the notebook gets it."""
-    title = kernels.display_name(kernel["profile"])
-    lines = [f"kernel '{title}' installed in {context.short(kernel['path'])}"]
-    messages = list(result.messages)
-    backup = None
-    if args.in_place:
-        backup = kernels.set_in_notebook(context, context.absolute(args.file), kernel["profile"])
-        saved = f" (before: {context.short(backup)})" if backup else ""
-        lines.append(f"'{args.file}' uses it{saved}")
-    else:
-        messages.append(f"to use it, choose the kernel '{title}' in the notebook")
-    data = {**result.data, "kernel": kernel, "backup": backup}
-    return result._replace(data=data, lines=[*result.lines[:1], *lines, *result.lines[1:]], messages=messages)
 
 
 def _import(context: Context, args: argparse.Namespace) -> Result:
