@@ -11,7 +11,7 @@ from typing import NamedTuple
 from taoprofiles import current_cache
 from taoprofiles.check import fix
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, UsageError
-from taoprofiles.launcher import argv, probes
+from taoprofiles.launcher import argv, probes, simulation
 from taoprofiles.launcher.argv import MAIN_PROGRAMS, container_words, launcher_words, simple_commands, unwrapped
 from taoprofiles.launcher.behaviour import (
     NEWEST,
@@ -23,24 +23,12 @@ from taoprofiles.launcher.behaviour import (
     resolve,
     runs_in_ci,
 )
-from taoprofiles.launcher.simulation import (
-    MOST_REFUSALS,
-    Call,
-    Content,
-    Prediction,
-    Refusal,
-    StartLog,
-    get_volumes,
-    known_images,
-    predict,
-    read_mounts_file,
-    size_in_bytes,
-)
+from taoprofiles.launcher.simulation import Call, Content, Prediction, Refusal
 from taoprofiles.masking import is_copied, is_secret, mask_text
 from taoprofiles.mounts import mapping
 from taoprofiles.profiles.rendering import Renderer, unset_variables
 from taoprofiles.profiles.store import Store
-from taoprofiles.rules import container, direct
+from taoprofiles.rules import container, direct, start
 from taoprofiles.rules.command_paths import CommandContext, check_command, find_results
 from taoprofiles.rules.direct import DirectStart
 from taoprofiles.rules.finding import (
@@ -54,20 +42,6 @@ from taoprofiles.rules.finding import (
     in_file,
     in_profile,
     warning,
-)
-from taoprofiles.rules.start import (
-    MountsFile,
-    check_folders,
-    check_launcher_mounts,
-    check_login,
-    check_options,
-    check_program,
-    check_start,
-    explain_task,
-    find_missing_program,
-    in_ci,
-    other_refusal,
-    without_docker,
 )
 from taoprofiles.storage import files
 from taoprofiles.storage.files import MAPPING_LIMIT
@@ -87,7 +61,7 @@ class CheckTarget(NamedTuple):
     name: str | None  # the profile, or None for a file without one
     path: str  # its file
     content: bytes | None  # what the launcher would read
-    file: MountsFile
+    file: start.MountsFile
     variables: dict[str, str]  # those of the profile
     findings: tuple[Finding, ...] = ()  # the problems found while reading
     secret_variables: frozenset[str] = frozenset()  # the names of those that hold secrets
@@ -109,7 +83,7 @@ class CheckTarget(NamedTuple):
             variables, rendered = renderer.variables(), renderer.mapping(is_checked=False)
         except InvalidProfileError as problem:
             findings = tuple(_invalid(line, name) for line in problem.problems or [problem.message])
-            return cls(name, path, None, MountsFile(name, "", in_profile({}), None), {}, findings)
+            return cls(name, path, None, start.MountsFile(name, "", in_profile({}), None), {}, findings)
         secret, secret_environment = renderer.secrets()
         locate = in_profile(rendered)
         findings = (
@@ -118,7 +92,7 @@ class CheckTarget(NamedTuple):
             *container.check_plain_secrets(renderer.template["env"], locate, name),
         )
         return cls(
-            name, path, mapping.to_bytes(rendered), MountsFile(name, "", locate, None), variables, findings,
+            name, path, mapping.to_bytes(rendered), start.MountsFile(name, "", locate, None), variables, findings,
             frozenset(secret), frozenset(secret_environment), renderer,
         )  # fmt: skip
 
@@ -143,7 +117,7 @@ class CheckTarget(NamedTuple):
         file = _file(name, (content or b"").decode("utf-8", "replace"))
         if content is None:
             meant = probes.guess_mounts_file(launcher_mounts or "", context.environ)
-            missing = check_launcher_mounts(launcher_mounts, "a file that does not exist", meant)
+            missing = start.check_launcher_mounts(launcher_mounts, "a file that does not exist", meant)
             return cls(None, path, None, file, {}, tuple(missing) or (_no_file(context),))
         store = Store(context)
         return cls(
@@ -153,9 +127,9 @@ class CheckTarget(NamedTuple):
         )  # fmt: skip
 
 
-def _file(name: str, text: str) -> MountsFile:
+def _file(name: str, text: str) -> start.MountsFile:
     lines = find_lines(text)
-    return MountsFile(name, text, in_file(name, lines), lines)
+    return start.MountsFile(name, text, in_file(name, lines), lines)
 
 
 def _invalid(problem: str, name: str) -> Finding:
@@ -165,7 +139,7 @@ def _invalid(problem: str, name: str) -> Finding:
     hint = f"export {unset[0]}=…" if unset else f"taoprof edit {name}"
     if not colon:
         return error("profile-invalid", "profile", problem, hint=hint)
-    id = next((id for start, id in _PROBLEM_IDS.items() if key.startswith(start)), "profile-invalid")
+    id = next((id for beginning, id in _PROBLEM_IDS.items() if key.startswith(beginning)), "profile-invalid")
     if key.startswith("docker.") and "unknown key" in what:
         id = "opt-unknown-for-version"
     return error(id, key, what, hint=hint)
@@ -192,7 +166,7 @@ def _no_file(context: Context) -> Finding:
     return error("no-mapping-file", context.short(context.mapping_file), what, why, hint)
 
 
-MOST_FINDINGS = MOST_REFUSALS
+MOST_FINDINGS = simulation.MOST_REFUSALS
 """Findings of a report; with so many there may be others."""
 _PATH_KEYS = ("project_dir", "notebook_dir", "network", "layout")
 
@@ -266,13 +240,13 @@ def check(
     if target.content is not None or target.name is None:
         host = _get_host(context, target, installed_launcher, version)
         arguments = words[1:] if words and words[0] in MAIN_PROGRAMS else None  # the simulation knows no tao-deploy
-        prediction = predict(version, host, arguments)
+        prediction = simulation.predict(version, host, arguments)
         dropped = [change.location for change in prediction.changes if change.kind == "ci-dropped"]
         dropped_in_ci = [location.key or str(location) for location in dropped]
         problems = _check_start(context, target, prediction, host, command_context, command=command)
         findings += islice(problems, MOST_FINDINGS)
         if dropped_in_ci:
-            findings.append(in_ci(context.environ["CI_PROJECT_DIR"], ", ".join(dropped_in_ci)))
+            findings.append(start.in_ci(context.environ["CI_PROJECT_DIR"], ", ".join(dropped_in_ci)))
         if prediction.content is not None and target.content is not None:
             pairs = [(str(entry["variable"]), str(entry["value"])) for _, entry in prediction.content.variables]
             copies = [text for text in target.secret_values if is_copied("SECRET", text)]
@@ -300,7 +274,7 @@ def _launchers(command: list[str]) -> tuple[list[str] | None, list[str]]:
 
 def _check_program_exists(context: Context, target: CheckTarget, name: str, command: list[str]) -> Iterator[Finding]:
     """Yield the finding for a command that ``run`` refuses, because its program does not exist."""
-    missing = find_missing_program(command, {**context.environ, **target.variables}.get("PATH"), name)
+    missing = start.find_missing_program(command, {**context.environ, **target.variables}.get("PATH"), name)
     if missing:
         yield error("command-not-found", "command", missing[0], hint=missing[1])
 
@@ -394,13 +368,13 @@ def _check_runner(context: Context, name: str | None, runner: argv.RunnerCommand
     target = CheckTarget.from_profile(context, name) if name is not None else None
     content = target.content if target else files.read_mapping_file(context)
     rendered = mapping.parse(content or b"{}", context.mapping_file)
-    start = direct.from_runner(context, runner, rendered)
+    launch = direct.from_runner(context, runner, rendered)
     variables = target.variables if target else {}
     command_context = CommandContext({}, variables, context.environ, profile=name or "", prefix=runner.prefix)
     findings = [*(target.findings if target else ()), *direct.check_runner(context, runner, name or "")]
-    findings += [fix.for_runner(finding) for finding in direct.check(context, start, command_context)]
-    secrets = frozenset(entry["variable"] for _, entry in start.variables if is_secret(entry["variable"]))
-    return _direct_report(name, "", start, fix.add_commands(context, findings, None, ""), secrets)
+    findings += [fix.for_runner(finding) for finding in direct.check(context, launch, command_context)]
+    secrets = frozenset(entry["variable"] for _, entry in launch.variables if is_secret(entry["variable"]))
+    return _direct_report(name, "", launch, fix.add_commands(context, findings, None, ""), secrets)
 
 
 def _direct_report(
@@ -413,7 +387,7 @@ def _direct_report(
         launch.mounted,
         [f"{entry['variable']}={'' if entry['value'] is None else entry['value']}" for _, entry in launch.variables],
         options.get("user"),
-        size_in_bytes(size) if size else None,
+        simulation.size_in_bytes(size) if size else None,
         options.get("ulimits") or {},
         {port: [{"HostPort": number}] for port, number in (options.get("ports") or {}).items()},
         options.get("network"),
@@ -437,21 +411,23 @@ def _check_start(
 ) -> Iterator[Finding]:
     """Check whether the launcher starts at all: what it refuses, the task, and the login."""
     known = {(finding.id, finding.where) for finding in target.findings}
-    problems = check_start(prediction, target.file, command_context.behaviour, host)
+    problems = start.check_start(prediction, target.file, command_context.behaviour, host)
     yield from (finding for finding in problems if (finding.id, finding.where) not in known)
     words = _launchers(command)[0] or []
     if refusal := next((r for r in prediction.refusals if r.location.section == "command"), None):
         if refusal.message.startswith("invalid choice"):
-            images = known_images(command_context.behaviour, host)
-            yield explain_task(refusal, words, images, command_context)
+            images = simulation.known_images(command_context.behaviour, host)
+            yield start.explain_task(refusal, words, images, command_context)
         else:
-            yield other_refusal(refusal)
+            yield start.other_refusal(refusal)
     else:
-        yield from check_program(words, command_context)
+        yield from start.check_program(words, command_context)
     if command_context.is_without_docker:
-        yield without_docker()
-        unread = read_mounts_file(target.path, host, StartLog())  # it says which paths are the container's
-        volumes = get_volumes(unread.mounts) if unread is not None else {}
+        yield start.without_docker()
+        unread = simulation.read_mounts_file(
+            target.path, host, simulation.StartLog()
+        )  # it says which paths are the container's
+        volumes = simulation.get_volumes(unread.mounts) if unread is not None else {}
         yield from check_command(command, replace(command_context, mounts=volumes))
     yield from _check_login(context, prediction)
 
@@ -469,7 +445,7 @@ def check_settings(context: Context, name: str, settings: Mapping[str, str | Non
     names = [entry["variable"] for entry in rendered.get("Envs", [])]
     findings = [
         *(finding for finding in target.findings if finding.id != "variables-differ"),
-        *check_options(docker, locate, memory=0, used_ports=()),
+        *start.check_options(docker, locate, memory=0, used_ports=()),
         *container.check_user(docker, names, locate, context),
     ]
     decides_about_mounts = settings is None
@@ -516,9 +492,9 @@ def _check_login(context: Context, prediction: Prediction) -> Iterator[Finding]:
     if refusal is None:
         return
     login = probes.probe_login(context.environ)
-    findings = check_login(login, prediction.version, context.environ, context.uid)
+    findings = start.check_login(login, prediction.version, context.environ, context.uid)
     explained = [finding._replace(why=f"the launcher stops: {refusal}; {finding.why}") for finding in findings]
-    yield from explained or [other_refusal(refusal)]
+    yield from explained or [start.other_refusal(refusal)]
 
 
 def _check_mode(target: CheckTarget, secrets: Collection[str]) -> list[Finding]:
@@ -533,21 +509,27 @@ def _check_mode(target: CheckTarget, secrets: Collection[str]) -> list[Finding]:
 
 
 def _check_content(
-    context: Context, target: CheckTarget, content: Content, command_context: CommandContext, command: list[str]
+    context: Context,
+    target: CheckTarget,
+    content: Content,
+    command_context: CommandContext,
+    command: list[str],
 ) -> Iterator[Finding]:
     """Check the container that is started: its user, options, variables, command and folders."""
     docker, locate = content.options if isinstance(content.options, dict) else {}, target.file.locate
     names = [entry["variable"] for _, entry in content.variables]
     rootless = container.is_rootless(context.environ, context)
     yield from container.check_user(docker, names, locate, context, rootless=rootless)
-    yield from check_options(docker, locate, memory=filesystem.total_memory(), used_ports=filesystem.listening_ports())
+    yield from start.check_options(
+        docker, locate, memory=filesystem.total_memory(), used_ports=filesystem.listening_ports()
+    )
     if runs_in_ci(context.environ, command_context.behaviour):
         yield from container.check_ci_values(content.mounts, content.variables, locate)
-    mounts = get_volumes(content.mounts)
+    mounts = simulation.get_volumes(content.mounts)
     command_context = replace(command_context, mounts=mounts)
     yield from check_command(command, command_context)
     results = find_results(command or ["train"], command_context)
-    yield from check_folders(
+    yield from start.check_folders(
         context, content.mounts, locate, mounted=mounts, results=results, profile=target.name,
         user=container.host_user(docker, context, rootless=rootless),
     )  # fmt: skip

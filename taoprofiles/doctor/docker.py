@@ -18,19 +18,9 @@ from taoprofiles.launcher.probes import FileSystem
 from taoprofiles.masking import mask_text
 from taoprofiles.rules.finding import Finding, error, warning
 from taoprofiles.storage import files
+from taoprofiles.system import engine as engines
 from taoprofiles.system import processes
 from taoprofiles.system.commands import run_bounded
-from taoprofiles.system.engine import (
-    ABSENT,
-    DEFAULT,
-    DENIED,
-    INVALID,
-    REFUSED,
-    TIMED_OUT,
-    Engine,
-    EngineError,
-    find_endpoint,
-)
 from taoprofiles.system.gpus import TIMEOUT as GPU_TIMEOUT
 from taoprofiles.system.gpus import query_gpus
 
@@ -108,12 +98,12 @@ def probe_docker(environ: Mapping[str, str]) -> DockerFacts:
     with ThreadPoolExecutor(5) as pool:
         context = pool.submit(_context, cli, environ)
         command = pool.submit(_by_command, cli, environ)
-        second = pool.submit(_ask, environ, DEFAULT)
-        first = pool.submit(_ask, environ, host) if host not in ("", DEFAULT) else second
-        endpoint = find_endpoint(environ)
-        is_launchers = endpoint.address == (host or DEFAULT)
+        second = pool.submit(_ask, environ, engines.DEFAULT)
+        first = pool.submit(_ask, environ, host) if host not in ("", engines.DEFAULT) else second
+        endpoint = engines.find_endpoint(environ)
+        is_launchers = endpoint.address == (host or engines.DEFAULT)
         in_force = first if is_launchers else pool.submit(_ask, environ, endpoint.address)
-    group, in_group = _group(DEFAULT.removeprefix("unix://"))
+    group, in_group = _group(engines.DEFAULT.removeprefix("unix://"))
     daemon = shutil.which("dockerd", path=f"{environ.get('PATH', '')}:{_SYSTEM}:/snap/bin")
     name, address = context.result()
     real = os.path.realpath(cli) if cli else ""
@@ -151,7 +141,7 @@ def probe_gpus(environ: Mapping[str, str]) -> Gpus:
         rows = [line.rpartition(",") for line in lines]
         names = tuple(name.strip()[:100] for name, _, _ in rows)
         driver = rows[0][2].strip()[:50] if rows else ""
-    daemon = _find_daemon(environ.get("DOCKER_HOST") or DEFAULT)
+    daemon = _find_daemon(environ.get("DOCKER_HOST") or engines.DEFAULT)
     path = processes.environment(daemon).get("PATH") or wide  # it can be read by root
     hook = shutil.which("nvidia-container-runtime-hook", path=path) or ""
     cdi = shutil.which("nvidia-cdi-hook", path=path) or ""
@@ -161,13 +151,13 @@ def probe_gpus(environ: Mapping[str, str]) -> Gpus:
 def _ask(environ: Mapping[str, str], address: str) -> EngineProbe:
     shown = mask_text(address)  # it may contain a password
     try:
-        info = Engine(environ, TIMEOUT, address=address).info()
-    except EngineError as error:
+        info = engines.Engine(environ, TIMEOUT, address=address).info()
+    except engines.EngineError as error:
         return EngineProbe(shown, trouble=error.kind, problem=mask_text(str(error)))
     except (OSError, ValueError) as error:  # missing certificates, an invalid address
-        return EngineProbe(shown, trouble=INVALID, problem=mask_text(str(error))[:200])
+        return EngineProbe(shown, trouble=engines.INVALID, problem=mask_text(str(error))[:200])
     if not info["id"]:
-        return EngineProbe(shown, trouble=INVALID, problem="it does not report its id")
+        return EngineProbe(shown, trouble=engines.INVALID, problem="it does not report its id")
     return EngineProbe(shown, **info)
 
 
@@ -181,17 +171,17 @@ def _context(cli: str, environ: Mapping[str, str]) -> tuple[str, str]:
 
 def _by_command(cli: str, environ: Mapping[str, str]) -> EngineProbe:
     if not cli:
-        return EngineProbe("", trouble=ABSENT, problem="the docker command is not installed")
+        return EngineProbe("", trouble=engines.ABSENT, problem="the docker command is not installed")
     result = run_bounded([cli, "info", "--format", "{{.ID}}|{{.ServerVersion}}|{{.DockerRootDir}}"], environ, TIMEOUT)
     # Some plugins and wrappers print lines before it.
     name, version, root = [*(result.out.strip().splitlines() or [""])[-1].split("|", 2), "", ""][:3]
     if result.problem:
-        return EngineProbe("", trouble=TIMED_OUT, problem=result.problem)
+        return EngineProbe("", trouble=engines.TIMED_OUT, problem=result.problem)
     if name and version:
         return EngineProbe("", id=name[:200], version=version[:100], root=root[:1000])
     lines = (result.err.strip().splitlines() or [f"exit status {result.status}"])[0][:300]
     # Podman's replacement of the command knows no such field: it may be the same engine, but cannot be compared.
-    return EngineProbe("", trouble=INVALID if "evaluate field" in lines else REFUSED, problem=lines)
+    return EngineProbe("", trouble=engines.INVALID if "evaluate field" in lines else engines.REFUSED, problem=lines)
 
 
 def _group(path: str) -> tuple[str, bool]:
@@ -265,7 +255,7 @@ def check_docker(docker: DockerFacts, gpus: Gpus, images: FileSystem | None) -> 
 
 def _presence(docker: DockerFacts) -> Iterator[Finding]:
     first, second = docker.first, docker.second
-    if not docker.cli and not docker.has_daemon and first.trouble in (ABSENT, REFUSED):
+    if not docker.cli and not docker.has_daemon and first.trouble in (engines.ABSENT, engines.REFUSED):
         if docker.has_podman:
             what = "no engine is running: Podman is installed, and its socket is not used"
             hint = "systemctl --user enable --now podman.socket && "
@@ -289,22 +279,22 @@ def _presence(docker: DockerFacts) -> Iterator[Finding]:
 
 
 def _unreachable(docker: DockerFacts, engine: EngineProbe, other: EngineProbe) -> Finding:
-    if engine.trouble == DENIED:
+    if engine.trouble == engines.DENIED:
         return _denied(docker, engine)
     why = "tao connects to it, and fails with 'Error while fetching server API version'"
-    if engine.trouble not in (ABSENT, REFUSED):
-        if engine.address == DEFAULT:
+    if engine.trouble not in (engines.ABSENT, engines.REFUSED):
+        if engine.address == engines.DEFAULT:
             hint = _service(docker, "restart")
         elif docker.second.trouble:
             hint = f"docker --host {shlex.quote(engine.address)} version"
         else:
             hint = "unset DOCKER_HOST"
-        why = "every tao and docker command waits for it" if engine.trouble == TIMED_OUT else why
+        why = "every tao and docker command waits for it" if engine.trouble == engines.TIMED_OUT else why
         what = f"the engine does not respond: {engine.problem}"
         return error("docker-down", engine.address, what, f"{why}; {ENDS_CONTAINERS}", hint)
     start = _service(docker, "start")
     hint = start if docker.has_daemon else _install(docker, "docker", apt="docker.io")
-    if docker.host and engine is docker.first and engine.address != DEFAULT:
+    if docker.host and engine is docker.first and engine.address != engines.DEFAULT:
         why = "DOCKER_HOST names it, for tao and the docker command"
         hint = "docker context ls" if docker.second.trouble else "unset DOCKER_HOST"
     elif not other.trouble and other.address != engine.address:
@@ -316,7 +306,7 @@ def _unreachable(docker: DockerFacts, engine: EngineProbe, other: EngineProbe) -
         why = f"the docker command uses another engine, of its context '{docker.context}'; tao ignores contexts"
         address = docker.command.address
         hint = f"export DOCKER_HOST={shlex.quote(address)}" if address else "docker context use default"
-    what = "no engine is running" + (f": {engine.problem}" if engine.trouble == REFUSED else "")
+    what = "no engine is running" + (f": {engine.problem}" if engine.trouble == engines.REFUSED else "")
     return error("docker-down", engine.address, what, why, hint)
 
 
@@ -338,7 +328,7 @@ def _mismatch(docker: DockerFacts) -> Iterator[Finding]:
         what += "these are different engines"
         why = "an image that one of them has is missing on the other"
         yield error("daemon-mismatch", "DOCKER_HOST", what, why, "unset DOCKER_HOST")
-    elif command.trouble and command.trouble != INVALID:
+    elif command.trouble and command.trouble != engines.INVALID:
         what = f"the docker command, which tao needs to run the task, reaches no engine: {command.problem}"
         why = f"it uses the context '{docker.context}', which tao ignores"
         yield error("daemon-mismatch", where, what, why, _DEFAULT_CONTEXT)
@@ -350,7 +340,7 @@ def _mismatch(docker: DockerFacts) -> Iterator[Finding]:
 
 def _kind(docker: DockerFacts) -> Iterator[Finding]:
     engine = docker.first
-    if docker.host and docker.host != DEFAULT:
+    if docker.host and docker.host != engines.DEFAULT:
         what = f"DOCKER_HOST is '{docker.host}'"
         why = "one of tao's two clients uses it, the other always /var/run/docker.sock"
         if not docker.host.startswith("unix://"):

@@ -23,18 +23,7 @@ from taoprofiles.doctor.docker import DockerFacts, Gpus, check_docker, probe_doc
 from taoprofiles.errors import TaoprofError, reason_of
 from taoprofiles.guard.service import Service
 from taoprofiles.holds.records import HoldRecords
-from taoprofiles.launcher.probes import (
-    NO_ANSWER,
-    NO_INTERPRETER,
-    FileSystem,
-    Home,
-    Launcher,
-    Launchers,
-    Login,
-    probe_home,
-    probe_launchers,
-    probe_login,
-)
+from taoprofiles.launcher import probes
 from taoprofiles.masking import mask_text
 from taoprofiles.profiles.store import Store, Summary
 from taoprofiles.rules.finding import INFO, Finding, by_severity, error, warning, without_sudo
@@ -51,7 +40,7 @@ INSTALL = "python3 -m venv ~/tao-launcher && ~/tao-launcher/bin/pip install nvid
 FIRST = 'export PATH="$HOME/tao-launcher/bin:$PATH"'
 
 
-def _check_launchers(launchers: Launchers) -> list[Finding]:
+def _check_launchers(launchers: probes.Launchers) -> list[Finding]:
     if launchers.found:
         first, *others = launchers.found
         return [_unusable(first, others)] if first.trouble else [*_check_packages(first), *_check_others(first, others)]
@@ -63,8 +52,8 @@ def _check_launchers(launchers: Launchers) -> list[Finding]:
     return [error("tao-missing", "PATH", what, "a shell says 'tao: command not found'", hint)]
 
 
-def _unusable(first: Launcher, others: list[Launcher]) -> Finding:
-    if first.trouble in (NO_INTERPRETER, NO_ANSWER):
+def _unusable(first: probes.Launcher, others: list[probes.Launcher]) -> Finding:
+    if first.trouble in (probes.NO_INTERPRETER, probes.NO_ANSWER):
         why = f"its environment was moved, or its Python '{first.python}' was upgraded or removed"
         return error("tao-broken-python", first.path, f"'tao' does not start: {first.problem}", why, _reinstall(first))
     real = next((other for other in others if not other.trouble), None)
@@ -76,7 +65,7 @@ def _unusable(first: Launcher, others: list[Launcher]) -> Finding:
     return error("tao-not-launcher", first.path, f"this 'tao' is not the launcher: {first.problem}", why, hint)
 
 
-def _reinstall(launcher: Launcher) -> str:
+def _reinstall(launcher: probes.Launcher) -> str:
     folder = os.path.dirname(os.path.dirname(launcher.python))
     if not launcher.left or folder in ("", "/", "/usr", "/usr/local"):
         return f"{INSTALL} && {FIRST}"
@@ -99,7 +88,7 @@ _CONFLICTS: tuple[tuple[str, tuple[int, ...], str, tuple[int, ...], str, list[st
 install."""
 
 
-def _check_packages(launcher: Launcher) -> Iterator[Finding]:
+def _check_packages(launcher: probes.Launcher) -> Iterator[Finding]:
     """Check the packages beside the launcher; one finding names all conflicts, since one command fixes them all."""
     python = "Python" if launcher.has_distutils else _NO_DISTUTILS
     release = ".".join(map(str, launcher.release[:2]))
@@ -119,7 +108,7 @@ def _check_packages(launcher: Launcher) -> Iterator[Finding]:
         yield error("launcher-import", launcher.path, what, why, hint)
 
 
-def _install_command(launcher: Launcher, wanted: list[str]) -> str:
+def _install_command(launcher: probes.Launcher, wanted: list[str]) -> str:
     """Return the command that installs ``wanted`` beside a launcher, with the tool that manages its environment."""
     words = shlex.join(wanted)
     if launcher.pip == "pipx":
@@ -135,7 +124,7 @@ def _install_command(launcher: Launcher, wanted: list[str]) -> str:
     return f"python3 -m venv ~/tao-launcher && ~/tao-launcher/bin/pip install {words} && {FIRST}"
 
 
-def _check_others(first: Launcher, others: list[Launcher]) -> Iterator[Finding]:
+def _check_others(first: probes.Launcher, others: list[probes.Launcher]) -> Iterator[Finding]:
     others = [item for item in others if (item.prefix, item.version) != (first.prefix, first.version)]
     if others:
         listed = ", ".join(f"'{item.path}' ({item.version or item.problem})" for item in others)
@@ -257,7 +246,7 @@ def _guard(context: Context) -> dict[str, Any]:
     return result
 
 
-def check_state(state: OwnState, uid: int, version: str, file_system: FileSystem | None) -> Iterator[Finding]:
+def check_state(state: OwnState, uid: int, version: str, file_system: probes.FileSystem | None) -> Iterator[Finding]:
     """Check the files for the user ``uid`` and the ``version`` of taoprofiles; ``file_system`` is that of the state."""
     for path, owner in state.foreign:
         what = f"it belongs to user id {owner}, not to you ({uid})"
@@ -315,11 +304,11 @@ class Machine(NamedTuple):
     """The answers of all probes. ``version`` is that of taoprofiles."""
 
     version: str
-    launchers: Launchers
+    launchers: probes.Launchers
     docker: DockerFacts
     gpus: Gpus
-    login: Login
-    home: Home
+    login: probes.Login
+    home: probes.Home
     state: OwnState
     clusters: tuple[ClusterState, ...] = ()
 
@@ -329,19 +318,19 @@ def probe_machine(context: Context) -> Machine:
     environ = context.environ
     interpreter_folder = os.path.dirname(sys.executable)
     with ThreadPoolExecutor(6) as pool:
-        launchers = pool.submit(probe_launchers, environ, context.home, interpreter_folder)
+        launchers = pool.submit(probes.probe_launchers, environ, context.home, interpreter_folder)
         engines = pool.submit(probe_docker, environ)
         gpus = pool.submit(probe_gpus, environ)
-        login = pool.submit(probe_login, environ)
+        login = pool.submit(probes.probe_login, environ)
         state = pool.submit(probe_state, context)
         clusters = pool.submit(_probe_clusters, context)
     docker = engines.result()
     folders = [("home", context.home), ("state", context.state)]
     if docker.first.root and docker.first.address.startswith("unix://") and os.path.isdir(docker.first.root):
         folders.append(("images", docker.first.root))
-    home = probe_home(context, folders)
-    probes = (launchers.result(), docker, gpus.result(), login.result(), home, state.result(), clusters.result())
-    return Machine(VERSION, *probes)
+    home = probes.probe_home(context, folders)
+    results = (launchers.result(), docker, gpus.result(), login.result(), home, state.result(), clusters.result())
+    return Machine(VERSION, *results)
 
 
 def evaluate(machine: Machine, environ: Mapping[str, str]) -> list[Finding]:
@@ -376,7 +365,7 @@ def to_plain_data(answer: object) -> Any:
     return dict(answer) if isinstance(answer, dict) else answer
 
 
-def _file_system(machine: Machine, what: str) -> FileSystem | None:
+def _file_system(machine: Machine, what: str) -> probes.FileSystem | None:
     return next((system for system in machine.home.places if system.what == what), None)
 
 

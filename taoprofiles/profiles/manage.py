@@ -13,14 +13,7 @@ from tomlkit.items import InlineTable
 
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, TaoprofError, UsageError
 from taoprofiles.launcher.argv import MAIN_PROGRAMS
-from taoprofiles.profiles import layouts
-from taoprofiles.profiles.convert import (
-    from_mounts_file,
-    from_project_file,
-    path_expression,
-    project_renderer,
-    to_project_file,
-)
+from taoprofiles.profiles import convert, layouts
 from taoprofiles.profiles.layouts import USER_ENV
 from taoprofiles.profiles.model import TABLES, Docker, Profile, as_bytes, from_data, load, to_toml
 from taoprofiles.profiles.rendering import find_placeholder
@@ -74,8 +67,8 @@ def new(
         "network": network,
         "description": description,
         "image": image,
-        "project_dir": path_expression(context, project_dir),
-        "notebook_dir": None if notebook_dir is None else path_expression(context, notebook_dir),
+        "project_dir": convert.path_expression(context, project_dir),
+        "notebook_dir": None if notebook_dir is None else convert.path_expression(context, notebook_dir),
         "container": {} if layouts.env(chosen) else {"env": NEW_ENV},
         "docker": NEW_DOCKER.model_dump(exclude_none=True),
     }
@@ -110,12 +103,12 @@ def write_project_file(context: Context, profile: Profile, folder: str, *, name:
     path = os.path.join(folder, PROJECT_FILE)
     if files.exists(path):
         raise UsageError(f"'{path}' already exists", hint=f"to use it: taoprof trust {folder}")
-    text, omitted = to_project_file(context, profile, folder)
+    text, omitted = convert.to_project_file(context, profile, folder)
     atomic.replace(path, text.encode(), attributes=atomic.FileAttributes(0o644, context.uid, context.gid))
     try:
-        mounts = project_renderer(context, profile, name, path).mapping()["Mounts"]
+        mounts = convert.project_renderer(context, profile, name, path).mapping()["Mounts"]
         outside = [mount["source"] for mount in mounts if not is_inside(mount["source"], folder)]
-        copy = from_project_file(context, read_project_file(path), folders=outside, name=name)
+        copy = convert.from_project_file(context, read_project_file(path), folders=outside, name=name)
         write(context, "trust", name, to_toml(copy).encode(), replace=True)
     except BaseException:  # the profile stays as it was
         files.unlink_quietly(path)
@@ -150,7 +143,7 @@ def save(context: Context, name: str, *, replace: bool) -> list[str]:
     content = files.read_mapping_file(context)
     if content is None:
         raise InvalidStateError(f"there is no mapping file to save ('{context.mapping_file}')")
-    profile, messages = from_mounts_file(context, content, name=name, where=context.mapping_file)
+    profile, messages = convert.from_mounts_file(context, content, name=name, where=context.mapping_file)
     write(context, "save", name, to_toml(profile).encode(), replace=replace)
     return messages
 
@@ -274,7 +267,7 @@ def set_keys(context: Context, name: str, settings: Mapping[str, str | None]) ->
         for key in {"project_dir", "notebook_dir"} & settings.keys():
             value = settings[key]
             if value and not re.search(r"\$[{$]", value):  # an expression stays one
-                settings = {**settings, key: path_expression(context, value)}
+                settings = {**settings, key: convert.path_expression(context, value)}
         text = as_bytes(_with_keys(name, before.decode(), settings))
         try:
             store.validate(name, store.source(name, text))
