@@ -387,10 +387,7 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
         ),
         _argument("--pid", "release when process PID ends", type=int, metavar="PID"),
     ),
-    "release": (
-        _known("id", "ID", "id of the hold, as 'taoprof status' shows it", _holds),
-        _YES,
-    ),
+    "release": (_known("id", "ID", "id of the hold, as 'taoprof status' shows it", _holds), _YES),
     "current": (
         _flag(
             "--short",

@@ -254,10 +254,7 @@ def test_a_volume_on_a_mounted_folder(home: Home) -> None:
         ("docker.shm_size=64", "warning: docker.shm_size: the shared memory is 64 bytes; "),
         ("docker.user=UID:GID", "warning: docker.user: 'UID:GID' is not a user; "),
         ("LOCAL_PROJECT_DIR=~/no", "4 folders do not exist:\n  ~/no\n  ~/no/data\n"),
-        (
-            "container.env.MY_TOKEN=abcdef",
-            "warning: container.env.MY_TOKEN: the value of MY_TOKEN is stored",
-        ),
+        ("container.env.MY_TOKEN=abcdef", "warning: container.env.MY_TOKEN: the value of MY_TOKEN is stored"),
         ("NUM_GPUS=two", "warning: variables.NUM_GPUS: 'two' is not a number; "),
         ("NUM_GPUS=", "warning: variables.NUM_GPUS: it is empty; "),
         ("NUM_GPUS=2", None),

@@ -116,8 +116,7 @@ def test_the_prompt_of_an_open_shell_creates_no_state_again(home: Home) -> None:
 
 
 @pytest.mark.parametrize(
-    "before",
-    ["if true; then\n  ", "if true; then\n# TAO\n", "true &&\n", "f() {\n", "case x in\nx)\n", "echo \\\n"],
+    "before", ["if true; then\n  ", "if true; then\n# TAO\n", "true &&\n", "f() {\n", "case x in\nx)\n", "echo \\\n"]
 )
 def test_a_line_that_others_need_stays(home: Home, before: str) -> None:
     text = before + 'eval "$(taoprof init bash)"\nfi\n'

@@ -131,9 +131,7 @@ def browser() -> Iterator[Any]:
 
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(
-            executable_path=find_command("chromium"),
-            args=[*FLAGS],
-            chromium_sandbox=False,
+            executable_path=find_command("chromium"), args=[*FLAGS], chromium_sandbox=False
         )
         yield started
         started.close()

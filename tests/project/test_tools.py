@@ -35,13 +35,7 @@ def test_importing_the_package_loads_nothing_else() -> None:
 def test_hot_commands_load_no_library() -> None:
     """What each heavy import costs stands in docs/explanation/speed.md; a switch and a list must not pay it."""
     heavy = {"pydantic", "filelock", "tomlkit", "tomli_w", "tomllib", "dataclasses", "pathlib", "subprocess"}
-    heavy |= {
-        "yaml",
-        "shlex",
-        "hashlib",
-        "csv",
-        *(f"taoprofiles.{m}" for m in ("export.plan", "launcher.simulation")),
-    }
+    heavy |= {"yaml", "shlex", "hashlib", "csv", *(f"taoprofiles.{m}" for m in ("export.plan", "launcher.simulation"))}
     code = (
         "import sys\n"
         "for m in list(sys.modules):\n"

@@ -9,15 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from taoprofiles import current_cache
 from taoprofiles.cli.arguments import again
-from taoprofiles.cli.output import (
-    Declined,
-    Result,
-    change_lines,
-    exit_status,
-    format_time,
-    print_progress,
-    table,
-)
+from taoprofiles.cli.output import Declined, Result, change_lines, exit_status, format_time, print_progress, table
 from taoprofiles.errors import TaoprofError, UsageError
 from taoprofiles.holds.hold import QUEUED, HeldError, Hold
 from taoprofiles.mounts import mapping
