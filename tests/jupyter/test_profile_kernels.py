@@ -18,7 +18,7 @@ import pytest
 from taoprofiles.profiles.kernels import LOGOS
 from tests.support.commands import call
 from tests.support.engine import TrainingHome, until
-from tests.support.home import Home, require
+from tests.support.home import Home, require, write_program
 from tests.support.jupyterlab import PANEL, ROOT, Browser, JupyterLabServer, kernel_path, write_notebook
 from tests.support.kernels import Kernel, read_environ
 
@@ -437,18 +437,16 @@ def test_a_program_that_is_no_python_is_not_one_without_ipykernel(home: Home) ->
 
 
 @pytest.mark.parametrize(
-    ("status", "command"),
+    ("kind", "command"),
     [
-        (0, "{python} -m pip install ipykernel"),
-        (3, "python3 -m venv ~/tao-env && . ~/tao-env/bin/activate && pip install ipykernel"),
-        (4, "uv pip install --python {python} ipykernel"),
+        ("pip", "{python} -m pip install ipykernel"),
+        ("system", "python3 -m venv ~/tao-env && . ~/tao-env/bin/activate && pip install ipykernel"),
+        ("uv", "uv pip install --python {python} ipykernel"),
     ],
 )
-def test_the_command_that_installs_ipykernel_fits_the_environment(home: Home, status: int, command: str) -> None:
+def test_the_command_that_installs_ipykernel_fits_the_environment(home: Home, kind: str, command: str) -> None:
     """The system's own Python refuses pip, and an environment of uv has none."""
-    program = home.root / "python"
-    program.write_text(f"#!/bin/sh\ncase $2 in *EXTERNALLY*) exit {status} ;; *) echo ipykernel False ;; esac\n")
-    program.chmod(0o755)
+    program = write_program(home.root / "python", f"echo none {kind}")
     done = home.run("kernel", "install", "--python", str(program), "alpha")
     assert done.returncode == 2
     assert done.stderr.splitlines()[1] == f"hint: to install it: {command.format(python=program)}"
