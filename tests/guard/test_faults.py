@@ -15,10 +15,9 @@ import pytest
 from taoprofiles.errors import TaoprofError
 from taoprofiles.guard.daemon import Daemon
 from taoprofiles.guard.guard import Options
-from taoprofiles.storage.journal import History
 from taoprofiles.storage.paths import Context
 from tests.support import injection
-from tests.support.guard_process import FOREIGN, held, replaced
+from tests.support.guard_process import FOREIGN, held, kept, replaced
 from tests.support.home import Home
 from tests.support.injection import STEP
 
@@ -86,7 +85,7 @@ def wrong(home: Home, ended: injection.Ended, wanted: bytes, *, is_foreign: bool
             return f"the next guard: {again.status} {again.err}"
     if home.mapping_file.read_bytes() != wanted:
         return f"there is {home.mapping_file.read_bytes()!r}; {ended.err}"
-    if is_foreign and not History(home.context).has_content(FOREIGN):
+    if is_foreign and not kept(home, FOREIGN):
         return f"the foreign content is lost; {ended.err}"
     if problem := injection.run_next(home, ["list"], ["history"], ["status"]):
         return problem

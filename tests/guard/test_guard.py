@@ -24,13 +24,9 @@ from taoprofiles.storage.paths import Context
 from taoprofiles.switching.switch import NEVER
 from tests.support.commands import call
 from tests.support.engine import until
-from tests.support.guard_process import FOREIGN, GuardProcess, held, is_sealed, replaced
+from tests.support.guard_process import FOREIGN, GuardProcess, held, is_sealed, kept, replaced
 from tests.support.home import Home, find_command
 from tests.support.sandbox import Sandbox, kill
-
-
-def kept(sandbox: Sandbox, content: bytes) -> bool:
-    return History(sandbox.context).has_content(content)
 
 
 def test_sealed_while_held_and_for_no_moment_longer(sandbox: Sandbox) -> None:

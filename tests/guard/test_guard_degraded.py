@@ -14,9 +14,8 @@ from socket import socket
 import pytest
 
 from taoprofiles.holds import manage
-from taoprofiles.storage.journal import History
 from tests.support.engine import until
-from tests.support.guard_process import FOREIGN, GuardProcess, is_sealed, replaced
+from tests.support.guard_process import FOREIGN, GuardProcess, is_sealed, kept, replaced
 from tests.support.home import ALL, find_command, forked, require
 from tests.support.sandbox import FakeEngine, Sandbox, answer, mounts_of
 
@@ -52,8 +51,9 @@ def overwrite_is_undone(sandbox: Sandbox, guard: GuardProcess, content: bytes, *
     replaced(sandbox, content)
 
     def is_right() -> bool:
-        is_kept = History(sandbox.context).has_content(content)
-        return is_kept and sandbox.mapping_file.read_bytes() == before and is_sealed(sandbox.mapping_file)
+        return (
+            kept(sandbox, content) and sandbox.mapping_file.read_bytes() == before and is_sealed(sandbox.mapping_file)
+        )
 
     until(is_right, "it is put back, kept and sealed", seconds=seconds, details=guard.log_text)
 
@@ -159,7 +159,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
             assert sandbox.mapping_file.read_bytes() == FOREIGN
             filler.unlink()
             until(lambda: sandbox.mapping_file.read_bytes() == before, "it is put back", details=guard.log_text)
-            assert History(sandbox.context).has_content(FOREIGN)
+            assert kept(sandbox, FOREIGN)
             guard.until_sealed()
             problem_is_gone(sandbox, guard, "no space left on device")
 
@@ -186,7 +186,7 @@ def test_a_home_that_is_read_only_for_a_while(tmp_path: Path) -> None:
             assert sandbox.mapping_file.read_bytes() == FOREIGN
             subprocess.run([find_command("umount"), sandbox.root], check=True)
             until(lambda: sandbox.mapping_file.read_bytes() == before, "it is put back", details=guard.log_text)
-            assert History(sandbox.context).has_content(FOREIGN)
+            assert kept(sandbox, FOREIGN)
             problem_is_gone(sandbox, guard, "read-only file system")
             overwrite_is_undone(sandbox, guard, b"afterwards")
 
@@ -278,7 +278,7 @@ def test_a_suspended_guard_makes_up_for_it(sandbox: Sandbox) -> None:
         replaced(sandbox)
         guard.process.send_signal(signal.SIGCONT)
         until(lambda: sandbox.mapping_file.read_bytes() == before, "it is put back", details=guard.log_text)
-        assert History(sandbox.context).has_content(FOREIGN)
+        assert kept(sandbox, FOREIGN)
         overwrite_is_undone(sandbox, guard, b"afterwards")
 
 

@@ -10,11 +10,10 @@ import time
 import pytest
 
 from taoprofiles.storage import atomic
-from taoprofiles.storage.journal import History
 from taoprofiles.switching import switch
 from taoprofiles.system import processes
 from tests.support.engine import until
-from tests.support.guard_process import GuardProcess
+from tests.support.guard_process import GuardProcess, kept
 from tests.support.sandbox import Sandbox
 
 PARTS = b'{"Mounts": [], "first": "part", ', b'"second": "part"}'
@@ -30,10 +29,6 @@ with open(sys.argv[1], "wb", 0) as file:
 """
 
 
-def stored(sandbox: Sandbox, content: bytes) -> bool:
-    return History(sandbox.context).has_content(content)
-
-
 @pytest.mark.parametrize("words", [("use", "b"), ("undo",), ()])
 def test_a_file_that_is_replaced_between_the_parts(sandbox: Sandbox, words: tuple[str, ...]) -> None:
     program = ("python3", "-c", SLOWLY, sandbox.mapping_file, *(part.decode() for part in PARTS), "0.2")
@@ -43,12 +38,12 @@ def test_a_file_that_is_replaced_between_the_parts(sandbox: Sandbox, words: tupl
     if not words:  # by the guard
         with GuardProcess(sandbox) as guard:
             writer.wait(20)
-            until(lambda: stored(sandbox, WHOLE), "it is stored", details=guard.log_text)
+            until(lambda: kept(sandbox, WHOLE), "it is stored", details=guard.log_text)
     else:
         done = sandbox.run(*words)
         writer.wait(20)
         assert (done.returncode, "warning" in done.stderr) == (0, False)
-        assert stored(sandbox, WHOLE)
+        assert kept(sandbox, WHOLE)
 
 
 def test_a_writer_that_does_not_end_is_named(sandbox: Sandbox) -> None:
@@ -56,11 +51,11 @@ def test_a_writer_that_does_not_end_is_named(sandbox: Sandbox) -> None:
         file.write(PARTS[0])
         done = sandbox.run("use", "b", check=True)
         assert "another program is still writing the replaced file" in done.stderr
-        assert stored(sandbox, PARTS[0])
+        assert kept(sandbox, PARTS[0])
         sandbox.run("use", "a", check=True)
         file.write(PARTS[1])
     sandbox.run("use", "b", check=True)
-    assert stored(sandbox, WHOLE)
+    assert kept(sandbox, WHOLE)
     assert list(sandbox.root.glob(".taoprof-*")) == []
 
 
@@ -110,7 +105,7 @@ def test_without_hard_links_a_write_at_the_last_moment_is_stored(
 
     monkeypatch.setattr(os, "replace", writes_before)
     switch.switch_profile(sandbox.context, "b")
-    assert stored(sandbox, WHOLE)
+    assert kept(sandbox, WHOLE)
 
 
 @pytest.mark.usefixtures("without_links")
@@ -119,7 +114,7 @@ def test_without_hard_links_a_writer_that_does_not_end_is_lost_and_that_is_said(
         file.write(PARTS[0])
         warnings = switch.switch_profile(sandbox.context, "b").unchecked
     assert warnings == ["another program is still writing the replaced file: what it writes from now on is lost"]
-    assert stored(sandbox, PARTS[0])
+    assert kept(sandbox, PARTS[0])
     assert list(sandbox.root.glob(".taoprof-*")) == []
 
 
@@ -135,7 +130,7 @@ def test_a_guard_that_is_killed_between_the_parts(sandbox: Sandbox) -> None:
             guard.process.wait()
             file.write(PARTS[1])
     sandbox.run("use", "a", check=True)
-    assert stored(sandbox, WHOLE)
+    assert kept(sandbox, WHOLE)
     assert list(sandbox.root.glob(".taoprof-*")) == []
 
 
@@ -152,7 +147,7 @@ def test_a_swapped_symlink_is_followed(sandbox: Sandbox) -> None:
             time.sleep(0.3)
             file.write(PARTS[1])
         other.unlink()
-        until(lambda: stored(sandbox, WHOLE), "it is stored", details=guard.log_text)
+        until(lambda: kept(sandbox, WHOLE), "it is stored", details=guard.log_text)
 
 
 @pytest.fixture
@@ -176,7 +171,7 @@ def test_a_writer_that_ends_while_the_guard_looks(
 
     monkeypatch.setattr(processes, "is_being_written", ends_just_before)
     switch.recover(sandbox.context)
-    assert stored(sandbox, WHOLE)
+    assert kept(sandbox, WHOLE)
 
 
 def test_without_leases_a_file_is_followed_for_a_minute_after_the_last_write(
@@ -191,7 +186,7 @@ def test_without_leases_a_file_is_followed_for_a_minute_after_the_last_write(
     now = os.fstat(writing).st_mtime
     os.close(writing)
     assert switch.recover(sandbox.context)[0]
-    assert stored(sandbox, WHOLE)
+    assert kept(sandbox, WHOLE)
     monkeypatch.setattr(switch.time, "time", lambda: now + 70)
     assert switch.recover(sandbox.context)[1] == switch.NEVER
     assert list(sandbox.root.glob(".taoprof-*")) == []

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from taoprofiles.holds import manage
+from taoprofiles.storage.journal import History
 from tests.support.engine import LoggedProcess, new_log, until
 from tests.support.home import Home, find_command
 
@@ -103,6 +104,11 @@ def is_sealed(path: Path) -> bool:
 
 def held(home: Home) -> str:
     return manage.hold(home.context, None, reason="a test").id
+
+
+def kept(home: Home, content: bytes) -> bool:
+    """Check whether the history has a content."""
+    return History(home.context).has_content(content)
 
 
 def replaced(home: Home, content: bytes = FOREIGN) -> None:

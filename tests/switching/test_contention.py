@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from tests.support.home import ALL, Home
+from tests.support.sandbox import rendered
 
 pytestmark = pytest.mark.slow
 
@@ -78,7 +79,7 @@ def crowd(home: Home) -> Home:
 @pytest.mark.timeout(SECONDS + 300)
 def test_readers_never_see_anything_else(crowd: Home, tmp_path: Path) -> None:
     stop = tmp_path / "stop"
-    known = {name: _mapping(crowd, name) for name in NAMES}
+    known = {name: rendered(crowd, name).decode() for name in NAMES}
     before = _entries(crowd)
     began = time.monotonic()
     ways = ["api"] * 8 + ["command"] * 8
@@ -114,12 +115,6 @@ def test_readers_never_see_anything_else(crowd: Home, tmp_path: Path) -> None:
     assert crowd.run("current", check=True).stdout.strip() == entries[-1]["profile"]
     assert content.decode() == known[entries[-1]["profile"]]
     assert [path.name for path in crowd.root.iterdir() if "taoprof-" in path.name] == []
-
-
-def _mapping(home: Home, name: str) -> str:
-    """Return the text of a profile's mapping, as the launcher would read it."""
-    home.run("use", name, check=True)
-    return home.mapping_file.read_text()
 
 
 def _start(home: Home, script: str, *arguments: object) -> subprocess.Popen[str]:

@@ -12,6 +12,7 @@ from taoprofiles.storage.atomic import FileAttributes
 from taoprofiles.storage.journal import History
 from taoprofiles.storage.locks import Lock
 from taoprofiles.switching import switch
+from tests.support.guard_process import kept
 from tests.support.home import Home
 
 CALLS = "open lstat stat readlink rename replace link unlink listdir".split()
@@ -111,7 +112,7 @@ def test_a_write_before_any_step(
             switch.recover(home.context)
         assert list(home.root.glob(".taoprof-*")) == []
         there = home.content()
-        if program.whole != there and program.steps >= step and not History(home.context).has_content(program.whole):
+        if program.whole != there and program.steps >= step and not kept(home, program.whole):
             lost.append(step)
     assert step > 10
     # Without the exchange there is a moment between the old file's second name and the rename.

@@ -19,9 +19,8 @@ from taoprofiles.errors import TaoprofError
 from taoprofiles.storage import atomic, files
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching import status, switch
+from tests.support.guard_process import FOREIGN, kept
 from tests.support.home import ALL, Home, forked
-
-FOREIGN = b'{"Mounts": [{"source": "/theirs", "destination": "/data"}]}'
 
 
 @pytest.fixture
@@ -64,10 +63,6 @@ def at_the_exchange(*, before: bytes = b"", is_done: bool = False) -> None:
         return bool(die())
 
     atomic.exchange = exchange
-
-
-def objects(home: Home) -> list[bytes]:
-    return [path.read_bytes() for path in (home.state / "objects").iterdir()]
 
 
 def current(home: Home) -> dict[str, Any]:
@@ -193,9 +188,9 @@ def test_undo_of_a_change_of_a_profile_after_an_external_change(overwritten: Hom
 def test_a_foreign_write_in_the_moment_of_a_switch_that_is_killed(home: Home) -> None:
     home.run("use", "a", check=True)
     killed(home, lambda: at_the_exchange(before=FOREIGN, is_done=True), "use", "b")
-    assert FOREIGN not in objects(home)
+    assert not kept(home, FOREIGN)
     home.run("use", "c", check=True)
-    assert FOREIGN in objects(home), "the only copy was in the temporary file"
+    assert kept(home, FOREIGN), "the only copy was in the temporary file"
     found = next(e for e in home.json("history")["data"]["entries"] if e["action"] == "found")
     home.run("undo", str(found["id"] + 1), check=True)
     assert home.mapping_file.read_bytes() == FOREIGN

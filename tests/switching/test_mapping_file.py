@@ -14,9 +14,8 @@ import pytest
 
 from taoprofiles.cli import main
 from taoprofiles.storage import atomic
+from tests.support.guard_process import FOREIGN
 from tests.support.home import Home, forked, require
-
-FOREIGN = b'{"Mounts": [{"source": "/theirs", "destination": "/data"}]}'
 
 
 @pytest.fixture

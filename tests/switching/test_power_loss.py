@@ -11,11 +11,10 @@ import pytest
 from taoprofiles.storage.journal import History, digest_of
 from tests.support import power_loss
 from tests.support.commands import call
+from tests.support.guard_process import FOREIGN
 from tests.support.home import ALL, Home
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
-
-FOREIGN = b'{"Mounts": [{"source": "/theirs", "destination": "/data"}]}'
 
 RESTORE = """
 from taoprofiles.storage.atomic import FileAttributes
