@@ -227,9 +227,7 @@ def check(
     is_direct = bool(command and words is None and (image or gpus or direct.tasks(command)[0]))
     is_direct |= bool(image and not command and launcher is None and installed_launcher is None)
     if is_direct and target.content is not None:
-        return _check_task(
-            context, target, command, command_context, is_profile_given=is_profile_given, image=image, gpus=gpus
-        )
+        return _check_task(context, target, command, command_context, image=image, gpus=gpus)
     findings, dropped_in_ci = list(target.findings), []
     words, others = _launchers(command)
     findings += _check_known(command, others, findings, is_launcher=words is not None)
@@ -321,7 +319,6 @@ def _check_task(
     command: list[str],
     command_context: CommandContext,
     *,
-    is_profile_given: bool,
     image: str | None,
     gpus: str | None,
 ) -> Report:
@@ -341,7 +338,7 @@ def _check_task(
         options += ["--image", image or "IMAGE"] if not image or image != target.image(command) else []
         command_context = replace(command_context, prefix=["taoprof", "run", target.name, *options, "--"])
     problems += direct.check(context, launch, command_context)
-    findings = fix.add_commands(context, problems, target.name, target.path, is_profile_given=is_profile_given)
+    findings = fix.add_commands(context, problems, target.name, target.path, is_profile_given=command_context.is_run)
     return _direct_report(target.name, target.path, launch, findings, target.secret_environment)
 
 

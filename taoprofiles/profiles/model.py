@@ -13,15 +13,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 
 from taoprofiles.errors import InvalidProfileError, UsageError
 from taoprofiles.masking import shorten
-from taoprofiles.profiles import layouts
-from taoprofiles.profiles.rendering import (
-    NOT_WRITTEN,
-    SIZE_LIMIT,
-    Expander,
-    ExpressionError,
-    expressions,
-    invalid_profile_error,
-)
+from taoprofiles.profiles import layouts, rendering
 
 if TYPE_CHECKING:
     from taoprofiles.profiles.rendering import Template
@@ -227,7 +219,7 @@ def parse(content: bytes, *, name: str, path: str, base: Base | None = None) -> 
         base_data, problems = _load_base(base, name)
         data = _with_own_folders(merged(base_data, data), data)
     if problems:
-        raise invalid_profile_error(name, path, problems)
+        raise rendering.invalid_profile_error(name, path, problems)
     return _validate(data, name, path)
 
 
@@ -266,7 +258,7 @@ def _load_base(base: Base, name: str) -> tuple[dict[str, Any], list[str]]:
         return {}, [f"extends: '{base.name}' extends another profile itself; only one level is possible"]
     try:
         if not problems:
-            _validate(data, base.name, NOT_WRITTEN)
+            _validate(data, base.name, rendering.NOT_WRITTEN)
     except InvalidProfileError as error:
         problems = error.problems
     inherited = {"network": base.name} | {key: value for key, value in data.items() if key != "description"}
@@ -275,8 +267,8 @@ def _load_base(base: Base, name: str) -> tuple[dict[str, Any], list[str]]:
 
 def load(content: bytes) -> tuple[dict[str, Any], list[str]]:
     """Return the data of a profile's file, and what is wrong with it; then the data is {}."""
-    if len(content) > SIZE_LIMIT:
-        return {}, [f"the file has {len(content)} bytes; at most {SIZE_LIMIT} are read"]
+    if len(content) > rendering.SIZE_LIMIT:
+        return {}, [f"the file has {len(content)} bytes; at most {rendering.SIZE_LIMIT} are read"]
     try:
         text = content.decode("utf-8")
         if any(line.count(".") > DOTS_LIMIT for line in text.splitlines() if not line.startswith("#")):
@@ -296,7 +288,7 @@ def load(content: bytes) -> tuple[dict[str, Any], list[str]]:
 def from_data(data: Mapping[str, Any], *, name: str) -> Profile:
     """Validate the data of a profile. Raises InvalidProfileError, or UsageError if a text is not valid Unicode."""
     as_bytes(json.dumps(data, ensure_ascii=False))
-    return _validate(data, name, NOT_WRITTEN)
+    return _validate(data, name, rendering.NOT_WRITTEN)
 
 
 def as_bytes(text: str) -> bytes:
@@ -408,10 +400,10 @@ def _validate(data: Mapping[str, Any], name: str, path: str) -> Profile:
     try:
         profile = Profile.model_validate(data)
     except ValidationError as error:
-        raise invalid_profile_error(name, path, list(_faults(error))) from None
+        raise rendering.invalid_profile_error(name, path, list(_faults(error))) from None
     problems = list(_reference_problems(template(profile, name=name)))
     if problems:
-        raise invalid_profile_error(name, path, problems)
+        raise rendering.invalid_profile_error(name, path, problems)
     return profile
 
 
@@ -476,12 +468,12 @@ _BY_KIND = {
 
 def _reference_problems(template: Template) -> Iterator[str]:
     """Yield unknown names, circles and malformed references."""
-    expander = Expander(template["variables"], None, "/")
-    texts = expressions(template)
+    expander = rendering.Expander(template["variables"], None, "/")
+    texts = rendering.expressions(template)
     texts |= {f"variables.{name}": f"${{{name}}}" for name in template["variables"]}  # so that a chain begins with it
     texts |= {f"notify[{number}]": text for number, text in enumerate(template["notify"])}
     for where, expression in texts.items():
         try:
             expander.text(expression, path=False)
-        except ExpressionError as error:
+        except rendering.ExpressionError as error:
             yield f"{where}: {error}"
