@@ -80,28 +80,56 @@ def ids(words: str, **more: Any) -> list[str]:
     return [finding.id for finding in found(words, **more)]
 
 
+SOUND = (
+    "train -e /specs/train.yaml results_dir=/results/new -k /abc",
+    "train -e '$SPECS_DIR/train.yaml' -r '${RESULTS_DIR}/new'",
+    "train --experiment_spec_file=/workspace/tao-experiments/specs/train.yaml",
+    "train dataset.train_data_sources.[0].image_dir=/data/val", "train dataset.x=[/data/val,/data]",
+    "train dataset.x=[{image_dir:/data/val}]",
+    "train train.num_gpus=2 --gpus 1 export.onnx_file=/results/x.onnx",
+    "evaluate evaluate.checkpoint=/results/model_epoch_009.pth",
+    "train --cache /tmp/x model.x=/opt/nvidia/weights.pth url=http://host/x",
+    "train --volume /h/bob/x:/bob -e /specs/train.yaml x=/bob/y", "train --volume '/h/bob/$(x):/bob'",
+    "train wandb.x=/data/val/*.png", "inference inference.label_dump_path=/results/labels.json",
+    "train train.checkpoint_dir=/results/checkpoints", "converter -k x -e /results/trt.engine /data",
+    "converter -d 3,384,1248 /results/model_epoch_009.pth", "", "train 'x*'", "train --gpus -1 -k x -r /results/x",
+    "train -d /results/new",  # the results folder of some tasks
+    "train '-e /specs/train.yaml'",  # the launcher's shell makes two words of it
+    "gen_trt_engine gen_trt_engine.trt_engine=/results/no.engine", "export export.onnx_file=/results/no.onnx",
+)  # fmt: skip
+MISSING = (
+    "dataset_convert -d /specs/no.yaml -o /results/x", "dataset_convert -i /data/val -a /data/no.json -o /results/x",
+    "gen_trt_engine gen_trt_engine.onnx_file=/results/no.onnx", "evaluate evaluate.trt_engine=/results/no.engine",
+    "evaluate -m /results/no.engine", "inference inference.trt_engine=/results/no.engine",
+    "export export.checkpoint=/results/no.pth", "export -m /results/no.hdf5 -o /results/no.onnx",
+)  # fmt: skip
+OWN = "train '$UID' 'x=${results_dir}' '$_' '$1' 'y=${oc.env:HOME}'"
+"""Variables that are not TAO's."""
+
+
 @pytest.mark.parametrize(
-    "words",
+    ("words", "options", "expected"),
     [
-        "train -e /specs/train.yaml results_dir=/results/new -k /abc",
-        "train -e '$SPECS_DIR/train.yaml' -r '${RESULTS_DIR}/new'",
-        "train --experiment_spec_file=/workspace/tao-experiments/specs/train.yaml",
-        "train dataset.train_data_sources.[0].image_dir=/data/val",
-        "train dataset.x=[/data/val,/data]",
-        "train dataset.x=[{image_dir:/data/val}]",
-        "train train.num_gpus=2 --gpus 1 export.onnx_file=/results/x.onnx",
-        "evaluate evaluate.checkpoint=/results/model_epoch_009.pth",
-        "train --cache /tmp/x model.x=/opt/nvidia/weights.pth url=http://host/x",
-        "train --volume /h/bob/x:/bob -e /specs/train.yaml x=/bob/y",
-        "train wandb.x=/data/val/*.png",
-        "inference inference.label_dump_path=/results/labels.json",
-        "train train.checkpoint_dir=/results/checkpoints",
-        "converter -k x -e /results/trt.engine /data",
-        "",
+        *((words, {}, []) for words in SOUND),
+        *((words, {}, ["missing-file"]) for words in MISSING),
+        ("train -e/specs/no.yaml -r/nowhere/x", {}, ["missing-file", "unmapped-path"]),
+        ("train --volume '/h/bob/$(x):/bob'", {"behaviour": behaviour_of("5.5.1")}, ["arg-needs-quoting"]),
+        ("train 'x*'", {"files": Files(matching=["xa", "xb"])}, ["arg-needs-quoting"]),
+        (OWN, {}, ["arg-needs-quoting"] * 5),
+        (OWN, {"is_quoted": True}, []),
+        *(
+            (f"train -e {path}", {"is_quoted": quoted}, ["arg-empty-variable"])
+            for path in ("/train.yaml", "'$SPECS/train.yaml'", "'${SPECS}/t.yaml'")
+            for quoted in (False, True)
+        ),
+        *(
+            ("train -e '$SPECS/train.yaml'", {"environ": {"SPECS": "/specs"}, "is_quoted": quoted}, [])
+            for quoted in (False, True)
+        ),
     ],
 )
-def test_nothing_is_wrong(words: str) -> None:
-    assert found(words) == []
+def test_the_findings_of_a_command(words: str, options: dict[str, Any], expected: list[str]) -> None:
+    assert ids(words, **options) == expected
 
 
 @pytest.mark.parametrize(
@@ -165,41 +193,34 @@ def test_another_action(word: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "place", "behind", "hint"),
+    ("words", "path", "behind", "hint"),
     [
-        (
-            "train -e /specs/trian.yaml", "/specs/trian.yaml", "p/specs/trian.yaml",
-            "did you mean 'train.yaml' or 'eval.yaml'?",
-        ),
+        ("train -e {}", "/specs/trian.yaml", "p/specs/trian.yaml", "did you mean 'train.yaml' or 'eval.yaml'?"),
         (
             "train -e '$SPECS_DIR/sub/train.yaml'", "/specs/sub/train.yaml", "p/specs/sub/train.yaml",
             "'/h/ana/p/specs' contains nothing with a similar name",
         ),
+        ("train -e {}", "/workspace/tao-experiments/train.yaml", "p/train.yaml", "did you mean 'Train.YAML'?"),
         (
-            "train -e /workspace/tao-experiments/train.yaml", "/workspace/tao-experiments/train.yaml", "p/train.yaml",
-            "did you mean 'Train.YAML'?",
-        ),
-        (
-            "evaluate evaluate.checkpoint=/results/model_epoch_10.pth", "/results/model_epoch_10.pth",
-            "out/model_epoch_10.pth", "did you mean 'model_epoch_009.pth'?",
+            "evaluate evaluate.checkpoint={}", "/results/model_epoch_10.pth", "out/model_epoch_10.pth",
+            "did you mean 'model_epoch_009.pth'?",
         ),
     ],
 )  # fmt: skip
-def test_missing_file(words: str, place: str, behind: str, hint: str) -> None:
-    (one,) = found(words)
-    what = f"no such file in the container: '{place}' (on this host: '/h/ana/{behind}')"
+def test_missing_file(words: str, path: str, behind: str, hint: str) -> None:
+    (one,) = found(words.format(path))
+    what = f"no such file in the container: '{path}' (on this host: '/h/ana/{behind}')"
     assert (one.id, one.what, one.hint) == ("missing-file", what, hint)
+
+
+MOVE = "or move the files into the mounted folder"
 
 
 @pytest.mark.parametrize(
     ("name", "target", "hint"),
     [
-        (
-            "raid",
-            "/mnt/raid/coco",
-            "mount '/mnt/raid/coco' on '/mnt/raid/coco', or move the files into the mounted folder",
-        ),
-        ("up", "/x", "mount '/h/bob/x' on '/x', or move the files into the mounted folder"),
+        ("raid", "/mnt/raid/coco", f"mount '/mnt/raid/coco' on '/mnt/raid/coco', {MOVE}"),
+        ("up", "/x", f"mount '/h/bob/x' on '/x', {MOVE}"),
         ("spec", "/h/ana/p/specs/train.yaml", "the container has it as '/specs/train.yaml': use that path"),
         ("gone", "/nowhere", "the link leads nowhere on this host either: '/nowhere' does not exist"),
     ],
@@ -226,30 +247,12 @@ def test_unmapped(words: str, why: str) -> None:
     assert one.hint.endswith(" mounted destinations: /data, /results, /specs, /workspace/tao-experiments")
 
 
-@pytest.mark.parametrize(
-    "words", ["train -e /train.yaml", "train -e '$SPECS/train.yaml'", "train -e '${SPECS}/t.yaml'"]
-)
-def test_empty_variable(words: str) -> None:
-    assert ids(words) == ids(words, is_quoted=True) == ["arg-empty-variable"]
-
-
 @pytest.mark.parametrize("words", ["train -k '$NO_KEY'", "train --gpus '$NUM_GPUS'", "train 'x=$A/$NO'", "train '$NO'"])
 def test_a_variable_that_nobody_sets(words: str) -> None:
     for quoted in (True, False):
         (one,) = found(words, is_quoted=quoted, environ={"A": "/data"})
         assert (one.id, one.why) == ("arg-empty-variable", one.why)
         assert "is not set" in one.what
-
-
-def test_what_is_no_variable_of_tao() -> None:
-    assert "arg-empty-variable" not in ids("train '$UID' 'x=${results_dir}' '$_' '$1' 'y=${oc.env:HOME}'")
-    assert ids("train '$UID' 'x=${results_dir}' '$_' '$1' 'y=${oc.env:HOME}'", is_quoted=True) == []
-
-
-def test_a_variable_of_the_environment_is_the_launchers_own_shells() -> None:
-    environ = {"HOME": "/h/ana", "SPECS": "/specs"}
-    for quoted in (True, False):
-        assert ids("train -e '$SPECS/train.yaml'", environ=environ, is_quoted=quoted) == []
 
 
 @pytest.mark.parametrize(
@@ -281,27 +284,17 @@ def test_needs_quoting(words: str, what: str, spelling: str | None) -> None:
 def test_an_option_without_a_value(words: str) -> None:
     problems = [one for one in found(words, is_quoted=True) if one.what == "it has no value"]
     assert [(one.id, one.where) for one in problems] == [("arg-empty-variable", words.split()[1].strip("="))]
-    assert ids("train --gpus -1 -k x -r /results/x") == []
-
-
-def test_the_spec_and_the_annotations_of_dataset_convert_are_read() -> None:
-    assert ids("dataset_convert -d /specs/no.yaml -o /results/x") == ["missing-file"]
-    assert ids("dataset_convert -i /data/val -a /data/no.json -o /results/x") == ["missing-file"]
-    assert ids("train -d /results/new") == [], "the results folder of some tasks"
-    assert ids("converter -d 3,384,1248 /results/model_epoch_009.pth") == []
 
 
 def test_an_option_and_its_value_in_one_word() -> None:
     words = "train '-e /h/ana/p/specs/train.yaml'"
     (one,) = found(words)
     assert (one.id, one.hint) == ("host-path", "tao model dino train -e /specs/train.yaml")
-    assert ids("train '-e /specs/train.yaml'") == [], "the launcher's shell makes two words of it"
     (one,) = found("train '-e /specs/train.yaml'", is_run=True, profile="p")
     assert (one.id, one.where) == ("arg-needs-quoting", "-e")
     assert one.hint == "taoprof run p -- tao model dino train -e /specs/train.yaml"
     (one,) = found("train '-k $KEY'", is_run=True, profile="p")
     assert (one.where, one.what) == ("-k", "'-k $KEY' is one argument; the task needs '-k' and '$KEY' as two")
-    assert ids("train -e/specs/no.yaml -r/nowhere/x") == ["missing-file", "unmapped-path"]
 
 
 @pytest.mark.parametrize(
@@ -345,34 +338,6 @@ def test_a_hint_is_quoted_for_the_launchers_mode() -> None:
     assert one.hint.endswith("""'"x=it'"'"'s"'""")
 
 
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        ("gen_trt_engine gen_trt_engine.onnx_file=/results/no.onnx", ["missing-file"]),
-        ("gen_trt_engine gen_trt_engine.trt_engine=/results/no.engine", []),
-        ("evaluate evaluate.trt_engine=/results/no.engine", ["missing-file"]),
-        ("evaluate -m /results/no.engine", ["missing-file"]),
-        ("inference inference.trt_engine=/results/no.engine", ["missing-file"]),
-        ("export export.onnx_file=/results/no.onnx", []),
-        ("export export.checkpoint=/results/no.pth", ["missing-file"]),
-        ("export -m /results/no.hdf5 -o /results/no.onnx", ["missing-file"]),
-    ],
-)
-def test_each_action_reads_what_another_one_makes(words: str, expected: list[str]) -> None:
-    assert ids(words) == expected
-
-
-def test_a_volume_that_passes_through_the_shell() -> None:
-    words = "train --volume '/h/bob/$(x):/bob'"
-    assert ids(words) == []
-    assert ids(words, behaviour=behaviour_of("5.5.1")) == ["arg-needs-quoting"]
-
-
-def test_a_glob_that_matches_here() -> None:
-    assert ids("train 'x*'", files=Files(matching=["xa", "xb"])) == ["arg-needs-quoting"]
-    assert ids("train 'x*'") == []
-
-
 @given(st.lists(st.text(st.sampled_from("a/=-[]{},:'\"$~ .+"), max_size=12), max_size=5))
 def test_any_words_can_be_judged(words: list[str]) -> None:
     reported = check(["tao", *words], files=Files(every=False), environ={"HOME": "/h"})
@@ -387,15 +352,8 @@ def test_a_very_long_command_is_not_repeated_for_each_word() -> None:
 
 
 def test_deep_and_long_words() -> None:
-    for word in (
-        "[" * 50_000 + "]" * 50_000,
-        "x=" * 20_000,
-        "{" * 50_000,
-        "/a" * 2_000,
-        "'" * 30_000,
-        "$" * 30_000,
-        "{,}" * 9_000,
-    ):
+    long = ("x=" * 20_000, "{" * 50_000, "/a" * 2_000, "'" * 30_000, "$" * 30_000, "{,}" * 9_000)
+    for word in ("[" * 50_000 + "]" * 50_000, *long):
         check(["tao", word], files=Files(every=True))
 
 
