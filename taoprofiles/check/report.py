@@ -239,8 +239,7 @@ def check(
         host = _get_host(context, target, installed_launcher, version)
         arguments = words[1:] if words and words[0] in MAIN_PROGRAMS else None  # the simulation knows no tao-deploy
         prediction = simulation.predict(version, host, arguments)
-        dropped = [change.location for change in prediction.changes if change.kind == "ci-dropped"]
-        dropped_in_ci = [location.key or str(location) for location in dropped]
+        dropped_in_ci = [location.key or str(location) for location in prediction.dropped_in_ci]
         problems = _check_start(context, target, prediction, host, command_context, command=command)
         findings += islice(problems, MOST_FINDINGS)
         if dropped_in_ci:

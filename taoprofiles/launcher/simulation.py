@@ -56,19 +56,6 @@ class Refusal(NamedTuple):
         return f"{self.kind}: {self.message.strip()}".replace("\n", " ")[:300]
 
 
-class SilentEffect(NamedTuple):
-    """A silent effect that is not visible in the mounts file itself. ``was`` never holds secrets.
-
-    - volume-not-seen: a ``--volume`` (``was``) that goes to the task as an argument
-    - mode-ignored: a ``--volume`` is writable in spite of its mode ``was``
-    - ci-dropped: with CI_PROJECT_DIR this does not reach Docker
-    """
-
-    kind: str
-    location: Location
-    was: str = ""
-
-
 class Call(NamedTuple):
     """The container that Docker is asked for.
 
@@ -100,11 +87,10 @@ MOST_REFUSALS = 1000
 
 
 class StartLog:
-    """The refusals and silent effects of a start, in the order of the launcher."""
+    """The refusals of a start, in the order of the launcher."""
 
     def __init__(self) -> None:
         self.refusals: list[Refusal] = []
-        self.changes: list[SilentEffect] = []
 
     def while_few(self, entries: Iterable[T]) -> Iterator[T]:
         """Yield the entries until there are MOST_REFUSALS."""
@@ -133,7 +119,10 @@ class Prediction(StartLog):
     ``refusals`` are in the order of the launcher, which stops at the first. ``call`` leaves out what is refused, and
     is None if no container is asked for (``tao list``, ``--help``, TAO_DOCKER_DISABLE) or the mounts file cannot be
     read. CI_PROJECT_DIR makes the launcher put together a ``docker run`` instead, from a part of the same: ``call`` is
-    that of a start without the variable, and what the launcher then leaves out is among the changes.
+    that of a start without the variable, and ``dropped_in_ci`` what the launcher then leaves out.
+
+    Silent, and not visible in the mounts file: ``unseen_volumes`` are the words ``--volume`` that go to the task as
+    arguments, ``ignored_modes`` the modes of volumes that are writable in spite of them.
     """
 
     def __init__(self, version: str) -> None:
@@ -143,6 +132,9 @@ class Prediction(StartLog):
         self.content: Content | None = None
         self.volumes: list[ResolvedMount] = []
         self.call: Call | None = None
+        self.dropped_in_ci: list[Location] = []
+        self.unseen_volumes: list[str] = []
+        self.ignored_modes: list[str] = []
 
 
 # The mounts file
@@ -414,8 +406,8 @@ class _Start(Prediction):
 
     def run(self, arguments: list[str] | None) -> None:
         if self.behaviour.has_no_docker_mode and self.host.environ.get("TAO_DOCKER_DISABLE", "0") not in ("0", "1"):
-            with self.step("environ", key="TAO_DOCKER_DISABLE"):
-                raise AssertionError("Invalid value for TAO_DOCKER_DISABLE")
+            location = Location("environ", key="TAO_DOCKER_DISABLE")
+            self.refusals.append(Refusal("AssertionError", "Invalid value for TAO_DOCKER_DISABLE", location))
         task: Task | None = _ANY_TASK
         if arguments is not None:
             with self.step("config"):
@@ -430,9 +422,7 @@ class _Start(Prediction):
         if task is not _ANY_TASK:
             self._check_login(task.registry)
         volumes = self._take_volumes(task.rest) if self.behaviour.volume_argument else []
-        for word in task.rest:
-            if word == VOLUME or word.startswith(f"{VOLUME}="):
-                self.changes.append(SilentEffect("volume-not-seen", Location("command"), word))
+        self.unseen_volumes = [word for word in task.rest if word == VOLUME or word.startswith(f"{VOLUME}=")]
         path = find_mounts_path(self.host, self.behaviour)
         self.source_file = path if self.host.exists(path) else None
         self.content = read_mounts_file(path, self.host, self)
@@ -441,8 +431,7 @@ class _Start(Prediction):
             options = self._accept_options(self.content.options)
             if runs_in_ci(self.host.environ, self.behaviour):
                 dropped = [Location("DockerOptions", key=key) for key in options if key not in _CI_OPTIONS]
-                dropped += [Location(VOLUME, number) for number in range(len(volumes))]
-                self.changes += [SilentEffect("ci-dropped", location) for location in dropped]
+                self.dropped_in_ci = [*dropped, *(Location(VOLUME, number) for number in range(len(volumes)))]
             self._ask_docker(task.image, self.content, options)
 
     def _check_login(self, registry: str) -> None:
@@ -490,7 +479,7 @@ class _Start(Prediction):
                 source, destination = map(self.host.realpath, entry.values())
                 self.volumes.append(ResolvedMount(location, source, destination, entry))
                 if parts[2:] and parts[2:] != ["rw"]:
-                    self.changes.append(SilentEffect("mode-ignored", location, ":".join(parts[2:])))
+                    self.ignored_modes.append(":".join(parts[2:]))
 
     def _accept_options(self, written: Any) -> dict[str, Any]:
         """Return the options that the launcher gives to the Docker SDK; ``written`` is DockerOptions, of any type."""

@@ -11,7 +11,7 @@ import os
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -49,24 +49,24 @@ class DirectStart(NamedTuple):
     """A container that is started without the launcher.
 
     - ``mounts``: those of folders, with the paths as they are used; ``created``: those whose source Docker creates
-    - ``read_only``: destinations of mounts that the container may not write to
-    - ``volumes``: destinations of which the content is not on this host
     - ``variables``: those of the container, as in ``Content``; a value of None comes from the environment
     - ``options``: as DockerOptions; ``gpus``: "all", a number, a list, or None if none are requested
     - ``image``: "" if it is not known; ``words``: the command in the container
+    - ``read_only``: destinations of mounts that the container may not write to
+    - ``volumes``: destinations of which the content is not on this host
     - ``line``: the words of ``docker run`` up to the image, () for a profile; ``workdir``: the folder that it names
     """
 
     mounts: list[ResolvedMount]
-    created: frozenset[Location]
-    read_only: frozenset[str]
-    volumes: list[str]
     variables: list[tuple[Location, dict[str, Any]]]
     options: dict[str, Any]
     gpus: str | int | Sequence[str] | None
     image: str
     words: Sequence[str]
     locate: Locator
+    created: Collection[Location] = ()
+    read_only: Collection[str] = ()
+    volumes: Sequence[str] = ()
     line: Sequence[str] = ()
     workdir: str = ""
 
@@ -103,17 +103,15 @@ def from_mapping(
 
     ``image`` and ``gpus`` (as ``--gpus`` takes them) replace those of the profile's ``renderer``.
     """
-    located = [(Location("Mounts", number), entry) for number, entry in enumerate(mapping["Mounts"])]
-    destinations = [entry["destination"] for _, entry in located]
-    read_only = renderer.read_only if renderer else []
-    protected = frozenset(path for path, is_read_only in zip(destinations, read_only, strict=False) if is_read_only)
+    entries = mapping["Mounts"]
+    read_only = zip(entries, renderer.read_only if renderer else [], strict=False)
     gpus = gpus or (renderer.template["gpus"] if renderer else None) or "all"
     image = image or (renderer.image(words) if renderer else None) or ""
     variables = [(Location("Envs", number), entry) for number, entry in enumerate(mapping.get("Envs", []))]
     return DirectStart(
-        [_mount(location, entry, host) for location, entry in located],
-        frozenset(), protected, [], variables, mapping.get("DockerOptions") or {}, parse_gpus(gpus), image, words,
-        locate,
+        [_mount(number, entry["source"], entry["destination"], host) for number, entry in enumerate(entries)],
+        variables, mapping.get("DockerOptions") or {}, parse_gpus(gpus), image, words, locate,
+        read_only=[entry["destination"] for entry, is_read_only in read_only if is_read_only],
     )  # fmt: skip
 
 
@@ -129,11 +127,7 @@ def _shm_size(run: DockerRun) -> str | None:
 def from_line(run: DockerRun, host: Host) -> DirectStart:
     """Return the start of a ``docker run``."""
     binds = [mount for mount in run.mounts if mount.kind == "bind"]
-    located = [(Location("Mounts", number), mount) for number, mount in enumerate(binds)]
-    given: dict[str, Any] = {
-        "user": run.user, "shm_size": _shm_size(run), "ulimits": run.ulimits, "ports": run.ports,
-        "network": run.network,
-    }  # fmt: skip
+    given = {key: getattr(run, key) for key in ("user", "ulimits", "ports", "network")} | {"shm_size": _shm_size(run)}
 
     def locate(location: Location) -> str:
         if location.section == "Mounts" and location.number is not None:
@@ -143,20 +137,20 @@ def from_line(run: DockerRun, host: Host) -> DirectStart:
         return f"--{location.key.replace('_', '-')}" if location.key else str(location)
 
     return DirectStart(
-        [_mount(location, {"source": m.source, "destination": m.destination}, host) for location, m in located],
-        frozenset(location for location, mount in located if mount.is_created),
-        frozenset(mount.destination for mount in run.mounts if mount.is_read_only),
-        [mount.destination for mount in run.mounts if mount.kind != "bind"],
+        [_mount(number, mount.source, mount.destination, host) for number, mount in enumerate(binds)],
         [(Location("Envs", number), {"variable": n, "value": v}) for number, (n, v) in enumerate(run.env)],
         {key: value for key, value in given.items() if value},
-        run.gpus, run.image, [*([run.entrypoint] if run.entrypoint else []), *run.command], locate, run.words,
-        run.workdir or "",
+        run.gpus, run.image, [*([run.entrypoint] if run.entrypoint else []), *run.command], locate,
+        created=[Location("Mounts", number) for number, mount in enumerate(binds) if mount.is_created],
+        read_only=[mount.destination for mount in run.mounts if mount.is_read_only],
+        volumes=[mount.destination for mount in run.mounts if mount.kind != "bind"],
+        line=run.words, workdir=run.workdir or "",
     )  # fmt: skip
 
 
-def _mount(location: Location, entry: Mapping[str, Any], host: Host) -> ResolvedMount:
-    source = os.path.normpath(os.path.join(host.folder, str(entry["source"])))
-    return ResolvedMount(location, source, os.path.normpath(str(entry["destination"])), entry)
+def _mount(number: int, source: str, destination: str, host: Host) -> ResolvedMount:
+    path, entry = os.path.join(host.folder, str(source)), {"source": source, "destination": destination}
+    return ResolvedMount(Location("Mounts", number), os.path.normpath(path), os.path.normpath(str(destination)), entry)
 
 
 def tasks(words: Sequence[str]) -> tuple[list[list[str]], list[str]]:
@@ -392,12 +386,11 @@ def from_runner(context: Context, runner: RunnerCommand, mapping: Mapping[str, A
     host = Host(context.environ, context.folder)
     source, destination = runner.checkout(context.environ, context.folder)
     listed = [("the checkout", source, destination)]
-    listed += [("~/.tao_mounts.json", m["source"], m["destination"]) for m in mapping.get("Mounts", [])]
-    for entry in _read_mounts(host, runner.last("--mounts_file")):
-        listed.append(("--mounts_file", entry["source"], entry["destination"]))
-    for text in runner.values("--volume"):
-        mount = parse_volume(text)
-        listed.append(("--volume", mount.source, mount.destination))
+    in_file = _read_mounts(host, runner.last("--mounts_file"))
+    for name, entries in (("~/.tao_mounts.json", mapping.get("Mounts", [])), ("--mounts_file", in_file)):
+        listed += [(name, entry["source"], entry["destination"]) for entry in entries]
+    volumes = map(parse_volume, runner.values("--volume"))
+    listed += [("--volume", volume.source, volume.destination) for volume in volumes]
     mounts = []
     for number, (_, path, target) in enumerate(listed):
         entry = {"source": path, "destination": target}
@@ -413,8 +406,7 @@ def from_runner(context: Context, runner: RunnerCommand, mapping: Mapping[str, A
     options = {"shm_size": runner.last("--shm_size", "16G"), "network": "host"}
     options |= {"user": f"{context.uid}:{context.gid}"} if ("--run_as_user", "") in runner.options else {}
     return DirectStart(
-        mounts, frozenset(), frozenset(), [],
-        [(Location("Envs", n), {"variable": name, "value": value}) for n, (name, value) in enumerate(pairs)],
+        mounts, [(Location("Envs", n), {"variable": name, "value": value}) for n, (name, value) in enumerate(pairs)],
         options, "all" if gpus in ("all", "none") else gpus.split(","), "", runner.task, locate,
     )  # fmt: skip
 
@@ -425,19 +417,6 @@ def _read_mounts(host: Host, path: str) -> list[dict[str, str]]:
         return [entry for entry in entries if {"source", "destination"} <= entry.keys()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
-
-
-def _check_runner_variables(runner: RunnerCommand) -> Iterator[Finding]:
-    for text in runner.values("--env"):
-        name, equals, value = text.partition("=")
-        if not equals:
-            what = f"{runner.name} leaves out '{name}', since it has no '='"
-            yield warning("key-ignored", "--env", what, "", f"--env '{name}=${name}'")
-        elif is_secret(name, value) and not value.strip("\"'").startswith("$"):
-            what = f"{runner.name} prints the value of {name}, and it is in the command line"
-            yield warning(
-                "env-secret-plain", "--env", what, "", f"export {name} in the shell, and: --env '{name}=${name}'"
-            )
 
 
 def check_runner(context: Context, runner: RunnerCommand, profile: str) -> Iterator[Finding]:
@@ -462,11 +441,18 @@ def check_runner(context: Context, runner: RunnerCommand, profile: str) -> Itera
     if runner.last("--gpus") == "none":
         what, why = f"{runner.name} makes '--gpus device=none' of it", "Docker stops: could not select device driver"
         yield error("gpus-missing", "--gpus", what, why, "leave it out: all GPUs are the default")
-    yield from _check_runner_variables(runner)
-    words = [*runner.task, *runner.values("--env"), *runner.values("--volume")]
-    for word in words:
-        if not _UNCHANGED.match(word) and not is_secret(word.partition("=")[0]):
-            what = f"/bin/sh splits or expands '{word[:60]}'"
-            why = f"{runner.name} gives its words to a shell without quotes"
-            yield warning("arg-needs-quoting", "command", what, why, f"'{run}' quotes them")
-            break
+    for text in runner.values("--env"):
+        variable, equals, value = text.partition("=")
+        hint = f"--env '{variable}=${variable}'"
+        if not equals:
+            what = f"{runner.name} leaves out '{variable}', since it has no '='"
+            yield warning("key-ignored", "--env", what, "", hint)
+        elif is_secret(variable, value) and not value.strip("\"'").startswith("$"):
+            what = f"{runner.name} prints the value of {variable}, and it is in the command line"
+            yield warning("env-secret-plain", "--env", what, "", f"export {variable} in the shell, and: {hint}")
+    words = (*runner.task, *runner.values("--env"), *runner.values("--volume"))
+    changed = (word for word in words if not _UNCHANGED.match(word) and not is_secret(word.partition("=")[0]))
+    if word := next(changed, None):
+        what = f"/bin/sh splits or expands '{word[:60]}'"
+        why = f"{runner.name} gives its words to a shell without quotes"
+        yield warning("arg-needs-quoting", "command", what, why, f"'{run}' quotes them")

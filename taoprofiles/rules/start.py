@@ -27,7 +27,7 @@ from taoprofiles.launcher.behaviour import (
     skips_login,
 )
 from taoprofiles.launcher.probes import Home, Login
-from taoprofiles.launcher.simulation import Content, Prediction, Refusal, SilentEffect, size_in_bytes
+from taoprofiles.launcher.simulation import Content, Prediction, Refusal, size_in_bytes
 from taoprofiles.masking import mask_command
 from taoprofiles.mounts import paths
 from taoprofiles.mounts.mapping import explain_json_error
@@ -170,8 +170,16 @@ def check_start(prediction: Prediction, file: MountsFile, behaviour: Behaviour, 
         yield from container.check_mounts(all_mounts, file.locate, host)
         yield from container.check_variables(content.variables, file.locate)
         yield from _ignored_keys(content, file.locate)
-    for change in prediction.changes:
-        yield from _change(change)
+    yield from _silent_volumes(prediction)
+
+
+def _silent_volumes(prediction: Prediction) -> Iterator[Finding]:
+    for word in prediction.unseen_volumes:
+        why = "the launcher knows only '--volume SOURCE:DESTINATION', from 6.0.0 on; this goes to the task"
+        yield warning("volume-argument", "--volume", f"'{word}' mounts nothing", why, "add the mount to the profile")
+    for mode in prediction.ignored_modes:
+        what, why = f"the launcher ignores '{mode}'", "the mount is always writable"
+        yield warning("key-ignored", "--volume", what, why, "remove it")
 
 
 def other_refusal(refusal: Refusal) -> Finding:
@@ -230,16 +238,6 @@ def _ignored_keys(content: Content, locate: Locator) -> Iterator[Finding]:
             what = f"the launcher ignores {key}={json.dumps(entry[key])}" if is_mode else f"the launcher ignores {key}"
             why = "the mount is always writable" if is_mode else ""
             yield warning("key-ignored", locate(location._replace(key=key)), what, why, "remove it", by_hand=True)
-
-
-def _change(change: SilentEffect) -> Iterator[Finding]:
-    if change.kind == "mode-ignored":
-        what, why = f"the launcher ignores '{change.was}'", "the mount is always writable"
-        yield warning("key-ignored", "--volume", what, why, "remove it")
-    elif change.kind == "volume-not-seen":
-        why = "the launcher knows only '--volume SOURCE:DESTINATION', from 6.0.0 on; this goes to the task"
-        what = f"'{change.was}' mounts nothing"
-        yield warning("volume-argument", "--volume", what, why, "add the mount to the profile")
 
 
 def explain_task(
