@@ -92,10 +92,10 @@ except ImportError:
     version = lambda name: pkg_resources.get_distribution(name).version
 try:
     import distutils
-    has = True
+    has_distutils = True
 except ImportError:
-    has = False
-packages, wrong = {}, ""
+    has_distutils = False
+packages, imports = {}, ""
 for name in sys.argv[1:]:
     try:
         packages[name] = str(version(name))[:100]
@@ -105,13 +105,13 @@ for name in ("docker", "tabulate", "requests"):
     try:
         __import__(name)
     except BaseException as error:
-        wrong = (type(error).__name__ + ": " + str(error))[:300]
+        imports = (type(error).__name__ + ": " + str(error))[:300]
         break
 try:
     import importlib.util
-    pip = importlib.util.find_spec("pip") is not None
+    pip = "pip" if importlib.util.find_spec("pip") else "uv"
 except Exception:
-    pip = False
+    pip = "uv"
 folder = ""
 for name in ("nvidia_tao_cli", "tlt"):  # the first from 5.0.0 on
     try:
@@ -119,10 +119,12 @@ for name in ("nvidia_tao_cli", "tlt"):  # the first from 5.0.0 on
     except Exception:
         pass
 import sysconfig
-managed = sys.prefix == getattr(sys, "base_prefix", sys.prefix) and os.path.exists(
-    os.path.join(sysconfig.get_path("stdlib") or "", "EXTERNALLY-MANAGED"))
-answer = {"python": list(sys.version_info[:3]), "prefix": sys.prefix, "distutils": has, "packages": packages,
-          "imports": wrong, "pip": pip, "managed": managed, "folder": folder}
+pip = "pipx" if os.path.exists(os.path.join(sys.prefix, "pipx_metadata.json")) else pip
+if sys.prefix == getattr(sys, "base_prefix", sys.prefix) and os.path.exists(
+        os.path.join(sysconfig.get_path("stdlib") or "", "EXTERNALLY-MANAGED")):
+    pip = ""
+answer = {"release": list(sys.version_info[:3]), "prefix": sys.prefix, "has_distutils": has_distutils,
+          "packages": packages, "imports": imports, "pip": pip, "folder": folder}
 sys.stdout.write("\\nANSWER " + json.dumps(answer) + "\\n")
 """
 
@@ -181,35 +183,20 @@ def inspect_launcher(path: str, environ: Mapping[str, str]) -> Launcher:
         last = (output.err.strip().splitlines() or [""])[-1][:200]
         problem = output.problem.removeprefix("it ") if cannot_start else "does not answer" + (last and f": {last}")
         trouble = NO_INTERPRETER if cannot_start else NO_ANSWER
-        return Launcher(
-            path, python, problem=f"its Python {problem}", trouble=trouble, left=_find_previous_version(python)
-        )
-    answer = json.loads(line.removeprefix("ANSWER "))
-    packages, prefix = answer["packages"], answer["prefix"]
-    distribution = next((name for name in DISTRIBUTIONS if name in packages), "")
-    is_pipx = os.path.exists(os.path.join(prefix, "pipx_metadata.json"))
-    return Launcher(
-        path,
-        python,
-        release=tuple(answer["python"]),
-        prefix=prefix,
-        distribution=distribution,
-        version=packages.get(distribution, ""),
-        has_distutils=answer["distutils"],
-        packages=packages,
-        problem="" if distribution else "its Python has no launcher installed",
-        trouble="" if distribution else NO_LAUNCHER,
-        imports=answer["imports"],
-        pip="" if answer["managed"] else "pipx" if is_pipx else "pip" if answer["pip"] else "uv",
-        folder=answer["folder"],
-    )
+        left = _find_previous_version(python)
+        return Launcher(path, python, problem=f"its Python {problem}", trouble=trouble, left=left)
+    launcher = Launcher(path, python, **json.loads(line.removeprefix("ANSWER ")))
+    launcher = launcher._replace(release=tuple(launcher.release))
+    for name in DISTRIBUTIONS:
+        if version := launcher.packages.get(name):
+            return launcher._replace(distribution=name, version=version)
+    return launcher._replace(problem="its Python has no launcher installed", trouble=NO_LAUNCHER)
 
 
-def launcher_config(launcher: Launcher | None) -> bytes | None:
+def launcher_config(launcher: Launcher) -> bytes | None:
     """Return the content of its table of tasks and images, for ``Host``; None if it cannot be read."""
-    if launcher is None or not launcher.folder:
-        return None
-    content, problem = files.try_read(os.path.join(launcher.folder, "config/config.json"), _TABLE_LIMIT)
+    path = os.path.join(launcher.folder, "config/config.json")
+    content, problem = files.try_read(path, _TABLE_LIMIT) if launcher.folder else (b"", "unknown")
     return None if problem else content
 
 
@@ -280,8 +267,6 @@ PROBED_VARIABLES = (
 """The variables that the rules use: each one redirects a program, and none is secret."""
 
 _SIMILAR_NAME = re.compile(r"\.?(tao|tlt)[-_. ]?(toolkit[-_. ]?)?mounts?(\.jso?n?)?", re.IGNORECASE)
-_MAX_NAMES = 20_000
-"""Limit of the names in the home folder that are compared."""
 
 
 def probe_home(context: Context, locations: Iterable[tuple[str, str]]) -> Home:
@@ -351,11 +336,9 @@ def find_similar_files(mapping_file: str, folder: str) -> list[str]:
 
 def _similar_names(folder: str) -> list[str]:
     try:
-        with os.scandir(folder) as entries:
-            names = [entry.name for _, entry in zip(range(_MAX_NAMES), entries, strict=False)]
+        return sorted(filter(_SIMILAR_NAME.fullmatch, os.listdir(folder)))
     except (OSError, ValueError):
         return []
-    return sorted(name for name in names if _SIMILAR_NAME.fullmatch(name))
 
 
 def _change_time(path: str) -> float:
