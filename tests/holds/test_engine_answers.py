@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import signal
 import socket
 import time
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from taoprofiles.system.engine import Engine, EngineError
 from tests.support.commands import CommandResult, call, one_clear_error
 from tests.support.engine import until
 from tests.support.home import ALL
-from tests.support.sandbox import FakeEngine, Sandbox, answer, gone, mounts_of
+from tests.support.sandbox import FakeEngine, Sandbox, answer, kill_run, mounts_of
 from tests.support.stand_ins import driver
 from tests.support.stand_ins import gpus as gpus_of_machine
 
@@ -200,9 +199,7 @@ def test_an_engine_without_permission(sandbox: Sandbox) -> None:
 def killed_run(sandbox: Sandbox, denied_engine: None, monkeypatch: pytest.MonkeyPatch) -> str:
     """A run whose process is gone, and an engine that this user may not ask."""
     tao, run = sandbox.in_run("b")
-    os.killpg(run.pid, signal.SIGKILL)
-    run.wait(20)
-    until(lambda: gone(tao.pid()), "the launcher is gone")
+    kill_run(tao, run)
     monkeypatch.setattr("taoprofiles.system.processes.container_starts", lambda: None)
     (record,) = HoldRecords(sandbox.context).all()
     return record.id
@@ -415,9 +412,7 @@ def bound_run(sandbox: Sandbox, fake_engine: FakeEngine, *options: str) -> tuple
     until(lambda: json.loads(record.read_text())["container"] == container, "the run has noted its container")
     until(lambda: not list(sandbox.records.glob(".taoprof-*")), "the record is written")
     del fake_engine.containers[next(iter(fake_engine.containers))]
-    os.killpg(run.pid, signal.SIGKILL)
-    run.wait(20)
-    until(lambda: gone(tao.pid()), "all are gone")
+    kill_run(tao, run)
     return hold.id, container
 
 

@@ -27,7 +27,7 @@ from tests.support.commands import Terminal, call, one_clear_error
 from tests.support.engine import until
 from tests.support.home import ALL, Home, require
 from tests.support.injection import fail_calls
-from tests.support.sandbox import FakeEngine, Sandbox, gone, kill, mounts_of, rendered
+from tests.support.sandbox import FakeEngine, Sandbox, gone, kill, kill_run, mounts_of, rendered
 
 
 def record_of(sandbox: Sandbox) -> Path:
@@ -39,11 +39,6 @@ def record_of(sandbox: Sandbox) -> Path:
 def change_record(sandbox: Sandbox, **fields: object) -> None:
     path = record_of(sandbox)
     path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
-
-
-def kill_group(run: subprocess.Popen[str]) -> None:
-    os.killpg(run.pid, signal.SIGKILL)
-    run.wait(20)
 
 
 # Work that taoprofiles did not start
@@ -230,8 +225,7 @@ def test_a_hold_by_process_ends_with_that_process_and_boot(sandbox: Sandbox) -> 
 @pytest.mark.parametrize("how", ["its pid is reused", "reboot"])
 def test_a_run_that_was_killed_ends(sandbox: Sandbox, how: str) -> None:
     tao, run = sandbox.in_run("a", "--shared")
-    kill_group(run)
-    until(lambda: gone(tao.pid()), "the launcher is gone")
+    kill_run(tao, run)
     change_record(sandbox, **({"pid": os.getpid()} if how != "reboot" else {"place": another_boot()}))
     sandbox.run("use", "b", check=True)
     assert [run["status"] for run in sandbox.json("history")["data"]["runs"]] == [None]
@@ -409,8 +403,7 @@ def test_a_record_that_cannot_be_removed_is_said(sandbox: Sandbox, monkeypatch: 
     else:
         tao, run = sandbox.in_run("b", "--shared")
         (hold_id,) = (hold["id"] for hold in sandbox.holds())
-        kill_group(run)
-        until(lambda: gone(tao.pid()), "the launcher is gone")
+        kill_run(tao, run)
     fail_calls(monkeypatch, errno.EPERM, lambda path: path.endswith(f"{hold_id}.json"), "unlink")
     if how == "manual":
         one_clear_error(call(sandbox, "release", hold_id), 1)

@@ -228,6 +228,13 @@ def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
         pass
 
 
+def kill_run(tao: Tao, run: subprocess.Popen[str]) -> None:
+    """Send SIGKILL to a run with its launcher, and wait until both have ended."""
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait(20)
+    until(lambda: gone(tao.pid()), "the launcher is gone")
+
+
 def gone(pid: int) -> bool:
     """Whether a process has ended; a zombie has."""
     return processes.start_time(pid) is None
