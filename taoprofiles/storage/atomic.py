@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from taoprofiles.errors import InvalidStateError, TaoprofError
 from taoprofiles.storage import files
-from taoprofiles.storage.files import PRIVATE, errors_as, file_type, to_taoprof_error, unlink_quietly
+from taoprofiles.storage.files import PRIVATE, errors_as, file_type, unlink_quietly
 from taoprofiles.storage.locks import DirectoryLock
 
 OnReplaced = Callable[[int | None], None]
@@ -219,15 +219,14 @@ def _is_own(leftover: str, path: str) -> bool:
 def _is_read(leftover: str, is_over: Callable[[int], bool]) -> bool:
     """Return what ``is_over`` returns; True for a symlink that leads to no file that can be read."""
     fd = None
-    try:
-        fd = _open(leftover)
-        return True if fd is None else is_over(fd)
-    except InvalidStateError:
-        return os.path.islink(leftover)  # else it has more bytes than any mapping file
-    except OSError as error:
-        raise to_taoprof_error(leftover, "read", error) from error
-    finally:
-        files.close_quietly(fd)
+    with errors_as("read", leftover):
+        try:
+            fd = _open(leftover)
+            return True if fd is None else is_over(fd)
+        except InvalidStateError:
+            return os.path.islink(leftover)  # else it has more bytes than any mapping file
+        finally:
+            files.close_quietly(fd)
 
 
 def read_backup(path: str) -> bytes | None:
