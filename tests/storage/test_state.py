@@ -283,32 +283,29 @@ def test_an_external_change_before_a_purge_by_an_older_version(used: Home) -> No
     assert used.mapping_file.read_bytes() == FOREIGN
 
 
-def test_compaction_keeps_names_that_were_used_again(used: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compaction_keeps_names_that_were_used_again(used: Home) -> None:
+    words = ("use c", "use a", "use b", "rename a x", "rename b a", "rename x b", "set b NUM_GPUS={}")
+
+    def data(*line: str) -> dict:
+        return call(used, *line, "--json").envelope["data"]
+
+    def uses() -> dict[str, float]:
+        call(used, "list")
+        entries = History(used.context).timeline(used.mapping_file.read_bytes())
+        last = {entry.profile or "": entry.time for entry, _ in reversed(list(entries)) if entry.action == "use"}
+        listed = {profile["name"]: profile["last_used"] for profile in data("list")["profiles"]}
+        assert listed == last
+        return listed
+
     for keep in (4, 3, 2, 1, 0):
-        used.run("use", "c", check=True)
-        used.run("use", "a", check=True)
-        used.run("use", "b", check=True)
-        used.run("rename", "a", "x", check=True)
-        used.run("rename", "b", "a", check=True)
-        used.run("rename", "x", "b", check=True)
-        used.run("set", "b", f"NUM_GPUS={keep}", check=True)
-
-        def uses() -> dict[str, float]:
-            used.run("list", check=True)
-            entries = History(used.context).timeline(used.mapping_file.read_bytes())
-            last = {entry.profile or "": entry.time for entry, _ in reversed(list(entries)) if entry.action == "use"}
-            listed = {profile["name"]: profile["last_used"] for profile in used.json("list")["data"]["profiles"]}
-            assert listed == last
-            return listed
-
-        before = uses()
-        entries = used.json("history", "--all")["data"]["entries"]
+        for line in words:
+            assert call(used, *line.format(keep).split()).status == 0
+        before, entries = uses(), data("history", "--all")["entries"]
         History(used.context).compact(size_of_newest(used, keep))
         assert uses() == before
-        assert [e["profile"] for e in used.json("history")["data"]["entries"]][:keep] == [
-            e["profile"] for e in entries
-        ][:keep]
-        assert used.run("current").stdout == "a\n"
+        kept = [entry["profile"] for entry in data("history")["entries"]]
+        assert kept[:keep] == [entry["profile"] for entry in entries][:keep]
+        assert call(used, "current").out == "a\n"
 
 
 def test_a_hold_that_has_ended_does_not_stop_a_purge(used: Home) -> None:
