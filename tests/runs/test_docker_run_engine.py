@@ -36,14 +36,19 @@ from tests.support.home import find_command
 pytestmark = pytest.mark.engine
 
 
+@pytest.fixture
+def home(training_home: TrainingHome) -> TrainingHome:
+    """A home with two projects, of which detectnet_v2 is active."""
+    two_projects(training_home)
+    return training_home
+
+
 def train(home: TrainingHome, profile: str, seconds: int, status: int = 0, *options: str) -> list[str]:
     image = home.engine.images[profile]
     return [profile, "--image", image, *options, "--", profile, "train", str(seconds), str(status)]
 
 
-def test_the_exit_status_is_the_containers(training_home: TrainingHome) -> None:
-    home = training_home
-    two_projects(home)
+def test_the_exit_status_is_the_containers(home: TrainingHome) -> None:
     for status in (3, 0):
         with BackgroundRun(home, *train(home, "detectnet_v2", 0, status)) as run:
             assert run.process.wait(60) == status, run.log_text()
@@ -59,9 +64,8 @@ def test_the_exit_status_is_the_containers(training_home: TrainingHome) -> None:
     assert home.holds() == []
 
 
-def test_two_runs_in_parallel_have_their_own_mounts_and_block_nothing(training_home: TrainingHome) -> None:
-    home = training_home
-    kitti, city = two_projects(home)
+def test_two_runs_in_parallel_have_their_own_mounts_and_block_nothing(home: TrainingHome) -> None:
+    kitti, city = home.root / "tao/kitti", home.root / "tao/city"
     wanted = {"detectnet_v2": local_mounts(kitti), "segformer": host_mounts(city)}
     home.run("set", "segformer", "WANDB_KEY=a token of mine", "container.env.API_TOKEN=${WANDB_KEY}", check=True)
     with (
@@ -102,9 +106,7 @@ def _client(run: BackgroundRun) -> int:
     return client
 
 
-def test_a_terminal_is_the_containers_too_unless_it_is_another_jobs(training_home: TrainingHome) -> None:
-    home = training_home
-    two_projects(home)
+def test_a_terminal_is_the_containers_too_unless_it_is_another_jobs(home: TrainingHome) -> None:
     home.run("set", "detectnet_v2", "docker.tty=true", check=True)
     words = train(home, "detectnet_v2", 60)
     with Terminal([home.taoprof, "run", *words], environ=home.environ, cwd=home.root) as terminal:
@@ -122,10 +124,8 @@ def test_a_terminal_is_the_containers_too_unless_it_is_another_jobs(training_hom
         terminal.finish()
 
 
-def test_a_broken_pipe_does_not_end_the_hold(training_home: TrainingHome) -> None:
+def test_a_broken_pipe_does_not_end_the_hold(home: TrainingHome) -> None:
     """``… | head -1``: the docker command dies of the broken pipe before the engine reports the container."""
-    home = training_home
-    two_projects(home)
     image = home.engine.images["segformer"]
     task = "while echo y; do :; done"
     script = shlex.join([home.taoprof, "run", "segformer", "--image", image, "--", "sh", "-c", task]) + " | head -1"
@@ -139,9 +139,7 @@ def test_a_broken_pipe_does_not_end_the_hold(training_home: TrainingHome) -> Non
 
 
 @pytest.mark.parametrize("with_mounts", [True, False], ids=["mounts", "no-mounts"])
-def test_the_hold_ends_with_the_container_whatever_is_killed(training_home: TrainingHome, with_mounts: bool) -> None:
-    home = training_home
-    two_projects(home)
+def test_the_hold_ends_with_the_container_whatever_is_killed(home: TrainingHome, with_mounts: bool) -> None:
     if not with_mounts:
         home.profile("detectnet_v2", 'layout = "custom"\n')
     with BackgroundRun(home, *train(home, "detectnet_v2", 60)) as run:
@@ -157,10 +155,8 @@ def test_the_hold_ends_with_the_container_whatever_is_killed(training_home: Trai
         until(lambda: home.holds() == [], "nothing is held")
 
 
-def test_image_gpus_and_read_only_mounts_of_the_profile(training_home: TrainingHome) -> None:
+def test_image_gpus_and_read_only_mounts_of_the_profile(home: TrainingHome) -> None:
     """A command other than 'tao' is started in the profile's image; what the task may not write to it cannot."""
-    home = training_home
-    two_projects(home)
     image = home.engine.images["detectnet_v2"]
     path = home.profiles / "detectnet_v2.toml"
     folder = home.root / "data"
@@ -267,9 +263,8 @@ def test_the_engine_reads_the_rendered_arguments_as_they_were_planned(training_h
     check()
 
 
-def test_a_container_from_rendered_arguments_is_listed_and_blocks_nothing(training_home: TrainingHome) -> None:
-    home = training_home
-    kitti, _ = two_projects(home)
+def test_a_container_from_rendered_arguments_is_listed_and_blocks_nothing(home: TrainingHome) -> None:
+    kitti = home.root / "tao/kitti"
     image = home.engine.images["detectnet_v2"]
     words = ("render", "detectnet_v2", "--to", "docker", "--image", image, "--", "detectnet_v2", "train", "60")
     text = home.run(*words, check=True).stdout
@@ -278,16 +273,13 @@ def test_a_container_from_rendered_arguments_is_listed_and_blocks_nothing(traini
     try:
         assert b"training as" in process.stdout.readline()
         (hold,) = home.holds()
-        assert (hold["kind"], hold["profile"], hold["shared"], hold["phase"]) == (
-            "found",
-            "detectnet_v2",
-            False,
-            "bound",
-        )
+        fields = [hold[field] for field in ("kind", "profile", "shared", "phase")]
+        assert fields == ["found", "detectnet_v2", False, "bound"]
         assert bind_mounts(home.engine.inspect(hold["container"])) == local_mounts(kitti)
         assert hold["id"] in home.run("status").stdout
         assert home.run("use", "segformer").returncode == 0, "its mounts are fixed: no file is needed any more"
-        other = TrainingHome(home.root / "other", home.engine) if (home.root / "other").mkdir() is None else None
+        (home.root / "other").mkdir()
+        other = TrainingHome(home.root / "other", home.engine)
         assert other.holds() == [], "somebody else's home does not count it"
         home.run("stop", hold["id"], check=True)
         assert process.wait(30) == 143
@@ -298,9 +290,8 @@ def test_a_container_from_rendered_arguments_is_listed_and_blocks_nothing(traini
         process.stdout.close()
 
 
-def test_compose_starts_the_same_container(training_home: TrainingHome) -> None:
-    home = training_home
-    kitti, _ = two_projects(home)
+def test_compose_starts_the_same_container(home: TrainingHome) -> None:
+    kitti = home.root / "tao/kitti"
     home.run("set", "detectnet_v2", "docker.network=none", "KEY=tlt_encode", "container.env.A_KEY=${KEY}", check=True)
     image = home.engine.images["detectnet_v2"]
     words = ("render", "detectnet_v2", "--to", "compose", "--image", image, "--", "detectnet_v2", "train", "60", "3")
@@ -311,14 +302,8 @@ def test_compose_starts_the_same_container(training_home: TrainingHome) -> None:
     compose = [find_command("docker-compose"), "up", "--no-color", "--exit-code-from", "detectnet_v2"]
     refused = subprocess.run(compose, cwd=folder, env=around, capture_output=True, text=True, timeout=60, check=False)
     assert (refused.returncode, "A_KEY" in refused.stderr) == (1, True), "no secret, no container"
-    process = subprocess.Popen(
-        compose,
-        cwd=folder,
-        env={**around, "A_KEY": SECRET},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=-2,
-    )
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    process = subprocess.Popen(compose, cwd=folder, env={**around, "A_KEY": SECRET}, **streams)
     try:
         (hold,) = until(lambda: home.holds(), "its container is known by its labels")
         container = home.engine.inspect(hold["container"])
@@ -326,10 +311,8 @@ def test_compose_starts_the_same_container(training_home: TrainingHome) -> None:
         assert f"A_KEY={SECRET}" in container["Config"]["Env"]
         host = container["HostConfig"]
         assert (host["ShmSize"], host["NetworkMode"], host["Init"]) == (16 << 30, "none", True)
-        assert {(one["Name"], one["Soft"], one["Hard"]) for one in host["Ulimits"]} == {
-            ("memlock", -1, -1),
-            ("stack", 67108864, 67108864),
-        }
+        limits = {one["Name"]: (one["Soft"], one["Hard"]) for one in host["Ulimits"]}
+        assert limits == {"memlock": (-1, -1), "stack": (67108864, 67108864)}
         (device,) = host["DeviceRequests"]
         assert (device["Count"], device["Capabilities"]) == (-1, [["gpu"]])
         home.run("stop", hold["id"], check=True)

@@ -46,7 +46,7 @@ def api(tmp_path: Path) -> Iterator[ApiServer]:
 
 
 @pytest.fixture
-def kubectl_home(home: Home, api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> Home:
+def home(home: Home, api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> Home:
     kubectl = UNPACKED if UNPACKED.exists() else shutil.which("kubectl")
     require(kubectl, "kubectl is not installed")
     home.environ |= {"KUBECONFIG": str(api.kubeconfig), "PATH": f"{Path(str(kubectl)).parent}:{home.environ['PATH']}"}
@@ -64,8 +64,8 @@ def submit(home: Home, *words: str) -> dict[str, Any]:
     return done.envelope["data"]
 
 
-def test_a_job_is_submitted_with_its_secrets_and_its_claims(kubectl_home: Home, api: ApiServer) -> None:
-    run = submit(kubectl_home, "visual_changenet", "train", "-k", "$KEY")
+def test_a_job_is_submitted_with_its_secrets_and_its_claims(home: Home, api: ApiServer) -> None:
+    run = submit(home, "visual_changenet", "train", "-k", "$KEY")
     name = f"taoprof-visual-changenet-{run['id']}"
     assert (run["cluster"], run["job"], run["image"]) == ("kubernetes", name, IMAGE)
     (job,) = api.of_kind("jobs")
@@ -81,12 +81,11 @@ def test_a_job_is_submitted_with_its_secrets_and_its_claims(kubectl_home: Home, 
     assert "the_key" not in json.dumps(job)
     assert secret["stringData"] == {"API_KEY": "the_key of the container", "KEY": "the_key"}
     assert secret["metadata"]["ownerReferences"][0]["uid"] == job["metadata"]["uid"], "it is deleted with the job"
-    records = [path.read_bytes() for path in kubectl_home.state.rglob("*.json*")]
+    records = [path.read_bytes() for path in home.state.rglob("*.json*")]
     assert not any(b"the_key" in content for content in records)
 
 
-def test_a_job_is_followed_to_its_end(kubectl_home: Home, api: ApiServer) -> None:
-    home = kubectl_home
+def test_a_job_is_followed_to_its_end(home: Home, api: ApiServer) -> None:
     records = home.root / ".tao/jobs"
     records.mkdir(parents=True)
     run = submit(home, "visual_changenet", "train")
@@ -138,8 +137,7 @@ def test_a_job_is_followed_to_its_end(kubectl_home: Home, api: ApiServer) -> Non
 
 
 @pytest.mark.parametrize("ends", [True, False])
-def test_a_log_that_cannot_be_read_at_the_end_is_read_later(kubectl_home: Home, api: ApiServer, ends: bool) -> None:
-    home = kubectl_home
+def test_a_log_that_cannot_be_read_at_the_end_is_read_later(home: Home, api: ApiServer, ends: bool) -> None:
     run = submit(home, "visual_changenet", "train")
     if ends:
         api.print(run["job"], "the_key, the end\n")
@@ -156,8 +154,7 @@ def test_a_log_that_cannot_be_read_at_the_end_is_read_later(kubectl_home: Home, 
         api.delete("vision", run["job"])  # it is kept
 
 
-def test_a_job_is_cancelled(kubectl_home: Home, api: ApiServer) -> None:
-    home = kubectl_home
+def test_a_job_is_cancelled(home: Home, api: ApiServer) -> None:
     run = submit(home, "visual_changenet", "train", "-k", "$KEY")
     api.set_pod(run["job"], "Running")
     api.print(run["job"], "epoch 1\n")
@@ -183,36 +180,35 @@ def other_context(api: ApiServer) -> str:
 
 
 @pytest.mark.parametrize("kind", ["jobs", "secrets"])
-def test_what_kubernetes_refuses_leaves_nothing(kubectl_home: Home, api: ApiServer, kind: str) -> None:
+def test_what_kubernetes_refuses_leaves_nothing(home: Home, api: ApiServer, kind: str) -> None:
     api.refuse, api.refused_kind = (403, f'{kind} is forbidden: User "ana" cannot create it'), f"/{kind}"
     words = ("--on", "kubernetes", "--image", IMAGE, "--", "visual_changenet", "train", "-k", "$KEY")
-    done = call(kubectl_home, "run", "visual_changenet", *words)
+    done = call(home, "run", "visual_changenet", *words)
     assert done.status == 10
     assert 'is forbidden: User "ana" cannot create it' in done.err
     assert api.objects == {}
-    assert kubectl_home.holds() == []
+    assert home.holds() == []
 
 
-def test_a_job_whose_pod_does_not_exist_yet_is_pending(kubectl_home: Home, api: ApiServer) -> None:
-    run = submit(kubectl_home, "visual_changenet", "train")
+def test_a_job_whose_pod_does_not_exist_yet_is_pending(home: Home, api: ApiServer) -> None:
+    run = submit(home, "visual_changenet", "train")
     pods = {key: api.objects.pop(key) for key in list(api.objects) if key[0] == "pods"}
-    assert [(hold["phase"], hold["state"]) for hold in kubectl_home.holds()] == [("pending", "Pending")]
-    done = call(kubectl_home, "wait", run["id"], "--timeout", "1s")
+    assert [(hold["phase"], hold["state"]) for hold in home.holds()] == [("pending", "Pending")]
+    done = call(home, "wait", run["id"], "--timeout", "1s")
     assert done.status == 124, done
     api.objects |= pods
     api.set_pod(run["job"], "Succeeded", exit_code=0)
-    assert call(kubectl_home, "wait", run["id"]).status == 0
+    assert call(home, "wait", run["id"]).status == 0
 
 
-def test_a_job_that_others_delete_ends_with_an_unknown_status(kubectl_home: Home, api: ApiServer) -> None:
-    run = submit(kubectl_home, "visual_changenet", "train")
+def test_a_job_that_others_delete_ends_with_an_unknown_status(home: Home, api: ApiServer) -> None:
+    run = submit(home, "visual_changenet", "train")
     api.delete("vision", run["job"])
-    waited = call(kubectl_home, "wait", run["id"])
+    waited = call(home, "wait", run["id"])
     assert (waited.status, waited.out) == (1, f"{run['id']}: exit status unknown (unknown to the cluster)\n")
 
 
-def test_without_a_cluster_or_kubectl(kubectl_home: Home, tmp_path: Path) -> None:
-    home = kubectl_home
+def test_without_a_cluster_or_kubectl(home: Home, tmp_path: Path) -> None:
     words = ("run", "visual_changenet", "--on", "kubernetes", "--image", IMAGE, "--", "true")
     (tmp_path / "empty").write_text("{}")
     done = call(home, *words, environ={"KUBECONFIG": str(tmp_path / "empty")})
@@ -227,10 +223,7 @@ OTHER_FORMS = ["nothing of JSON", "{}", "[]", '{"metadata": {"name": {}, "uid": 
 
 
 @pytest.mark.parametrize("answer", OTHER_FORMS, ids=range(len(OTHER_FORMS)))
-def test_an_answer_of_another_form_may_be_of_a_job_that_was_submitted(
-    kubectl_home: Home, tmp_path: Path, answer: str
-) -> None:
-    home = kubectl_home
+def test_an_answer_of_another_form_may_be_of_a_job_that_was_submitted(home: Home, tmp_path: Path, answer: str) -> None:
     context = '{"contexts": [{"name": "c", "context": {}}]}'
     (tmp_path / "answer").write_text(answer)
     script = f"case $* in *config*) echo '{context}' ;; *) /bin/cat '{tmp_path}/answer' ;; esac"

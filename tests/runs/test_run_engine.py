@@ -35,14 +35,20 @@ from tests.support.servers import WebReceiver
 pytestmark = pytest.mark.engine
 
 
+@pytest.fixture
+def home(training_home: TrainingHome) -> TrainingHome:
+    """A home with two projects, of which detectnet_v2 is active."""
+    two_projects(training_home)
+    return training_home
+
+
 def train(profile: str, seconds: int, status: int = 0, *options: str) -> list[str]:
     return [profile, *options, "--", "tao", "model", profile, "train", str(seconds), str(status)]
 
 
-def test_runs_in_parallel_beside_a_plain_launcher(training_home: TrainingHome) -> None:
+def test_runs_in_parallel_beside_a_plain_launcher(home: TrainingHome) -> None:
     """Each has its own mounts, run tag and GPUs, and stopping one ends nothing else."""
-    home = training_home
-    kitti, city = two_projects(home)
+    kitti, city = home.root / "tao/kitti", home.root / "tao/city"
     shared = home.mapping_file.read_bytes(), home.mapping_file.stat().st_ino, home.mapping_file.stat().st_mtime_ns
     wanted = {"detectnet_v2": local_mounts(kitti), "segformer": host_mounts(city)}
     plain = home.launch("detectnet_v2", "train", "60", "0")
@@ -78,10 +84,8 @@ def test_runs_in_parallel_beside_a_plain_launcher(training_home: TrainingHome) -
             run.__exit__()
 
 
-def test_arguments_reach_the_task_unchanged(training_home: TrainingHome) -> None:
+def test_arguments_reach_the_task_unchanged(home: TrainingHome) -> None:
     """The launcher pastes them into a shell of the host, which would split, expand and run what is in them."""
-    home = training_home
-    two_projects(home)
     words = ["a b", "it's", "$HOME", "$SPECS_DIR/x", "${results_dir}", "*", "a;b", "(c)", "#d", '"q"', "", "\\", "`id`"]
     shown = ["bash", "-c", 'printf "<%s>" "$@"', "x", *words]
     with BackgroundRun(home, "segformer", "--", "tao", "model", "segformer", "run", *shown) as run:
@@ -138,9 +142,7 @@ def refused(home: TrainingHome) -> dict[str, Any]:
     return holder
 
 
-def test_a_plain_training_is_held_from_its_start_to_the_end_of_its_container(training_home: TrainingHome) -> None:
-    home = training_home
-    two_projects(home)
+def test_a_plain_training_is_held_from_its_start_to_the_end_of_its_container(home: TrainingHome) -> None:
     with slow_engine(home) as (environ, asked, go):
         launch = home.launch("detectnet_v2", "train", "60", environ=environ)
         pid = launch.process.pid
@@ -173,10 +175,8 @@ def test_a_plain_training_is_held_from_its_start_to_the_end_of_its_container(tra
         assert home.holds() == []
 
 
-def test_the_exit_status_is_the_tasks(training_home: TrainingHome) -> None:
+def test_the_exit_status_is_the_tasks(home: TrainingHome) -> None:
     """Nobody has a terminal here, and the profile does not say so."""
-    home = training_home
-    two_projects(home)
     home.profile("detectnet_v2", (home.profiles / "detectnet_v2.toml").read_text().replace("tty = false", ""))
     script = 'taoprof run detectnet_v2 -- tao model detectnet_v2 train 0 3 && echo "next came"'
     path = f"{Path(home.taoprof).parent}:{os.environ['PATH']}"
@@ -199,10 +199,8 @@ def test_the_exit_status_is_the_tasks(training_home: TrainingHome) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_training_and_is_reported(training_home: TrainingHome, number: signal.Signals) -> None:
+def test_a_signal_ends_the_training_and_is_reported(home: TrainingHome, number: signal.Signals) -> None:
     """SIGINT as a terminal sends it, to the whole group; SIGTERM to ``taoprof run`` alone."""
-    home = training_home
-    two_projects(home)
     with BackgroundRun(home, *train("detectnet_v2", 60)) as run:
         container = run.bound()["container"]
         if number == signal.SIGINT:
@@ -218,10 +216,9 @@ def test_a_signal_ends_the_training_and_is_reported(training_home: TrainingHome,
 
 
 @pytest.mark.parametrize("how", ["isolated", "shared"])
-def test_everything_but_the_container_is_killed(training_home: TrainingHome, how: str) -> None:
+def test_everything_but_the_container_is_killed(home: TrainingHome, how: str) -> None:
     """The hold lives as long as the container, whoever dies; results folder and mounts file stay its own."""
-    home = training_home
-    _, city = two_projects(home)
+    city = home.root / "tao/city"
     with BackgroundRun(home, *train("segformer", 60, 0, *(["--shared"] if how == "shared" else []))) as run:
         record = run.bound()
         assert bind_mounts(home.engine.inspect(record["container"])) == host_mounts(city)
@@ -245,10 +242,8 @@ def test_everything_but_the_container_is_killed(training_home: TrainingHome, how
     assert (over["status"], over["ended"] is None) == (137, False)
 
 
-def test_a_mount_that_the_launcher_moves_is_reported_at_once(training_home: TrainingHome, tmp_path: Path) -> None:
+def test_a_mount_that_the_launcher_moves_is_reported_at_once(home: TrainingHome, tmp_path: Path) -> None:
     """The command itself deletes its mounts file, which ``run`` cannot foresee."""
-    home = training_home
-    two_projects(home)
     script = "unset LAUNCHER_MOUNTS; rm -f ~/.tao_mounts.json; tao model detectnet_v2 train 1"
     home.mapping_file.write_text(json.dumps({"Mounts": [], "DockerOptions": {"tty": False}}))
     with BackgroundRun(home, "segformer", "--", "sh", "-c", script.replace("rm -f ~/.tao_mounts.json; ", "")) as run:
@@ -265,9 +260,7 @@ for status in (3, 0):
 """
 
 
-def test_a_notebooks_trainings_fail_their_cells_and_are_in_the_history(training_home: TrainingHome) -> None:
-    home = training_home
-    two_projects(home)
+def test_a_notebooks_trainings_fail_their_cells_and_are_in_the_history(home: TrainingHome) -> None:
     path = f"{Path(home.tao).parent}:{os.environ['PATH']}"
     done = subprocess.run(
         [sys.executable, "-c", CELLS], env={**home.environ, "PATH": path}, capture_output=True, text=True, timeout=100
@@ -281,10 +274,8 @@ def test_a_notebooks_trainings_fail_their_cells_and_are_in_the_history(training_
     assert home.holds() == []
 
 
-def test_what_a_task_reports_in_its_container_is_shown_on_the_host(training_home: TrainingHome) -> None:
+def test_what_a_task_reports_in_its_container_is_shown_on_the_host(home: TrainingHome) -> None:
     """Whatever the time zone of the container is; beside it is what an earlier run has left."""
-    home = training_home
-    two_projects(home)
     lines = home.root / "tao/city/segformer/results/train/status.json"
     lines.parent.mkdir(parents=True)
     lines.write_bytes(epoch_line(int(time.time()) - 3600 - NOW, 49))
@@ -301,9 +292,7 @@ def test_what_a_task_reports_in_its_container_is_shown_on_the_host(training_home
         home.run("stop", shown["id"], check=True)
 
 
-def test_the_guard_tells_the_end_of_a_container_whose_run_was_killed(training_home: TrainingHome) -> None:
-    home = training_home
-    two_projects(home)
+def test_the_guard_tells_the_end_of_a_container_whose_run_was_killed(home: TrainingHome) -> None:
     with WebReceiver() as web, GuardProcess(home) as guard:
         home.environ["PATH"] = f"{Path(home.tao).parent}:{os.environ['PATH']}"
         task = ("tao", "model", "segformer", "run", "sh", "-c", "until test -e /results/go; do sleep 0.2; done")

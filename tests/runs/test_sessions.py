@@ -333,11 +333,7 @@ TRAIN = "unet train -e /workspace/s.txt -r /workspace/results -k tlt_encode"
     ("command", "status", "message"),
     [
         (TRAIN, 0, ""),
-        (
-            TRAIN,
-            3,
-            "task failed: 'unet train -e /workspace/s.txt -r /workspace/results -k ***' ended with exit status 3",
-        ),
+        (TRAIN, 3, f"task failed: '{TRAIN.replace('tlt_encode', '***')}' ended with exit status 3"),
         (TRAIN, 137, "ended with exit status 137 (container 100000)"),
         (TRAIN, None, "ended with an unknown exit status"),
         (None, None, "task failed: container 100000 ended before a task had started in it"),

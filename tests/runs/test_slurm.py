@@ -58,8 +58,7 @@ def slurm_says(home: Home, *command: str) -> str:
 
 
 @pytest.mark.slurm
-def test_a_job_is_submitted_followed_and_ends_with_its_tasks_status(cluster_home: Home) -> None:
-    home = cluster_home
+def test_a_job_is_submitted_followed_and_ends_with_its_tasks_status(home: Home, cluster_home: Home) -> None:
     script = 'echo "$1 $API_KEY $SLURM_GPUS_ON_NODE $SLURM_JOB_NAME"; echo epoch 1; exit 3'
     run = submit(home, "sh", "-c", script, "x", "-k$KEY", options=("--gpus", "2"))
     followed = home.run("logs", "-f", run["id"])
@@ -82,8 +81,7 @@ def test_a_job_is_submitted_followed_and_ends_with_its_tasks_status(cluster_home
 
 
 @pytest.mark.slurm
-def test_a_job_waits_for_gpus_and_is_cancelled(cluster_home: Home) -> None:
-    home = cluster_home
+def test_a_job_waits_for_gpus_and_is_cancelled(home: Home, cluster_home: Home) -> None:
     first = submit(home, "sleep", "300", options=("--gpus", "2"))
     second = submit(home, "sleep", "300", options=("--gpus", "1"))
 
@@ -103,8 +101,7 @@ def test_a_job_waits_for_gpus_and_is_cancelled(cluster_home: Home) -> None:
 
 
 @pytest.mark.slurm
-def test_what_slurm_refuses_leaves_nothing(cluster_home: Home) -> None:
-    home = cluster_home
+def test_what_slurm_refuses_leaves_nothing(home: Home, cluster_home: Home) -> None:
     profile(home, '[slurm]\npartition = "nosuch"\n')
     done = home.run(*RUN)
     assert done.returncode == 10
@@ -114,8 +111,7 @@ def test_what_slurm_refuses_leaves_nothing(cluster_home: Home) -> None:
 
 
 @pytest.mark.slurm
-def test_a_job_whose_submission_was_killed_is_found_by_its_name(cluster_home: Home, tmp_path: Path) -> None:
-    home = cluster_home
+def test_a_job_whose_submission_was_killed_is_found_by_its_name(home: Home, cluster_home: Home, tmp_path: Path) -> None:
     real = home.environ["PATH"]
     program(tmp_path, "sbatch", f'PATH={real} sbatch "$@" >"{tmp_path}/job"; kill -9 $PPID')
     home.environ["PATH"] = f"{tmp_path / 'bin'}:{real}"
@@ -130,8 +126,7 @@ def test_a_job_whose_submission_was_killed_is_found_by_its_name(cluster_home: Ho
 
 
 @pytest.mark.slurm
-def test_two_jobs_do_not_write_one_results_folder(cluster_home: Home) -> None:
-    home = cluster_home
+def test_two_jobs_do_not_write_one_results_folder(home: Home, cluster_home: Home) -> None:
     words = ("sh", "-c", 'sleep "$1"', "x")
     first = submit(home, *words, "300", "-r", "/results/a")
     refused = home.run(*RUN, "-r", "/results/a")
@@ -173,9 +168,8 @@ def test_without_sbatch_nothing_is_left(fake_home: Home, tmp_path: Path) -> None
     "sbatch", ["sleep 60", "echo 'sbatch: error: Socket timed out on send/recv operation' >&2; exit 1", "kill -9 $$"]
 )
 def test_a_submission_that_may_have_happened_is_looked_for(
-    fake_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sbatch: str
+    home: Home, fake_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sbatch: str
 ) -> None:
-    home = fake_home
     monkeypatch.setattr("taoprofiles.system.clusters.SUBMIT_TIMEOUT", 0.5)
     program(tmp_path, "sbatch", f"PATH={os.environ['PATH']}\n{sbatch}")
     done = call(home, *RUN)
@@ -233,10 +227,9 @@ def test_a_job_that_never_appears_ends_with_an_unknown_status(
 
 
 def test_a_job_that_slurm_does_not_list_is_not_over_at_once(
-    fake_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    home: Home, fake_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A new one, and a running one while a controller takes over; without accounting, sacct knows neither."""
-    home = fake_home
     monkeypatch.setattr(lookup, "CLUSTER_INTERVALS", (0.0, 0.0))
     assert call(home, *RUN).status == 0
     (run,) = home.holds()
@@ -257,9 +250,8 @@ def test_a_job_that_slurm_does_not_list_is_not_over_at_once(
 
 
 def test_a_run_goes_on_while_slurm_cannot_be_asked(
-    fake_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    home: Home, fake_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    home = fake_home
     assert call(home, *RUN).status == 0
     (record,) = HoldRecords(home.context).all()
     run = record.as_dict()
