@@ -129,7 +129,7 @@ def test_list(home: Home) -> None:
     home.profile("ä-no-name")
     home.profile("broken", "layout = 3")
     prepare(home)
-    data = call(home, "list", "--json").envelope["data"]
+    data = home.json("list")["data"]
     assert data["state"] == "active"
     found = {profile["name"]: profile for profile in data["profiles"]}
     assert list(found) == ["a", "b", "broken"]
@@ -139,11 +139,7 @@ def test_list(home: Home) -> None:
     assert found["a"]["last_used"] > 0
     assert found["b"]["last_used"] is None
     call(home, "run", "b", "--", "true")
-    assert [p["last_used"] is None for p in call(home, "list", "--json").envelope["data"]["profiles"]] == [
-        False,
-        False,
-        True,
-    ]
+    assert [profile["last_used"] is None for profile in home.json("list")["data"]["profiles"]] == [False, False, True]
     assert "layout" in found["broken"]["problem"]
 
 
@@ -162,9 +158,7 @@ def test_current_in_each_state(home: Home) -> None:
 
 def test_current_in_a_run_is_the_runs_own_profile(home: Home) -> None:
     prepare(home)
-    inside = (
-        f"{home.taoprof} current --json; {home.taoprof} status; {home.taoprof} current --short; {home.taoprof} show"
-    )
+    inside = "; ".join(f"{home.taoprof} {words}" for words in ("current --json", "status", "current --short", "show"))
     done = home.run("run", "b", "--", "sh", "-c", inside)
     data, shown = done.stdout.split("\n}\n", 1)
     assert json.loads(data + "}")["data"] == {"name": "b", "state": "active"}

@@ -319,28 +319,13 @@ def completed(home: Home, line: str, *, shell: str = "bash") -> list[str]:
     """Ask for completions as the shells' scripts do: the line in the environment, the answer on descriptor 8."""
     reader, writer = os.pipe()
     environ = {
-        **home.environ,
-        "_ARGCOMPLETE": "1",
-        "_ARGCOMPLETE_SHELL": shell,
-        "_ARGCOMPLETE_IFS": "\n",
-        "COMP_TYPE": "9",
-        "COMP_LINE": line,
-        "COMP_POINT": str(len(line.encode())),
-        "_ARGCOMPLETE_SUPPRESS_SPACE": "1",
-    }
-    code = f'exec 8>&{writer} 9>/dev/null; exec "$0" >/dev/null'
+        **home.environ, "_ARGCOMPLETE": "1", "_ARGCOMPLETE_SHELL": shell, "_ARGCOMPLETE_IFS": "\n", "COMP_TYPE": "9",
+        "COMP_LINE": line, "COMP_POINT": str(len(line.encode())), "_ARGCOMPLETE_SUPPRESS_SPACE": "1",
+    }  # fmt: skip
+    command = [find_command("bash"), "-c", f'exec 8>&{writer} 9>/dev/null; exec "$0" >/dev/null', home.taoprof]
     with os.fdopen(reader) as answer:
-        try:
-            subprocess.run(
-                [find_command("bash"), "-c", code, home.taoprof],
-                env=environ,
-                pass_fds=[writer],
-                timeout=60,
-                cwd=home.root,
-                check=True,
-            )
-        finally:
-            os.close(writer)
+        with os.fdopen(writer):
+            subprocess.run(command, env=environ, pass_fds=[writer], timeout=60, cwd=home.root, check=True)
         return sorted(answer.read().split())
 
 
