@@ -15,15 +15,8 @@ from taoprofiles.launcher.behaviour import ENTRY_KEYS
 from taoprofiles.launcher.quoting import expand_variables
 from taoprofiles.masking import is_copied, is_secret
 from taoprofiles.mounts.mapping import parse as parse_mapping
-from taoprofiles.profiles import layouts
+from taoprofiles.profiles import layouts, rendering
 from taoprofiles.profiles.model import ACTIONS, Profile, from_data, parse, template, to_toml
-from taoprofiles.profiles.rendering import (
-    Renderer,
-    environment_names,
-    escape_dollars,
-    find_placeholder,
-    is_windows_path,
-)
 from taoprofiles.profiles.store import PROJECT_FILE, ProjectFile
 from taoprofiles.storage.files import folder_exists
 from taoprofiles.storage.paths import is_inside
@@ -55,7 +48,7 @@ def from_mapping(
     path. ``variables`` are those that the expressions refer to. Raises InvalidStateError with every part of the mapping
     that a profile cannot express.
     """
-    express = express or (lambda text, is_path: escape_dollars(context.short(text) if is_path else text))
+    express = express or (lambda text, is_path: rendering.escape_dollars(context.short(text) if is_path else text))
     known = (*ENTRY_KEYS, "DockerOptions")
     problems = [f"{key}: not a key that the launcher takes" for key in mapping if key not in known]
     if "Mounts" not in mapping:
@@ -108,7 +101,7 @@ def _mounts(mapping: Mapping[str, Any], express: Expression, problems: list[str]
         if not (isinstance(source, str) and isinstance(destination, str)):
             problems.append(f"Mounts[{number}]: needs a source and a destination")
             continue
-        if is_windows_path(source):
+        if rendering.is_windows_path(source):
             problems.append(f"Mounts[{number}].source: '{source}' is a Windows path")
         elif not source.startswith(("/", "~/")) and source != "~":
             problems.append(f"Mounts[{number}].source: '{source}' depends on the folder in which tao is started")
@@ -196,7 +189,7 @@ def path_expression(context: Context, path: str) -> str:
     existing = "" if problem else existing_part(absolute)
     if problem or not folder_exists(existing):
         raise UsageError(problem or f"'{existing}' is not a folder", hint="such as ~/tao/kitti")
-    return escape_dollars(context.short(absolute))
+    return rendering.escape_dollars(context.short(absolute))
 
 
 def resolve_path(context: Context, text: str) -> tuple[str, str]:
@@ -214,7 +207,7 @@ def resolve_path(context: Context, text: str) -> tuple[str, str]:
                 return path, no_answer(path)
             if exists or os.path.lexists(path):
                 return path, "" if path != "/" else "'/' is the whole file system, not a folder of a project"
-    if left := find_placeholder(meant):
+    if left := rendering.find_placeholder(meant):
         return path, f"'{left}' is a placeholder"
     if "$" in meant:
         return path, f"'{meant}' refers to a variable that is not set"
@@ -267,8 +260,8 @@ def from_project_file(context: Context, file: ProjectFile, *, folders: Sequence[
     source = {
         "file": file.path,
         "sha256": file.sha256,
-        "folders": [escape_dollars(folder) for folder in (file.folder, *real_paths(folders))],
-        "environment": environment_names(template(profile, name=name)),
+        "folders": [rendering.escape_dollars(folder) for folder in (file.folder, *real_paths(folders))],
+        "environment": rendering.environment_names(template(profile, name=name)),
     }
     data = _with_paths(profile, lambda path: _absolute(context, path, file.folder))
     return from_data({**data, "project": source}, name=name)
@@ -307,7 +300,7 @@ def _refusals(context: Context, profile: Profile, name: str) -> list[str]:
         for variable in profile.variables
         if not _ALLOWED_VARIABLE.fullmatch(variable)
     ]
-    for variable in environment_names(template(profile, name=name)):
+    for variable in rendering.environment_names(template(profile, name=name)):
         if is_secret(variable, context.environ.get(variable, "")):
             problems.append(f"${{env:{variable}}}: a secret of yours")
     # It would be masked where it is shown to be trusted, and pass through the environment of docker and sbatch.
@@ -324,9 +317,9 @@ def _not_allowed(data: dict[str, Any]) -> list[str]:
     return [key for key in (*data, *keys) if key not in ALLOWED and key not in tables]
 
 
-def project_renderer(context: Context, profile: Profile, name: str, path: str = PROJECT_FILE) -> Renderer:
+def project_renderer(context: Context, profile: Profile, name: str, path: str = PROJECT_FILE) -> rendering.Renderer:
     """Return the renderer of the profile in a project file."""
-    return Renderer(template(profile, name=name), context, name=name, path=path)
+    return rendering.Renderer(template(profile, name=name), context, name=name, path=path)
 
 
 def _with_paths(profile: Profile, convert: Callable[[str], str]) -> dict[str, Any]:
@@ -346,7 +339,7 @@ def _with_paths(profile: Profile, convert: Callable[[str], str]) -> dict[str, An
 def _absolute(context: Context, path: str, folder: str) -> str:
     if path.startswith(("/", "~", "$")):
         return path
-    return escape_dollars(context.short(os.path.normpath(os.path.join(folder, path.replace("$$", "$")))))
+    return rendering.escape_dollars(context.short(os.path.normpath(os.path.join(folder, path.replace("$$", "$")))))
 
 
 def _relative(context: Context, path: str, folder: str) -> str:
@@ -354,5 +347,5 @@ def _relative(context: Context, path: str, folder: str) -> str:
         return path
     whole = os.path.normpath(context.expand_user(path.replace("$$", "$")))
     if is_inside(whole, folder):
-        return escape_dollars(os.path.relpath(whole, folder))
+        return rendering.escape_dollars(os.path.relpath(whole, folder))
     return path
