@@ -7,7 +7,6 @@ import os
 import random
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -243,26 +242,15 @@ def test_a_full_disk_after_the_import_names_the_command_that_goes_on(home: Home,
     install(home, "d")
 
 
-def without_kernel(home: Home) -> None:
-    home.run("kernel", "remove", "alpha", check=True)
-
-
-def without_profile(home: Home) -> None:
-    home.run("remove", "alpha", check=True)
-
-
-def renamed(home: Home) -> None:
-    home.run("rename", "alpha", "beta", check=True)
-
-
-COMMANDS: dict[str, tuple[list[str], Callable[[Home], None] | None]] = {
-    "rename": (["rename", "alpha", "beta"], None),
-    "undo of a renaming": (["undo"], renamed),
-    "remove": (["remove", "alpha"], None),
-    "undo of a removal": (["undo"], without_profile),
-    "install": (["kernel", "install", "alpha", "--python", sys.executable], without_kernel),
-    "kernel remove": (["kernel", "remove", "alpha"], None),
+COMMANDS: dict[str, tuple[list[str], list[str]]] = {
+    "rename": (["rename", "alpha", "beta"], []),
+    "undo of a renaming": (["undo"], ["rename", "alpha", "beta"]),
+    "remove": (["remove", "alpha"], []),
+    "undo of a removal": (["undo"], ["remove", "alpha"]),
+    "install": (["kernel", "install", "alpha", "--python", sys.executable], ["kernel", "remove", "alpha"]),
+    "kernel remove": (["kernel", "remove", "alpha"], []),
 }
+"""By name: the command, and the one before it."""
 
 
 @pytest.mark.strace
@@ -270,10 +258,10 @@ COMMANDS: dict[str, tuple[list[str], Callable[[Home], None] | None]] = {
 @pytest.mark.parametrize("case", COMMANDS)
 def test_after_a_kill_or_a_failure_the_next_command_puts_it_right(home: Home, tmp_path: Path, case: str) -> None:
     """A kill at each change, and some failures: each profile has its kernels, and no folder is left over."""
-    words, prepare = COMMANDS[case]
+    words, before_it = COMMANDS[case]
     copy_kernel(home, "taoprof-alpha-gpu0")
-    if prepare is not None:
-        prepare(home)
+    if before_it:
+        home.run(*before_it, check=True)
     call(injection.copied(home, tmp_path / "warm"), *words)  # so that the forks have all that it loads
 
     def do() -> int:
