@@ -223,7 +223,7 @@ def wait_until_free(
         while True:
             ahead = ticket.ahead()
             followed = [other for other in ahead if request.must_follow(other.request)]
-            refusal: HeldError | None = None
+            refusal = HeldError(_ahead(len(followed)), hint="wait longer: --wait without TIME has no limit")
             began = time.monotonic()
             if not followed:
                 try:
@@ -236,20 +236,17 @@ def wait_until_free(
                     continue  # the attempt has already waited, for the lock
             remaining = end - time.monotonic()
             if remaining <= 0:
-                others = _ahead(len(followed))
-                expired = refusal or HeldError(others, hint="wait longer: --wait without TIME has no limit")
                 if seconds > 0:
-                    expired.message = f"gave up waiting after {format_age(seconds)}: {expired.message}"
-                raise expired
-            holds: Sequence[Hold] = refusal.holds if refusal else ()
-            if refusal and not holds:  # what is free is left to those ahead
-                followed = ahead
-            waiting_for = [hold.id for hold in holds] or [other.id for other in followed]
+                    refusal.message = f"gave up waiting after {format_age(seconds)}: {refusal.message}"
+                raise refusal
+            if not refusal.holds:  # what is free is left to those ahead
+                followed = followed or ahead
+            waiting_for = [hold.id for hold in refusal.holds] or [other.id for other in followed]
             if waiting_for != announced:
                 announced = waiting_for
                 ticket.write(waiting_for)
                 say(_announcement(followed, refusal))
-            pids = [hold.pid for hold in holds if hold.has_process_here()]
+            pids = [hold.pid for hold in refusal.holds if hold.has_process_here()]
             pids += [other.pid for other in followed[-1:] if other.request.host_id == request.host_id]
             interval = max(RETRY_INTERVAL, 20 * (time.monotonic() - began))  # an attempt may ask a slow driver
             wait_for_exit(pids, min(interval, remaining))
@@ -350,10 +347,10 @@ def _read_ticket(path: str) -> WaitingCommand:
     return WaitingCommand(request.run or f"wait{int(number)}", int(pid), since, waits_for, request)
 
 
-def _announcement(followed: list[WaitingCommand], refusal: HeldError | None) -> str:
-    if refusal is not None and refusal.holds:
+def _announcement(followed: list[WaitingCommand], refusal: HeldError) -> str:
+    if refusal.holds:
         return "waiting for " + "; ".join(hold.line() for hold in refusal.holds)
-    return f"waiting: {_ahead(len(followed)) if followed or refusal is None else refusal.message}"
+    return f"waiting: {_ahead(len(followed)) if followed else refusal.message}"
 
 
 def _ahead(count: int) -> str:
