@@ -322,6 +322,7 @@ class _Transaction:
         self.previous = self._entry.profile if self._entry else None
         self._cached_source: Source | None = None
         self._project_file: str | None = None
+        self._change: dict[str, Any] = {}  # the entry of what is being done
         self._content_now: bytes | None = None
         self._late: int | None = None
         self.has_writer: bool | None = False
@@ -412,7 +413,8 @@ class _Transaction:
             last_id = self._history.record(entries)
             self._content_now = wanted
         else:
-            last_id, _ = self._history.record_and(entries, lambda: self._replace(wanted, entry, link, attributes))
+            self._change = entry
+            last_id, _ = self._history.record_and(entries, lambda: self._replace(wanted, link, attributes))
         with suppress(OSError, TaoprofError):  # the change is done, and the next one tries again
             recover(self._context, grace=self._grace)
         if self._content_now != wanted:
@@ -423,22 +425,17 @@ class _Transaction:
         foreign = self.previous is None and self.content is not None
         return self._late or (last_id if foreign else None)
 
-    def _replace(
-        self, wanted: bytes | None, entry: dict[str, Any], link: str | None, attributes: atomic.FileAttributes | None
-    ) -> None:
-        path = self._context.mapping_file
+    def _replace(self, wanted: bytes | None, link: str | None, attributes: atomic.FileAttributes | None) -> None:
+        path, check = self._context.mapping_file, self._check_replaced
         if wanted is None:
-            atomic.delete(path, on_deleted=lambda fd: self._check_replaced(fd, entry))
+            atomic.delete(path, on_deleted=check)
         else:
-            atomic.replace(
-                path, wanted, on_replaced=lambda fd: self._check_replaced(fd, entry), link=link, attributes=attributes,
-                keep=True,
-            )  # fmt: skip
+            atomic.replace(path, wanted, on_replaced=check, link=link, attributes=attributes, keep=True)
 
-    def _check_replaced(self, fd: int | None, entry: dict[str, Any]) -> None:
+    def _check_replaced(self, fd: int | None) -> None:
         """Store what another program wrote after we had read the file, and read the new file back.
 
-        ``fd`` is the old file, which can still be restored; ``entry`` is the change.
+        ``fd`` is the old file, which can still be restored.
         """
         path = self._context.mapping_file
         if fd is not None:
@@ -451,7 +448,7 @@ class _Transaction:
             is_doubtful = is_recent and (self._entry is None or old != self.content)
             self.has_writer = has_writer if has_writer is not None or is_doubtful else False
             if old != self.content:
-                number = _record_overwritten(self._history, old, entry)
+                number = _record_overwritten(self._history, old, self._change)
                 self._late = self._late or number
         self._content_now = files.read(path, MAPPING_LIMIT)
 
