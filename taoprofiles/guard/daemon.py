@@ -281,8 +281,9 @@ class Daemon:
         for process in self._pidfds.keys() - wanted:
             os.close(self._pidfds.pop(process))
         for process in wanted - self._pidfds.keys():
-            with suppress(OSError):  # no descriptor is available, or it ends just now: the next tick notices the end
-                self._pidfds[process] = os.pidfd_open(process[0])
+            descriptor = processes.open_pidfd(process[0])
+            if descriptor is not None:  # without one, the next tick notices the end
+                self._pidfds[process] = descriptor
 
 
 if __name__ == "__main__":

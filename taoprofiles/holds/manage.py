@@ -276,8 +276,9 @@ def wait_for_exit(pids: Sequence[int], seconds: float) -> None:
     descriptors: list[int] = []
     try:
         for pid in pids:
-            with suppress(OSError):  # it has just ended, or the kernel is too old for pidfd_open
-                descriptors.append(os.pidfd_open(pid))
+            descriptor = processes.open_pidfd(pid)
+            if descriptor is not None:
+                descriptors.append(descriptor)
         select.select(descriptors, [], [], seconds)
     finally:
         for descriptor in descriptors:

@@ -11,12 +11,11 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from taoprofiles.errors import reason_of
-from taoprofiles.storage import files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,9 +48,9 @@ def run_bounded(
     """
     source = subprocess.DEVNULL if isinstance(stdin, bytes) else stdin
     try:
-        if stdin and isinstance(stdin, bytes):  # a file in memory: no pipe that has to be written while another is read
-            source = os.memfd_create("stdin")
-            files.write_all(source, stdin, 0)
+        if stdin and isinstance(stdin, bytes):
+            source, target = os.pipe()
+            threading.Thread(target=_write_all, args=(target, stdin), daemon=True).start()
         process = subprocess.Popen(  # noqa: S603
             list(command),
             env=dict(environ),
@@ -77,6 +76,14 @@ def run_bounded(
         status = process.wait()
     out, err = (text.decode("utf-8", "replace") for text in output)
     return CompletedCommand(status, out, err, problem)
+
+
+def _write_all(pipe: int, data: bytes) -> None:
+    """Write ``data`` into a pipe, as far as it is read, and close it."""
+    with suppress(BrokenPipeError):
+        while data:
+            data = data[os.write(pipe, data) :]
+    os.close(pipe)
 
 
 def _read(process: subprocess.Popen[bytes], seconds: float) -> tuple[list[bytes], str]:

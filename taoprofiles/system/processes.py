@@ -12,6 +12,8 @@ from taoprofiles.storage import files
 from taoprofiles.storage.paths import find_account
 
 _WRITING = 3  # O_WRONLY or O_RDWR, on Linux
+_PIDFD_OPEN = 434
+"""The number of this system call on all architectures but alpha."""
 _PARTS = (b"tao", b"tlt", b"exec")
 """Every command line that ``scan`` is for contains one of these."""
 _UNKNOWN = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
@@ -55,6 +57,22 @@ def scan() -> list[Process]:
             if uid >= 0:  # else it has ended
                 processes.append(Process(pid, uid, line.rstrip(b"\0").decode("utf-8", "surrogateescape").split("\0")))
     return processes
+
+
+def open_pidfd(pid: int) -> int | None:
+    """Return a descriptor that can be read when a process has ended, see pidfd_open(2).
+
+    None if the process has just ended, no descriptor is available, or the kernel is older than 5.3.
+    """
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return None
+    except AttributeError:  # a Python that was built with the headers of an older kernel, as uv's and conda's are
+        import ctypes
+
+        descriptor: int = ctypes.CDLL(None).syscall(_PIDFD_OPEN, pid, 0)
+        return descriptor if descriptor >= 0 else None
 
 
 def pids() -> Iterator[int]:

@@ -216,6 +216,14 @@ def test_a_program_that_hangs_is_ended_with_all_that_it_started() -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.parametrize("size", [1, 1 << 20])
+def test_a_program_gets_its_input_whether_it_reads_it_or_not(size: int) -> None:
+    data = b"x" * size
+    assert run_bounded(["wc", "-c"], os.environ, 30, stdin=data).out.strip() == str(size)
+    assert run_bounded(["sh", "-c", "exec 0<&-; echo done"], os.environ, 30, stdin=data).out == "done\n"
+    assert run_bounded(["/nowhere/x"], os.environ, 1, stdin=data).is_missing
+
+
 def test_a_program_that_says_too_much_or_cannot_be_started() -> None:
     assert run_bounded(["yes"], os.environ, 30).problem == "its output exceeds 4 MB"
     assert run_bounded(["/nowhere/x"], os.environ, 1).problem == "it cannot be started: no such file or directory"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -101,6 +102,21 @@ def test_with_variable() -> None:
         assert processes.environment(process.pid) == environ
         assert list(processes.with_variable(os.getuid(), "TAOPROF_TEST_MARK")) == [(process.pid, "a=b")]
         assert list(processes.with_variable(os.getuid() + 1, "TAOPROF_TEST_MARK")) == []
+
+
+@pytest.mark.parametrize("is_old", [False, True], ids=["Python", "a Python built with old headers"])
+def test_a_pidfd_can_be_read_when_its_process_has_ended(is_old: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if is_old:
+        monkeypatch.delattr(os, "pidfd_open")
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
+        descriptor = processes.open_pidfd(process.pid)
+        assert descriptor is not None
+        assert not os.get_inheritable(descriptor)
+        assert select.select([descriptor], [], [], 0)[0] == []
+        process.kill()
+        assert select.select([descriptor], [], [], 30)[0] == [descriptor]
+        os.close(descriptor)
+    assert processes.open_pidfd(process.pid) is None, "it is gone"
 
 
 def test_host_id() -> None:
