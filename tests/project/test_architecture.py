@@ -107,6 +107,7 @@ WRITERS = {
     "taoprofiles.switching.preflight": "makedirs: the user's own data folders, with the user's umask",
     "taoprofiles.cli.main": "opens /dev/null when the reader of stdout has gone",
     "taoprofiles.runs.tee": "what a command prints goes on to where it went",
+    "taoprofiles.system.commands": "the input of a program goes into a pipe",
 }
 
 
