@@ -235,20 +235,20 @@ _FLAGS = ("--no-tty", "--run_as_user", "--run_as_service", "-h", "--help")
 class RunnerCommand(NamedTuple):
     """A command of a runner.
 
-    ``prefix`` are the words before its options, ``options`` the options as (name, value), and ``task`` the words after
-    ``--``, which run in the container.
+    ``prefix`` are the words before its ``arguments``, ``options`` the arguments as (name, value), and ``task`` the
+    words after ``--``, which run in the container.
     """
 
     name: str
     prefix: list[str]
+    arguments: list[str]
     options: list[tuple[str, str]]
     task: list[str]
 
     @property
     def words(self) -> list[str]:
         """The command from the runner's name on."""
-        given = [word for name, value in self.options for word in (name, *([value] if _takes_value(name) else []))]
-        return [self.name, *given, *(["--", *self.task] if self.task else [])]
+        return [self.name, *self.arguments, *(["--", *self.task] if self.task else [])]
 
     @property
     def lacks_separator(self) -> bool:
@@ -269,10 +269,6 @@ class RunnerCommand(NamedTuple):
         return environ.get(variable) or folder, destination
 
 
-def _takes_value(option: str) -> bool:
-    return option.startswith("-") and option not in _FLAGS
-
-
 def parse_runner(argv: Sequence[str]) -> RunnerCommand | None:
     """Parse a runner's command: by its name or path, or as a script of Python; None for any other command."""
     position = 0
@@ -287,5 +283,6 @@ def parse_runner(argv: Sequence[str]) -> RunnerCommand | None:
     words = iter(rest[:end])
     for word in words:
         option, equals, value = word.partition("=")
-        options.append((option, value if equals else next(words, "") if _takes_value(option) else ""))
-    return RunnerCommand(name, list(argv[: position + 1]), options, rest[end + 1 :])
+        takes_value = option.startswith("-") and option not in _FLAGS
+        options.append((option, value if equals or not takes_value else next(words, "")))
+    return RunnerCommand(name, list(argv[: position + 1]), rest[:end], options, rest[end + 1 :])

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from taoprofiles.launcher.behaviour import Host, Location, behaviour_of, runs_in_ci
 from taoprofiles.launcher.simulation import Content, Prediction, Refusal, get_volumes, predict
 from tests.support.launcher_cases import Case, cases, make_tree, singles
-from tests.support.launchers import Launcher, Launchers
+from tests.support.launchers import Launcher, start_launchers
 
 pytestmark = pytest.mark.launchers
 
@@ -27,8 +27,8 @@ CASES = int(ASKED or 200)
 
 @pytest.fixture(scope="module")
 def launchers() -> Iterator[list[Launcher]]:
-    with Launchers() as all_of_them:
-        yield all_of_them
+    with start_launchers() as launchers:
+        yield launchers
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from taoprofiles.launcher.argv import VOLUME
 from taoprofiles.launcher.behaviour import behaviour_of
 from taoprofiles.launcher.quoting import quote_argv, taken_volumes
 from tests.support.home import ALL
-from tests.support.launchers import Launcher, Launchers
+from tests.support.launchers import Launcher, start_launchers
 
 pytestmark = pytest.mark.launchers
 
@@ -33,8 +33,8 @@ WORDS = st.lists(st.sampled_from(HOSTILE) | st.text("'\"\\\\$`;&|<>(){}*~# \na",
 
 @pytest.fixture(scope="module")
 def launchers() -> Iterator[list[Launcher]]:
-    with Launchers() as all_of_them:
-        yield all_of_them
+    with start_launchers() as launchers:
+        yield launchers
 
 
 @pytest.fixture(scope="module")

@@ -156,14 +156,17 @@ def test_a_yaml_spec_as_people_write_it() -> None:
     assert (("evaluate", "checkpoint"), "???") in [one[1:] for one in read_values(DINO, "yaml")[0]]
 
 
-@pytest.mark.parametrize("form", ["yaml", "prototxt", "json", "toml"])
-def test_file_urls_are_paths_and_other_urls_are_not(form: str) -> None:
-    colon, open_, close = (" =", "", "") if form == "toml" else (":", "", "")
-    if form == "json":
-        open_, close = "{", "}"
-    text = f'{open_}"a"{colon} "file:///a/b"{"," if form == "json" else chr(10)} "b"{colon} "http://x/y"{close}'
-    if form == "prototxt":
-        text = text.replace('"a":', "a:").replace('"b":', "b:")
+URLS = 'a: "file:///a/b"\nb: "http://x/y"\n'
+
+
+@pytest.mark.parametrize(
+    ("form", "text"),
+    [
+        *(("yaml", URLS), ("prototxt", URLS), ("toml", URLS.replace(": ", " = "))),
+        ("json", '{"a": "file:///a/b", "b": "http://x/y"}'),
+    ],
+)
+def test_file_urls_are_paths_and_other_urls_are_not(form: str, text: str) -> None:
     assert spec_texts(text, form) == ["/a/b"]
 
 

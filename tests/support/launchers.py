@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ ENTRYPOINTS = {
     "6.25.11": _NEW,
     "6.26.3": _NEW,
 }
-VERSIONS = tuple(ENTRYPOINTS)
 
 
 def own_config(version: str) -> bytes:
@@ -59,15 +59,10 @@ class Launcher:
         self.process.wait(10)
 
 
-class Launchers:
-    """All of them; use as a context manager."""
-
-    def __init__(self, versions: Iterable[str] = VERSIONS) -> None:
-        self.all = [Launcher(version) for version in versions]
-
-    def __enter__(self) -> list[Launcher]:
-        return self.all
-
-    def __exit__(self, *_: object) -> None:
-        for launcher in self.all:
-            launcher.end()
+@contextmanager
+def start_launchers() -> Iterator[list[Launcher]]:
+    """Start all of them."""
+    launchers = [Launcher(version) for version in ENTRYPOINTS]
+    yield launchers
+    for launcher in launchers:
+        launcher.end()
