@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-import posixpath
 import re
 import stat
 from collections.abc import Mapping
@@ -216,7 +215,7 @@ def find_mounts_file(environ: Mapping[str, str], folder: str, behaviour: Behavio
     "" if LAUNCHER_MOUNTS is empty: then the launcher reads no file.
     """
     path = find_mounts_path(Host(environ, folder), behaviour)
-    return posixpath.join(folder, path) if path else ""
+    return os.path.join(folder, path) if path else ""
 
 
 # Positions in the input, and resolved mounts

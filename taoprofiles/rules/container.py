@@ -107,22 +107,21 @@ def _missing_source(written: str, where: str, host: Host, stops: str) -> Finding
     if problem and problem != "missing":
         # The launcher says that it does not exist, which is misleading.
         return error("src-missing", where, f"'{path}' cannot be read: {problem}", stops)
+    missing = path.removeprefix(nearest_existing(path).path)  # a folder that exists may have such a name
+    fix: tuple[str, ...] = ()
     if left:
         what, hint = f"'{written}' still contains '{left}'", "write the real path of the folder"
         return error("placeholder", where, what, stops, hint, by_hand=True)
-    missing = path.removeprefix(nearest_existing(path).path)  # a folder that exists may have such a name
-    unexpanded, comment = re.search(r"\$\w+|\$\{[^}]*\}", missing), re.search(r"\s#.*", missing)
-    if unexpanded:
+    if unexpanded := re.search(r"\$\w+|\$\{[^}]*\}", missing):
         hint = "write the path itself; in a profile, ${env:NAME} is a variable of your environment"
         what = f"nothing expands '{unexpanded[0]}' in '{written}'"
-        return error("src-missing", where, what, stops, hint, by_hand=True)
-    if comment:
+    elif re.search(r"\s#.*", missing):
         what, hint = f"'{written}' ends with a comment", "remove it: '%env NAME=value # …' makes it part of the value"
-        return error("src-missing", where, what, stops, hint, by_hand=True)
-    what, hint = f"folder '{path}' does not exist", f"mkdir -p {quoted(path)}"
-    if reason := creation_problem(path):
-        return error("src-missing", where, f"{what}, and {reason}", stops, "use a folder of this machine", by_hand=True)
-    return error("src-missing", where, what, stops, hint, fix=("mkdir", path))
+    elif reason := creation_problem(path):
+        what, hint = f"folder '{path}' does not exist, and {reason}", "use a folder of this machine"
+    else:
+        what, hint, fix = f"folder '{path}' does not exist", f"mkdir -p {quoted(path)}", ("mkdir", path)
+    return error("src-missing", where, what, stops, hint, fix=fix, by_hand=not fix)
 
 
 def _check_destination(mount: ResolvedMount, locate: Locator) -> Iterator[Finding]:

@@ -84,29 +84,22 @@ def check_options(
     ``memory`` is the host's in bytes, 0 if unknown; ``used_ports`` are the host's ports with a listener.
     """
     yield from _check_shared_memory(options, locate, memory)
-    ports = options.get("ports")
-    if options.get("network") == "host":
-        if ports:
-            where, what = locate(_key("ports")), "published ports have no effect with network 'host'"
-            why = "Docker ignores them: with the host's network, ports need not be published"
-            yield warning("ports-without-network", where, what, why, "remove one of the two", by_hand=True)
-    elif isinstance(ports, dict):
-        yield from _check_ports(ports, locate, used_ports)
+    ports, is_host = options.get("ports"), options.get("network") == "host"
+    if ports and is_host:
+        where, what = locate(_key("ports")), "published ports have no effect with network 'host'"
+        why = "Docker ignores them: with the host's network, ports need not be published"
+        yield warning("ports-without-network", where, what, why, "remove one of the two", by_hand=True)
+    for inside, published in ports.items() if isinstance(ports, dict) and not is_host else ():
+        for port in published if isinstance(published, list) else [published]:
+            if isinstance(port, int) and port in used_ports:
+                where, what = locate(_key(f"ports.{inside}")), f"port {port} of this host is in use"
+                why = f"Docker refuses: Bind for 0.0.0.0:{port} failed: port is already allocated"
+                hint = "publish another port, or stop the program that has it: ss -ltnp"
+                yield error("port-in-use", where, what, why, hint, by_hand=True)
 
 
 def _key(name: str) -> Location:
     return Location("DockerOptions", key=name)
-
-
-def _check_ports(ports: dict[str, Any], locate: Locator, used_ports: Collection[int]) -> Iterator[Finding]:
-    for inside, published in ports.items():
-        for port in published if isinstance(published, list) else [published]:
-            if isinstance(port, int) and port in used_ports:
-                yield error(
-                    "port-in-use", locate(_key(f"ports.{inside}")), f"port {port} of this host is in use",
-                    f"Docker refuses: Bind for 0.0.0.0:{port} failed: port is already allocated",
-                    "publish another port, or stop the program that has it: ss -ltnp", by_hand=True,
-                )  # fmt: skip
 
 
 def _check_shared_memory(options: dict[str, Any], locate: Locator, memory: int) -> Iterator[Finding]:
@@ -189,22 +182,21 @@ def other_refusal(refusal: Refusal) -> Finding:
 
 
 def _file(refusal: Refusal, file: MountsFile) -> Finding:
-    kind, where, stops = refusal.kind, file.locate(refusal.location), f"the launcher stops: {refusal}"
-    key = refusal.location.key
+    kind, key, id, where = refusal.kind, refusal.location.key, "file-shape", file.locate(refusal.location)
     if key:
         near = {name.lower(): name for name in _SECTIONS}.get(key.lower(), "")
         hint = f"write '{near}'" if near else "remove it: comments are not allowed in this file"
         what = f"'{key[:70]}' is not a valid key in a mounts file"
-        return error("file-shape", where, what, stops, hint, by_hand=True)
-    if kind == "AssertionError":
-        return error("file-shape", where, "there is no 'Mounts'", stops, 'add "Mounts": []', by_hand=True)
-    if kind == "AttributeError":
-        hint = 'the file must begin with {"Mounts": ['
-        return error("file-shape", where, "it is not a JSON object", stops, hint, by_hand=True)
-    if kind == "JSONDecodeError":
+    elif kind == "AssertionError":
+        what, hint = "there is no 'Mounts'", 'add "Mounts": []'
+    elif kind == "AttributeError":
+        what, hint = "it is not a JSON object", 'the file must begin with {"Mounts": ['
+    elif kind == "JSONDecodeError":
         line, what, hint = explain_json_error(file.text)
-        return error("json-parse", f"{file.name}:{line}", what, stops, hint, by_hand=True)
-    return error("json-parse", where, f"it cannot be read: {refusal.message[:100]}", stops, by_hand=True)
+        id, where = "json-parse", f"{file.name}:{line}"
+    else:
+        id, what, hint = "json-parse", f"it cannot be read: {refusal.message[:100]}", ""
+    return error(id, where, what, f"the launcher stops: {refusal}", hint, by_hand=True)
 
 
 def _entry(refusal: Refusal, locate: Locator) -> Finding:

@@ -417,12 +417,10 @@ def test_the_results_folders_of_a_command(tmp_path: Path, words: str) -> None:
 def test_the_results_folders_that_the_words_name(words: str, folders: list[str]) -> None:
     variables = {"RESULTS_DIR": "/results", "USER_EXPERIMENT_DIR": "/exp", "X": "/x"}
     assert find_results(words.split(), CommandContext({}, variables)) == folders
-
-
-def test_without_a_results_folder_in_the_layout() -> None:
-    words = ["tao", "unet", "train"]
-    assert find_results(words, CommandContext({}, {"USER_EXPERIMENT_DIR": "/exp"})) == ["/exp"]
-    assert find_results(words, CommandContext({}, {})) == []
+    for name, others in (("RESULTS_DIR", ["/exp"]), ("USER_EXPERIMENT_DIR", [])):
+        del variables[name]
+        expected = others if folders == ["/results"] else folders
+        assert find_results(words.split(), CommandContext({}, variables)) == expected
 
 
 def test_the_spec_files_of_another_machine_are_not_read(tmp_path: Path) -> None:
