@@ -151,17 +151,13 @@ class Options(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """The mapping file at one moment.
-
-    ``attributes`` are its owner and its mode without the seal, None if there is no file; ``link`` is the target if it
-    is a symlink. ``entry`` is the history entry that describes the file now, ``last`` the last one about the file.
-    """
+    """The mapping file at one moment."""
 
     content: bytes | None
-    attributes: FileAttributes | None
-    link: str | None
-    entry: Entry | None = None
-    last: Entry | None = None
+    attributes: FileAttributes | None  # its owner and its mode without the seal, None if there is no file
+    link: str | None  # the target, if it is a symlink
+    entry: Entry | None = None  # the history entry that describes the file now
+    last: Entry | None = None  # the last entry about the file
 
 
 class Guard:

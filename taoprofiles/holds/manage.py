@@ -150,22 +150,15 @@ def held_error(name: str, holders: Sequence[Hold], *, hint: str) -> HeldError:
 
 
 class Request(NamedTuple):
-    """What a command needs that others may have.
-
-    - ``profile``; ``command``: its words, without secrets
-    - ``mapping``: the shared mapping file; ``results``: the host folders that it writes
-    - ``gpus``: devices, "all", a number of free ones, or None
-    - ``host_id``: the host (``processes.host_id``) on which it waits, whose GPUs it needs
-    - ``run``: the id of the detached run that waits; "" for a command in the foreground
-    """
+    """What a command needs that others may have."""
 
     profile: str | None
-    command: list[str]
-    mapping: bool = False
-    results: list[str] = []  # noqa: RUF012 - never changed
-    gpus: list[str] | int | str | None = None
-    host_id: str = ""
-    run: str = ""
+    command: list[str]  # its words, without secrets
+    mapping: bool = False  # the shared mapping file
+    results: list[str] = []  # the host folders that it writes  # noqa: RUF012 - never changed
+    gpus: list[str] | int | str | None = None  # devices, "all", a number of free ones, or None
+    host_id: str = ""  # ``processes.host_id`` of the host on which it waits, whose GPUs it needs
+    run: str = ""  # the id of the detached run that waits; "" for a command in the foreground
 
     def must_follow(self, earlier: Request) -> bool:
         """Check whether this command must wait behind one that came earlier.
@@ -185,15 +178,12 @@ EVERYTHING = Request(None, [], mapping=True, results=["/"], gpus="all")
 
 
 class WaitingCommand(NamedTuple):
-    """A command in the queue; ``waits_for`` are the ids of holds and of commands ahead in the queue.
+    """A command in the queue."""
 
-    Its own ``id`` is that of a detached run, or "wait" and its number.
-    """
-
-    id: str
+    id: str  # that of a detached run, or "wait" and its number
     pid: int
     since: float
-    waits_for: list[str]
+    waits_for: list[str]  # the ids of holds and of commands ahead in the queue
     request: Request
 
     def as_dict(self) -> dict[str, Any]:

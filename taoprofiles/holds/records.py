@@ -280,17 +280,12 @@ def _to_hold(record: dict[str, Any]) -> Hold:
 
 
 class Notification(NamedTuple):
-    """The targets and the hook for the end of a run, and what senders have done of it.
+    """The targets and the hook for the end of a run, and what senders have done of it."""
 
-    - ``targets``: "desktop" or URLs of Apprise; ``on_end``: a command line of /bin/sh, "" for none
-    - ``run``: the run with its outcome, None while it is active
-    - ``notes``: of earlier senders and of this one: "attempt", "sent N" or "failed N" for a target, "on_end"
-    """
-
-    targets: list[str]
-    on_end: str
-    run: Hold | None = None
-    notes: Sequence[str] = ()
+    targets: list[str]  # "desktop" or URLs of Apprise
+    on_end: str  # a command line of /bin/sh, "" for none
+    run: Hold | None = None  # with its outcome, None while it is active
+    notes: Sequence[str] = ()  # of senders: "attempt", "sent N" or "failed N" for a target, "on_end"
 
     def to_bytes(self) -> bytes:
         """Return the content of the file."""

@@ -45,7 +45,7 @@ NEVER = float("inf")
 class SwitchResult:
     """The result of a switch, or with ``dry_run`` what it would do."""
 
-    def __init__(self, name: str | None, previous: str | None) -> None:
+    def __init__(self, name: str, previous: str | None) -> None:
         self.name, self.previous = name, previous  # profiles; None for an unmanaged mapping
         self.changed = False  # whether there was anything to do
         self.changes: list[mapping.Difference] = []
@@ -106,7 +106,6 @@ def switch_locked(
     result = transaction.plan(name, mkdir=mkdir, check=check, may_write=True, release=release, answered=answered)
     with preflight.make_folders(result.folders):
         if result.changed:
-            assert result.name is not None  # noqa: S101 - for the type checker: a plan has a name
             result.saved_entry = transaction.write("use", result.name, mapping.to_bytes(result.wanted))
     if result.changed and transaction.has_writer is not False:
         doubt = "is still" if transaction.has_writer else "may still be"
@@ -455,7 +454,7 @@ class _Transaction:
     def write_current_cache(self, result: SwitchResult) -> None:
         """Write the cached answer of ``current``, unless the answer depends on the environment."""
         is_stale = result.changed or current_cache.read(self._context) is None
-        if result.name is not None and self._cached_source is not None and is_stale:
+        if self._cached_source is not None and is_stale:
             content = mapping.to_bytes(result.wanted) if result.changed else self.content or b""
             texts, project = self._cached_source.files(), self._project_file
             current_cache.write(self._context, "active", result.name, texts, project_file=project, mapping=content)
@@ -487,8 +486,7 @@ def _find_undo(context: Context, number: str | None) -> Undo:
             raise InvalidStateError(f"the history no longer has what was before entry {entry.id}")
         if entry.before is not None and entry.was is None:
             history.load_content(entry.before)  # it raises, if the content is lost
-        name = origin.profile if origin else None
-        return Undo(entry, name)
+        return Undo(entry, origin.profile if origin else None)
     if number is None:
         raise TaoprofError("there is nothing to undo: the history is empty")
     raise NotFoundError(f"the history has no entry '{number}'", hint="'taoprof history' lists them")
