@@ -396,21 +396,17 @@ class Run:
             self._say(f"warning: the end of the run could not be recorded: {error.message}")
         finally:
             self.release_liveness()
-        if self._sender is not None:
-            self._wait_for(self._sender)
+        try:  # until the end has been told and ``on_end`` has run
+            if self._sender is not None:
+                self._sender.wait(notify.TIME_LIMIT)
+        except (KeyboardInterrupt, subprocess.TimeoutExpired):
+            self._say("the notification or 'on_end' is still running in the background")
         has_report = is_over and status == 0 and self.hold.results  # a status file is in a results folder
         if has_report and (failure := find_reported_failure(self.hold, HoldRecords(self.context).all({}))):
             self._say(f"warning: the task exited with 0, but {failure}")
         if is_over and self.log is not None and self._is_log_complete:
             self.log.mask(self._secret_values)
         return status
-
-    def _wait_for(self, sender: subprocess.Popen[bytes]) -> None:
-        """Wait until the end has been told and ``on_end`` has run; Ctrl-C ends only the waiting."""
-        try:
-            sender.wait(notify.TIME_LIMIT)
-        except (KeyboardInterrupt, subprocess.TimeoutExpired):
-            self._say("the notification or 'on_end' is still running in the background")
 
     def _end_hold(self, status: int, running: list[ContainerTask]) -> bool:
         """End the hold, unless work is still running; return whether it has ended."""

@@ -95,15 +95,6 @@ class Session(Run):
         self.watch(self._messages.append)
         atexit.register(self.release, timeout=EXIT_LOCK_TIMEOUT)
 
-    def use_own_mounts_file(self) -> None:
-        """Take the mapping from the mounts file: the profile may have changed since. Raises TaoprofError."""
-        content = files.read(self.mounts_file, files.MAPPING_LIMIT)
-        if content is not None:
-            self.wanted = mapping.parse(content, self.mounts_file)
-            envs = [item for item in self.wanted.get("Envs", []) if item["variable"] != RUN_VARIABLE]
-            rest = {key: value for key, value in self.wanted.items() if key != "Envs"}
-            self.rendered = rest | ({"Envs": envs} if envs else {})
-
     @property
     def mounts_file(self) -> str:
         """The mounts file that a launcher reads which is started from here."""
@@ -347,7 +338,12 @@ def adopt(kernel: ProfileKernel, environ: MutableMapping[str, str]) -> None:
             raise InvalidStateError(f"hold {kernel.run} of this kernel was released")
         session = Session(context, hold, Store(context).renderer(kernel.profile))
         session.liveness_fd, session.environ = kernel.fd, dict(environ)
-        session.use_own_mounts_file()
+        content = files.read(session.mounts_file, files.MAPPING_LIMIT)
+        if content is not None:  # the profile may have changed since
+            session.wanted = mapping.parse(content, session.mounts_file)
+            envs = [item for item in session.wanted.get("Envs", []) if item["variable"] != RUN_VARIABLE]
+            rest = {key: value for key, value in session.wanted.items() if key != "Envs"}
+            session.rendered = rest | ({"Envs": envs} if envs else {})
         session.variables = {name: kernel.assigned[name] or "" for name in session.variables if name in kernel.assigned}
         session.enter(environ, kernel.assigned, kernel.before)
         _sessions[:] = [session]
