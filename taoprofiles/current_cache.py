@@ -31,7 +31,7 @@ def answer(argv: list[str]) -> str | None:
     context = Context()
     own = own_profile(context)
     if own is not None:
-        return own if len(argv) > 1 else None  # without --short it says what the shared file has
+        return own if len(argv) > 1 else None  # without --short it says what the mapping file has
     known = read(context)
     if known is None or (os.path.lexists(context.seal) and _is_orphaned(context)):
         return None  # after a guard was killed the command must make the mapping file writable again

@@ -96,13 +96,13 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         ("taoprof import lab.ipynb --set LOCAL_PROJECT_DIR=~/tao/kitti", "answer its question beforehand"),
         ("taoprof import --name lab", "keep what ~/.tao_mounts.json has now"),
     ),
-    "edit": (("taoprof edit segformer", "the editor's text is checked before it is used"),),
+    "edit": (("taoprof edit segformer", "an invalid text is not saved"),),
     "set": (
         ("taoprof set segformer docker.shm_size=32G", "a key"),
         ("taoprof set segformer NUM_GPUS=2", "a variable"),
         ("taoprof set segformer --unset NUM_GPUS", "back to the layout's value"),
     ),
-    "rename": (("taoprof rename segformer city", "its kernels follow"),),
+    "rename": (("taoprof rename segformer city", "its kernels are renamed too"),),
     "remove": (("taoprof remove segformer", "the project's files stay"),),
     "trust": (
         ("taoprof trust", "show the .taoprof.toml of this project, and ask"),
@@ -286,7 +286,7 @@ _STRICT = _flag("--strict", "exit with status 3 if there are warnings, not only 
 _YES = _flag("--yes", "do not ask for confirmation")
 
 
-_HERE = "name of the profile; default: that of the project here (.taoprof.toml)"
+_HERE = "name of the profile; default: the profile of this project (.taoprof.toml)"
 _RUN = "id of the run, or the beginning of it; '-': the newest"
 
 
@@ -301,7 +301,8 @@ def _wait(condition: str) -> CommandArgument:
 ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
     "use": (
         _profile(
-            "name of the profile; '-': the previous one; default: that of the project here, or choose from a list",
+            "name of the profile; '-': the previous one; default: the profile of this project, or choose from a list "
+            "(with fzf if it is installed)",
             optional=True,
         ),
         _flag("--create", "create the profile from the current folder if needed"),
@@ -338,8 +339,8 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
             "run this image with 'docker run', without the launcher; default: the profile's, unless the command is "
             "'tao'; 'none': run the command on this machine",
         ),
-        _argument("--on", "submit it as a job of this cluster, and print its id", choices=("slurm", "kubernetes")),
-        _flag("--shared", "switch the shared mapping file and hold it during the run"),
+        _argument("--on", "submit as a job to this cluster, and print its id", choices=("slurm", "kubernetes")),
+        _flag("--shared", "switch the mapping file and hold it during the run"),
         _wait("the GPUs and the results folder (with --shared, the mapping file too) are free"),
         _argument(
             "--notify",
@@ -347,7 +348,7 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
             metavar="TARGET",
             action="append",
         ),
-        _flag("--detach", "start it in the background, where it survives a logout, and print its id"),
+        _flag("--detach", "start in the background, survive a logout, and print the id"),
         _flag(
             "--force",
             "start even if 'taoprof check' reports errors or another run is writing to the same results folder",
@@ -396,20 +397,22 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
         ),
     ),
     "status": (
-        _flag("--watch", "show it until Ctrl-C or q; without a terminal, print it again after each change"),
+        _flag(
+            "--watch", "keep showing the status until q or Ctrl-C; without a terminal, print it again after each change"
+        ),
         _flag("--check", "exit with 6 unless a profile is active and unchanged"),
-        _flag("--paths", "show only where taoprof keeps its files"),
+        _flag("--paths", "show only the paths of taoprof's files"),
         _REVEAL,
     ),
     "show": (
-        _profile("name of the profile; default: that of the project here, or the active one", optional=True),
+        _profile("name of the profile; default: the profile of this project, or the active one", optional=True),
         _flag("--toml", "print the profile file without its secrets, to share it"),
-        _path("--svg", "FILE", "draw which folder is where in the container, as an SVG file"),
+        _path("--svg", "FILE", "write a drawing of the mounts as an SVG file"),
         _REVEAL,
     ),
     "check": (
         _profile(
-            "name of the profile; default: that of the project here, or the mounts file that tao would read now",
+            "name of the profile; default: the profile of this project, or the mounts file that tao would read now",
             optional=True,
         ),
         _argument("--launcher", "check for this version of the launcher; default: the tao on PATH", metavar="VERSION"),
@@ -448,9 +451,7 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
         _argument("--image", "image in which 'run' and 'render' start the tasks without the launcher"),
         _argument("--description", "one line about the profile", metavar="TEXT"),
         _known("--from", "OTHER", "copy this profile instead of creating one from a folder", _profiles, dest="source"),
-        _known(
-            "--extends", "OTHER", "create a profile with the values of OTHER, for values of your own on top", _profiles
-        ),
+        _known("--extends", "OTHER", "create a profile that extends OTHER, to set your own values on top", _profiles),
         _flag("--project", "also write it to .taoprof.toml in the project folder, for the project's repository"),
     ),
     "import": (
@@ -474,7 +475,7 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
         _flag("--force", "replace an existing profile of that name ('taoprof undo' restores it)"),
         _flag("--yes", "keep the commands (on_start, on_end) and notifications of a profile without asking"),
         _flag("--kernel", "also install the Jupyter kernel of the profile, as 'taoprof kernel install' does"),
-        _flag("--in-place", "with --kernel: set it in the notebook itself; a copy of the file is kept as FILE.bak"),
+        _flag("--in-place", "with --kernel: select it in the notebook; the original is kept as FILE.bak"),
     ),
     "edit": (_profile(),),
     "set": (
@@ -505,7 +506,7 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
             default=[],
         ),
         _flag("--list", "list the trusted project files"),
-        _flag("--revoke", "remove the profile again"),
+        _flag("--revoke", "stop trusting the file, and remove its profile"),
         _YES,
     ),
     "env": (
@@ -516,13 +517,13 @@ ARGUMENTS: dict[str, tuple[CommandArgument, ...]] = {
     "init": (_argument("shell", "your shell: bash, zsh or fish", choices=("bash", "zsh", "fish"), metavar="SHELL"),),
     "kernel": (
         _argument("action", "install, list or remove", choices=("install", "list", "remove"), metavar="ACTION"),
-        _profile("name of the profile; install: default is that of the project here", optional=True),
+        _profile("name of the profile; default of 'install': the profile of this project", optional=True),
         _path(
             "--python",
             "PATH",
             "install: the Python with ipykernel; default: of VIRTUAL_ENV, taoprof's own, or the python3 on PATH",
         ),
-        _flag("--user", "in the user's folder of kernels, the default of 'install'"),
+        _flag("--user", "in the user's folder of kernels (default of 'install')"),
         _path("--prefix", "DIR", "in the environment DIR, such as /usr/local or that of a JupyterLab"),
         _flag("--sys-prefix", "in the environment of taoprof itself"),
         _flag("--all", "remove: the kernels of all profiles"),

@@ -35,7 +35,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "hold": ("runs", "prevent switches of the mapping file until you release it"),
         "release": ("runs", "release a hold"),
     },
-    "look, and find mistakes": {
+    "inspect and check": {
         "list": ("show", "list the profiles"),
         "current": ("show", "print the name of the active profile"),
         "status": ("show", "show the mapping file, the guard, holds and runs"),
@@ -52,14 +52,14 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "set": ("profiles", "set keys and variables of a profile"),
         "rename": ("profiles", "rename a profile"),
         "remove": ("profiles", "delete a profile ('taoprof undo' restores it)"),
-        "trust": ("profiles", "use the .taoprof.toml of a project's repository, after showing it"),
+        "trust": ("profiles", "show and trust the .taoprof.toml of a project"),
     },
     "use profiles in other programs": {
         "env": ("show", "print the variables of a profile for a shell or a program"),
-        "kernel": ("integration", "install a Jupyter kernel that runs in a profile"),
+        "kernel": ("integration", "install a Jupyter kernel that uses a profile"),
         "render": ("show", "write a profile for docker run, Compose, Kubernetes, Slurm or EDF"),
         "schema": ("show", "print the JSON Schema of a profile file"),
-        "skill": ("integration", "install the skill with which coding agents run TAO by profiles"),
+        "skill": ("integration", "install the skill for coding agents"),
     },
     "set up this machine": {
         "init": ("show", "print the code that adds completion and a prompt to your shell"),

@@ -30,7 +30,7 @@ KINDS = (*OWN_KINDS, "manual", "found", AGENT)
 class Hold:
     """One hold; fields that are not given have their defaults. Times are in seconds since 1970."""
 
-    id: str = ""  # five letters
+    id: str = ""  # five letters or digits
     kind: str = "run"  # one of KINDS; "found": work that taoprofiles did not start
     phase: str = "pending"  # "bound" when the container exists; "queued": a detached run that holds nothing yet
     profile: str | None = None

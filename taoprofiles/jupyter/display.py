@@ -122,7 +122,7 @@ class Output:
 
 def use_output(context: Context, session: Session) -> Output:
     """Return what ``%taoprof use`` shows."""
-    file = "the shared mounts file" if session.shared else "its own mounts file"
+    file = "the mapping file" if session.shared else "its own mounts file"
     output = Output(f"this notebook now uses profile '{session.name}' ({file}; hold {session.hold.id})")
     for note in session.notes:
         output.line(note)
@@ -153,7 +153,7 @@ def status_output(context: Context, session: Session | None) -> Output:
         output = Output("this notebook has no profile. To use one: %taoprof use NAME")
     else:
         own = f"its own mounts file {context.short(session.mounts_file)}"
-        file = "the shared mounts file" if session.shared else own
+        file = "the mapping file" if session.shared else own
         output = Output(f"this notebook uses profile '{session.name}' ({file}; hold {session.hold.id})")
         for problem in session_problems(context, session):
             output.line(f"warning: {problem}")
@@ -188,7 +188,7 @@ def list_output(context: Context, session: Session | None) -> Output:
     rows = []
     for summary in summaries:
         uses = ["this notebook"] if summary.name == own else []
-        uses += ["shared file"] if summary.name == active else []
+        uses += ["mapping file"] if summary.name == active else []
         project = context.short(summary.project_dir or "-")
         description = f"not valid: {summary.problem}" if summary.problem else summary.description
         rows.append((summary.name, " and ".join(uses), summary.layout or "-", project, description))
@@ -217,7 +217,7 @@ def sealed_output(context: Context) -> Output:
         blocked = []
     output = Output(
         f"{path} is read-only: the guard protects it while a training needs it. To use another project in this "
-        "notebook without touching the shared file: %taoprof use NAME"
+        "notebook without touching the mapping file: %taoprof use NAME"
     )
     for hold in blocked:
         output.line(f"it is needed by {hold.line()}")

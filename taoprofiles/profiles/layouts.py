@@ -165,7 +165,7 @@ def missing_identity(options: object, names: Collection[object]) -> dict[str, st
 
 
 def with_identity(mapping: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a mapping for one container, whose user has a name and a home; the shared file never gets them."""
+    """Return a mapping for one container, whose user has a name and a home; the mapping file never gets them."""
     envs = mapping.get("Envs", [])
     missing = missing_identity(mapping.get("DockerOptions"), [entry["variable"] for entry in envs])
     added = [{"variable": name, "value": value} for name, value in missing.items()]

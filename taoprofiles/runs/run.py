@@ -238,7 +238,7 @@ class Monitor(threading.Thread):
         return container
 
     def _has_own_client(self, container_id: str) -> bool:
-        """Check whether the run started the docker exec in a container. With the shared file it has no run tag."""
+        """Check whether the run started the docker exec in a container. With the mapping file it has no run tag."""
         return any(
             process.container == container_id and processes.environment(process.pid).get(RUN_VARIABLE) == self._hold_id
             for process in processes.scan()

@@ -303,7 +303,7 @@ def begin(
     with _lock:
         before = current()
         context = Context((before.original_environ() if before else dict(environ)) | ({"HOME": home} if home else {}))
-        # The previous session's hold on the shared file does not block this one, unless its work is still running.
+        # The previous session's hold on the mapping file does not block this one, unless its work is still running.
         release = before.hold.id if before is not None and before.shared and not before.has_work() else None
         options = RunOptions(
             shared=shared, mkdir=mkdir, check=check, release=release, allow_overlap=True, timeout=timeout

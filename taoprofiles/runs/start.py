@@ -231,7 +231,7 @@ class _Plan:
         if options.shared and options.is_elsewhere:
             option = "--image" if options.on is None else "--on"
             raise UsageError(
-                f"{option} cannot be combined with --shared: without the launcher nothing reads the shared file"
+                f"{option} cannot be combined with --shared: without the launcher nothing reads the mapping file"
             )
         if options.shared and gpus not in (None, "all") and runner is None:
             raise UsageError("--gpus cannot be combined with --shared: it needs the run's own mounts file")

@@ -420,7 +420,7 @@ def test_a_container_with_a_run_tag_belongs_to_its_run(sandbox: Sandbox, fake_en
     hold_id, container = bound_run(sandbox, fake_engine)
     (hold,) = manage.active_holds(sandbox.context).holds
     assert (hold.id, hold.kind, hold.container, hold.phase) == (hold_id, "run", container, "bound")
-    assert use(sandbox).changed, "it does not need the shared file"
+    assert use(sandbox).changed, "it does not need the mapping file"
     sandbox.run("stop", hold_id, check=True)
     assert [path for path in fake_engine.asked if "/stop" in path] == [f"/containers/{container}/stop?t=10"]
     with FakeEngine(sandbox.folder) as other:  # DOCKER_HOST was set for the run, and is not in this shell

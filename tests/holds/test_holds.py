@@ -122,7 +122,7 @@ def test_a_launcher_whose_environment_may_not_be_read(
 
 
 def is_held(sandbox: Sandbox, how: str) -> bool:
-    """Check whether the run is held, and that a switch is refused if it needs the shared file."""
+    """Check whether the run is held, and that a switch is refused if it needs the mapping file."""
     held = [hold["kind"] for hold in sandbox.holds()] == ["run"]
     if how == "shared":
         assert sandbox.would_be_refused("a") is held

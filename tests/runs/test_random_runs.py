@@ -1,4 +1,4 @@
-"""Random sequences over real processes: never two mappings in use through the shared file.
+"""Random sequences over real processes: never two mappings in use through the mapping file.
 
 ``TAOPROF_TEST_SEQUENCES=1000`` is the long version.
 """
@@ -55,7 +55,7 @@ class RunModel:
         self.log: list[str] = [f"seed {seed}"]
 
     def blockers(self, name: str) -> list[str]:
-        """Return the work that needs the shared file with another mapping than that of ``name``."""
+        """Return the work that needs the mapping file with another mapping than that of ``name``."""
         works = [repr(work) for work in self.works if work.kind != "isolated" and work.name != name]
         return works + [f"hold {hold_id}" for hold_id, held in self.by_hand if held != name]
 

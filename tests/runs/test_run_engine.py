@@ -188,7 +188,7 @@ def test_the_exit_status_is_the_tasks(home: TrainingHome) -> None:
         assert run.process.wait(60) == 0, run.log_text()
     good, failed = home.json("history", str(home.root / "tao/kitti"))["data"]["runs"]
     assert (good["status"], failed["status"], good["image"]) == (0, 3, home.engine.images["detectnet_v2"])
-    # By the shared file a container is the run's if its client is: it must last until that was looked at.
+    # By the mapping file a container is the run's if its client is: it must last until that was looked at.
     with BackgroundRun(home, *train("detectnet_v2", 2, 3, "--shared")) as run:
         assert run.process.wait(60) == 3, run.log_text()
     # A script has its own standard input; docker exec fails in it, and the launcher reports success.

@@ -105,7 +105,7 @@ def test_use_gives_the_process_a_profile_until_it_ends(sandbox: Sandbox) -> None
     assert Path(there["LAUNCHER_MOUNTS"]).stat().st_mode & 0o777 == 0o600
     assert json.loads(Path(there["LAUNCHER_MOUNTS"]).read_bytes())["Mounts"] == mapping_of(sandbox, "b")["Mounts"]
     assert holders(sandbox) == [("notebook", "b", program.pid)]
-    assert sandbox.run("current").stdout == "a\n", "the shared file is nobody's business here"
+    assert sandbox.run("current").stdout == "a\n", "the mapping file is nobody's business here"
     assert program.tell("taoprofiles.use('a').variables") == {"SPECS_DIR": "/specs/a"}
     assert holders(sandbox) == [("notebook", "a", program.pid)]
     assert program.tell("[one.release() for one in taoprofiles.runs.session._sessions]") == [None]
@@ -149,7 +149,7 @@ def test_a_fork_that_ends_leaves_the_session_to_its_parent(sandbox: Sandbox, pro
 
 
 def test_a_fork_that_uses_another_profile_leaves_its_parent_alone(sandbox: Sandbox, program: Program) -> None:
-    """The shared file is its parent's, and so is the hold, although nothing that the parent started is at work."""
+    """The mapping file is its parent's, and so is the hold, although nothing that the parent started is at work."""
     program.tell("taoprofiles.use('a', shared=True).name")
     program.do(
         "pid = os.fork()",
