@@ -3,8 +3,8 @@
 Started with the Python of the launcher's environment, and so without this package. A case is a line of JSON on stdin,
 the answer one on stdout. The launcher and its Docker SDK are as pip installed them; what is put in their way is the
 SDK's transport (``APIClient._get`` and ``_post``) and ``subprocess.check_call``. With ``engine`` there is a real one:
-the container is made there, but neither started nor stopped. The launcher's modules read the environment when they
-are imported, so each case imports them anew.
+the container is made there, but neither started nor stopped. When the launcher's modules are imported, they read
+the environment, and look for the mounts file: they are imported anew if one of these differs from the case before.
 """
 
 import importlib
@@ -47,7 +47,7 @@ class Engine:
     """Listens, and remembers what the launcher asked for since the last case."""
 
     def __init__(self):
-        self.post_for_real = None
+        self.post_for_real = self.at_import = None
         self.listening = False
         self.forget()
 
@@ -91,11 +91,14 @@ class Engine:
 
 def run(engine, module, case):
     engine.forget()
-    for name in [name for name in sys.modules if name.partition(".")[0] == module.partition(".")[0]]:
-        del sys.modules[name]
     os.environ.clear()
     os.environ.update(case["environ"])
     os.chdir(case["cwd"])
+    at_import = case["environ"], os.path.exists(os.path.expanduser("~/.tao_mounts.json"))
+    if engine.at_import != at_import:
+        for name in [name for name in sys.modules if name.partition(".")[0] == module.partition(".")[0]]:
+            del sys.modules[name]
+        engine.at_import = at_import
     raised, status = None, 0
     engine.listening = True
     try:
