@@ -84,7 +84,7 @@ def _escape_library(ev: Evaluator, name: str) -> None:
     if is_os or name in ("sys", "sys.modules", "exec", "eval") or name.startswith(("get_ipython()", "sys.__dict")):
         ev.invalidate_namespace(reason)
     elif name.rpartition(".")[2] in _CHANGES_FOLDER:
-        ev.state.lose_folder()
+        ev.state.lose_folder(later=True)
     elif name.startswith("os.environ") and name.removeprefix("os.environ.") not in _READS:
         ev.state.lose_variables(reason, later=True)
 

@@ -61,8 +61,6 @@ _NOT_IN_FUNCTIONS = (
     ast.Yield, ast.YieldFrom, ast.Await, ast.Global, ast.Nonlocal, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef,
     ast.Lambda, ast.GeneratorExp,
 )  # fmt: skip
-_PLACE = (ast.Name, ast.Attribute, ast.Subscript, ast.Constant, ast.JoinedStr, ast.FormattedValue, ast.expr_context)
-"""What has no effects if it is evaluated twice, as the target of an assignment in place is."""
 _EXPRESSIONS: dict[type[ast.expr], str] = {
     ast.Lambda: "a lambda", ast.ListComp: "a comprehension", ast.DictComp: "a comprehension",
     ast.SetComp: "a comprehension", ast.GeneratorExp: "a generator", ast.Set: "a set", ast.Starred: "'*'",
@@ -506,19 +504,26 @@ class Evaluator:
             mark_escaped(self, owner, value)
 
     def _run_augassign(self, node: ast.AugAssign) -> None:
-        target = node.target
-        if isinstance(target, ast.Attribute) or not all(isinstance(part, _PLACE) for part in ast.walk(target)):
+        target, owner, key = node.target, None, None
+        if isinstance(target, ast.Attribute):
             skip(self, node)
             return
-        old, new = self.value(target), self.value(node.value)
+        if isinstance(target, ast.Subscript):
+            owner, key = self.value(target.value), self.value(target.slice)
+            old = self.state.known(functions.entry(self, owner, key))
+        else:
+            old = self.value(target)
+        new = self.value(node.value)
         if isinstance(old, list) and isinstance(node.op, ast.Add) and isinstance(new, (list, tuple)):
             self.budget.spend(len(new) * ENTRY_SIZE)
             old.extend(new)
-        elif isinstance(old, (*PLAIN, tuple, Unknown)):
-            self.assign(target, functions.operate(self, node.op, old, new))
-        else:
+        elif not isinstance(old, (*PLAIN, tuple, Unknown)):
             mark_escaped(self, old, new)
             skip(self, node)
+        elif isinstance(target, ast.Name):
+            self.bind(target.id, functions.operate(self, node.op, old, new))
+        else:
+            self._set_entry(owner, key, functions.operate(self, node.op, old, new), target)
 
     def _run_if(self, node: ast.If) -> None:
         truth = self.truth(self.value(node.test))

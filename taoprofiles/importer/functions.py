@@ -62,6 +62,8 @@ _HARMLESS = frozenset(
     "type".split()
 )
 """Functions of which only the result is unknown."""
+_PATH_METHODS = frozenset("mkdir exists is_dir is_file iterdir glob read_text".split())
+"""Methods of a path that change no file, but for a new folder."""
 _TEXT_METHODS = frozenset(
     "split rsplit partition rpartition strip lstrip rstrip removeprefix removesuffix lower upper title capitalize "
     "startswith endswith find count isdigit".split()
@@ -478,7 +480,7 @@ _METHODS: dict[str, Callable[..., Any]] = {
     "dict.items": lambda ev, owner: View(owner, "items"),
     "PosixPath.joinpath": _path, "PosixPath.open": _open, "PosixPath.expanduser": _expand_path,
     "PosixPath.resolve": lambda ev, path: _path(ev, _path_function("os.path.realpath", ev, path)),
-    "PosixPath.write_text": lambda ev, path, data, **named: _write(ev, _open(ev, path, "w"), data),
+    "PosixPath.write_text": lambda ev, path, data, *args, **named: _write(ev, _open(ev, path, "w"), data),
     "TextIOWrapper.write": _write, "TextIOWrapper.close": _close, "TextIOWrapper.flush": lambda ev, file: None,
 }  # fmt: skip
 _METHODS |= {f"str.{name}": partial(_text_method, name) for name in _TEXT_METHODS}
@@ -522,14 +524,16 @@ def call_method(ev: Evaluator, owner: Any, name: str, args: list[Any], named: di
     function = _METHODS.get(f"{type_name(owner)}.{name}")
     if function is not None and _takes(function, [owner, *args], named):
         return function(ev, owner, *args, **named)
-    if isinstance(owner, PurePath) and name not in ("mkdir", "exists", "is_dir", "is_file", "iterdir", "glob"):
+    reason = f"{name}() of a {type_name(owner)} is not followed"
+    if isinstance(owner, PurePath) and name in _PATH_METHODS:
+        return ev.state.unknown(reason)
+    if isinstance(owner, PurePath):
         ev.state.invalidate_files("a file may have changed")
     if isinstance(owner, Unknown) and name == "chdir":
-        mark_escaped(ev, Library("os.chdir"))
+        ev.state.lose_folder()
     if isinstance(owner, Unknown) and name in ("write_text", "write_bytes"):
         ev.state.invalidate_files("a file at an unknown path is written")
-    owners = [] if isinstance(owner, PurePath) else [owner]  # a method of a path does no more than its name says
-    return ev.unknown(f"{name}() of a {type_name(owner)} is not followed", *owners, *args, *named.values())
+    return ev.unknown(reason, owner, *args, *named.values())
 
 
 def _call_ipython(ev: Evaluator, name: str, args: list[Any]) -> Any:
