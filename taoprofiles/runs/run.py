@@ -402,8 +402,9 @@ class Run:
         except (KeyboardInterrupt, subprocess.TimeoutExpired):
             self._say("the notification or 'on_end' is still running in the background")
         has_report = is_over and status == 0 and self.hold.results  # a status file is in a results folder
-        if has_report and (failure := find_reported_failure(self.hold, HoldRecords(self.context).all({}))):
-            self._say(f"warning: the task exited with 0, but {failure}")
+        with suppress(TaoprofError):  # other holds that cannot be listed must not replace the exit status
+            if has_report and (failure := find_reported_failure(self.hold, HoldRecords(self.context).all({}))):
+                self._say(f"warning: the task exited with 0, but {failure}")
         if is_over and self.log is not None and self._is_log_complete:
             self.log.mask(self._secret_values)
         return status

@@ -16,6 +16,7 @@ from unittest import mock
 
 import pytest
 
+from taoprofiles.errors import TaoprofError
 from taoprofiles.holds import records
 from taoprofiles.holds.hold import Hold
 from taoprofiles.runs import lookup
@@ -621,6 +622,19 @@ def test_a_failure_that_the_task_reports_although_it_exits_with_0(sandbox: Sandb
         assert done.returncode == 0, done.stderr
         text = f"the task exited with 0, but '{folder}/status.json' reports a failure: out of memory"
         assert (text in done.stderr) == is_named, done.stderr
+
+
+def test_other_holds_that_cannot_be_listed_hide_no_exit_status(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are asked which of them write to the same results folder, before its status file is believed."""
+    run = prepare(sandbox.context, "a", ["true", *train("/x")[3:]])
+    assert run.hold.results
+    status = run.start(["true"], say=lambda _: None)
+    monkeypatch.setattr(records.HoldRecords, "all", mock.Mock(side_effect=TaoprofError("cannot list")))
+    assert run.finish(status) == 0
+    monkeypatch.undo()
+    assert sandbox.holds() == []
 
 
 def test_the_journal_of_runs_does_not_grow_without_end(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
