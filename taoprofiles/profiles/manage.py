@@ -22,7 +22,6 @@ from taoprofiles.storage import atomic, files
 from taoprofiles.storage.journal import Entry, History
 from taoprofiles.storage.locks import Lock
 from taoprofiles.storage.paths import is_inside
-from taoprofiles.system.filesystem import answers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -304,9 +303,9 @@ def _find_placeholders(context: Context, text: bytes) -> list[str]:
         items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
         for inner, item in items:
             yield from find(f"{key}[{inner}]" if isinstance(inner, int) else f"{key}.{inner}".lstrip("."), item)
-        if isinstance(value, str) and (left := find_placeholder(re.sub(r"\$\{[^{}]*\}", "\0", value))):
-            path = context.expand_user(value)
-            if not answers(os.path.exists, [path]).get(path):
+        if isinstance(value, str):
+            text = re.sub(r"\$\{[^{}]*\}", "\0", value)
+            if left := find_placeholder(text, context.expand_user(value)):
                 yield f"{key}: '{left}' is a placeholder"
 
     values, _ = load(text)  # nothing of a profile that was not valid before

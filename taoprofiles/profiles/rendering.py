@@ -58,9 +58,14 @@ LONGEST_PLACEHOLDER = 500
 """Characters of a text that may stand for a value: a longer one is a value, such as a prompt or a document."""
 
 
-def find_placeholder(text: str) -> str:
-    """Return the part of a text that is a placeholder (FIXME, /path/to, YOUR_…), or ""."""
+def find_placeholder(text: str, path: str = "") -> str:
+    """Return the part of a text that is a placeholder (FIXME, /path/to, YOUR_…), or "", also if ``path`` exists."""
     match = re.search(_PLACEHOLDER, text) if len(text) <= LONGEST_PLACEHOLDER else None
+    if match and path:
+        from taoprofiles.system.filesystem import answers  # not for 'list', which shows no mounts
+
+        if answers(os.path.exists, [path]).get(path):
+            return ""
     return match.group() if match else ""
 
 

@@ -394,7 +394,7 @@ def check_profile_variables(variables: Mapping[str, str], profile: str) -> Itera
     """Check for variables of the profile that are placeholders, empty, or no number where the task needs one."""
     for name, value in variables.items():
         hint = f"taoprof set {profile} {name}=…"
-        if find_placeholder(value) and not answers(os.path.exists, [value]).get(value):
+        if find_placeholder(value, value):
             yield _placeholder(f"variables.{name}", value, profile)
         if not value:
             why = f"an option with '${name}' has no value, and '${name}/x' is '/x'"
