@@ -269,10 +269,10 @@ def _wait_or_kill(context: Context, hold: Hold) -> bool:
 def _wait(context: Context, hold: Hold, seconds: float, *, kill: bool = False) -> list[int]:
     """Wait until the processes of a run have ended, for ``seconds`` at most; return those that have not."""
     end = time.monotonic() + seconds
-    while (pids := _processes(context, hold)) and time.monotonic() < end:
+    while (pids := _processes(context, hold)) and (left := end - time.monotonic()) > 0:
         if kill:
             _send_signal(pids, signal.SIGKILL)
-        wait_for_exit(pids, min(RETRY_INTERVAL, end - time.monotonic()))
+        wait_for_exit(pids, min(RETRY_INTERVAL, left))
     return pids
 
 
