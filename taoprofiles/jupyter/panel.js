@@ -239,7 +239,7 @@ class View {
         return [h("h4", {}, "Profile"), lines(profiles.error ?? ["There are no profiles yet: !taoprof new NAME"])];
       }
       const options = names.map(({ name, active, valid }) => {
-        const notes = [active && "shared file", name === notebook?.profile && "this notebook", !valid && "not valid"];
+        const notes = [active && "mapping file", name === notebook?.profile && "this notebook", !valid && "not valid"];
         const note = notes.filter(Boolean).join(", ");
         return h("option", { value: name, selected: name === selected }, name + (note ? ` (${note})` : ""));
       });
@@ -302,7 +302,7 @@ class View {
     const name = hold.profile ? `'${hold.profile}'` : "";
     const phase = hold.kind === "manual" ? "" : hold.phase === "bound" ? "training" : "no container yet";
     const idle = hold.kind === "notebook" && hold.phase !== "bound" ? "nothing is training" : phase;
-    const facts = [hold.kind, idle, `for ${age}`, hold.shared ? (hold.released ? "released" : "shared file") : "own file"];
+    const facts = [hold.kind, idle, `for ${age}`, hold.shared ? (hold.released ? "released" : "mapping file") : "own file"];
     if (hold.container) facts.push(`container ${hold.container.slice(0, 6)}`);
     if (hold.gpus?.length) facts.push(`GPUs ${[].concat(hold.gpus).join(", ")}`);
     facts.push(`${hold.user}@${hold.host}`, `hold ${hold.id}`);

@@ -340,7 +340,7 @@ class Run:
             return self._execute(self.argv or command, stdout, on_started)
         except BaseException as error:  # such as an exception of ``say``
             if self.was_queued:
-                raise  # ``detach`` records its end
+                raise  # ``start._Starter`` records its end
             if isinstance(error, CommandError):
                 self.discard()
             self.release_liveness()  # or the hold would live as long as this process
