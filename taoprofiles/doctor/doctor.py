@@ -41,8 +41,8 @@ FIRST = 'export PATH="$HOME/tao-launcher/bin:$PATH"'
 
 
 def _check_launchers(launchers: probes.Launchers) -> list[Finding]:
-    if launchers.found:
-        first, *others = launchers.found
+    if launchers.on_path:
+        first, *others = launchers.on_path
         return [_unusable(first, others)] if first.trouble else [*_check_packages(first), *_check_others(first, others)]
     what, hint = "'tao' is not installed", f"{INSTALL} && {FIRST}"
     if launchers.elsewhere:
@@ -67,10 +67,10 @@ def _unusable(first: probes.Launcher, others: list[probes.Launcher]) -> Finding:
 
 def _reinstall(launcher: probes.Launcher) -> str:
     folder = os.path.dirname(os.path.dirname(launcher.python))
-    if not launcher.left or folder in ("", "/", "/usr", "/usr/local"):
+    if not launcher.previous or folder in ("", "/", "/usr", "/usr/local"):
         return f"{INSTALL} && {FIRST}"
     venv = shlex.quote(folder)
-    return f"python3 -m venv --clear {venv} && {venv}/bin/pip install {shlex.quote(launcher.left)} setuptools"
+    return f"python3 -m venv --clear {venv} && {venv}/bin/pip install {shlex.quote(launcher.previous)} setuptools"
 
 
 _NO_DISTUTILS = "distutils-less Python"
@@ -338,7 +338,7 @@ def evaluate(machine: Machine, environ: Mapping[str, str]) -> list[Finding]:
 
     Of ``environ`` only the names in ``launcher.probes.PROBED_VARIABLES`` are used.
     """
-    first = machine.launchers.found[0] if machine.launchers.found else None
+    first = machine.launchers.on_path[0] if machine.launchers.on_path else None
     version = first.version if first else ""
     uid = machine.home.uid
     findings = [
@@ -349,7 +349,7 @@ def evaluate(machine: Machine, environ: Mapping[str, str]) -> list[Finding]:
         *_check_clusters(machine.clusters),
         *check_state(machine.state, uid, machine.version, _file_system(machine, "state")),
     ]
-    if not machine.state.needs_launcher and not machine.launchers.found:
+    if not machine.state.needs_launcher and not machine.launchers.on_path:
         why = "no profile needs the launcher: each one has an image"
         unneeded = ("tao-missing", "login-missing")
         findings = [f._replace(severity=INFO, why=why) if f.id in unneeded else f for f in findings]
@@ -365,8 +365,8 @@ def to_plain_data(answer: object) -> Any:
     return dict(answer) if isinstance(answer, dict) else answer
 
 
-def _file_system(machine: Machine, what: str) -> probes.FileSystem | None:
-    return next((system for system in machine.home.places if system.what == what), None)
+def _file_system(machine: Machine, use: str) -> probes.FileSystem | None:
+    return next((system for system in machine.home.file_systems if system.use == use), None)
 
 
 PROGRAMS = {"slurm": ("sbatch", "squeue", "scancel"), "kubernetes": ("kubectl",)}

@@ -38,7 +38,7 @@ class Launcher(NamedTuple):
     - ``imports``: the exception, in one line, of importing what the launcher imports
     - ``pip``: the program that changes its packages, "pip", "pipx" or "uv"; "" if the system's package manager forbids
       it (PEP 668)
-    - ``left``: the launcher in an environment whose Python is gone, as NAME==VERSION
+    - ``previous``: the launcher in an environment whose Python is gone, as NAME==VERSION
     - ``folder``: where the launcher's own modules are
     """
 
@@ -54,14 +54,14 @@ class Launcher(NamedTuple):
     trouble: str = ""
     imports: str = ""
     pip: str = "pip"
-    left: str = ""
+    previous: str = ""
     folder: str = ""
 
 
 class Launchers(NamedTuple):
     """Every ``tao`` of PATH, the one that a shell starts first; ``elsewhere`` are those in other usual folders."""
 
-    found: tuple[Launcher, ...] = ()
+    on_path: tuple[Launcher, ...] = ()
     elsewhere: tuple[str, ...] = ()
 
 
@@ -183,8 +183,8 @@ def inspect_launcher(path: str, environ: Mapping[str, str]) -> Launcher:
         last = (output.err.strip().splitlines() or [""])[-1][:200]
         problem = output.problem.removeprefix("it ") if cannot_start else "does not answer" + (last and f": {last}")
         trouble = NO_INTERPRETER if cannot_start else NO_ANSWER
-        left = _find_previous_version(python)
-        return Launcher(path, python, problem=f"its Python {problem}", trouble=trouble, left=left)
+        previous = _find_previous_version(python)
+        return Launcher(path, python, problem=f"its Python {problem}", trouble=trouble, previous=previous)
     launcher = Launcher(path, python, **json.loads(line.removeprefix("ANSWER ")))
     launcher = launcher._replace(release=tuple(launcher.release))
     for name in DISTRIBUTIONS:
@@ -231,9 +231,9 @@ def _find_previous_version(python: str) -> str:
 
 
 class FileSystem(NamedTuple):
-    """The file system of ``path``, where ``what`` is: its kind, and its free and whole size in bytes."""
+    """The file system of ``path``, by its ``use``: "home", "state" or "images". Sizes are in bytes."""
 
-    what: str
+    use: str
     path: str
     kind: str = ""
     free: int = 0
@@ -243,8 +243,8 @@ class FileSystem(NamedTuple):
 class Home(NamedTuple):
     """The home and the variables (those of PROBED_VARIABLES) that say where things are.
 
-    ``near`` are files that may have been meant to be it, ``system`` is "wsl" or "". ``mounts_state`` is what is wrong
-    with the file that LAUNCHER_MOUNTS names, and ``mounts_meant`` the file that was probably intended.
+    ``similar_files`` may have been meant to be the mapping file, ``system`` is "wsl" or "". ``mounts_state`` is what is
+    wrong with the file that LAUNCHER_MOUNTS names, and ``mounts_meant`` the file that was probably intended.
     """
 
     path: str
@@ -252,12 +252,12 @@ class Home(NamedTuple):
     variables: Mapping[str, str]
     mapping_file: str
     has_mapping: bool = False
-    near: tuple[str, ...] = ()
+    similar_files: tuple[str, ...] = ()
     system: str = ""
     sudo_home: str = ""
     mounts_state: str = ""
     mounts_meant: str = ""
-    places: tuple[FileSystem, ...] = ()
+    file_systems: tuple[FileSystem, ...] = ()
 
 
 PROBED_VARIABLES = (
@@ -272,7 +272,7 @@ _SIMILAR_NAME = re.compile(r"\.?(tao|tlt)[-_. ]?(toolkit[-_. ]?)?mounts?(\.jso?n
 def probe_home(context: Context, locations: Iterable[tuple[str, str]]) -> Home:
     """Look at the home, and for mounts files in the current folder.
 
-    ``locations`` are file systems to measure, each by what is there and a path on it.
+    ``locations`` are file systems to measure, each by its use and a path on it.
     """
     environ, mapping_file = context.environ, context.mapping_file
     variables = {name: mask_text(environ[name][:1000]) for name in PROBED_VARIABLES if name in environ}
@@ -282,18 +282,19 @@ def probe_home(context: Context, locations: Iterable[tuple[str, str]]) -> Home:
         mounts_state = f"what cannot be read ({problem})" if problem else ""
         mounts_state = "a file that is not there" if problem == "absent" else mounts_state
     changed, table = _change_time(mapping_file), filesystem.file_systems()
+    similar_files = find_similar_files(mapping_file, context.folder)
     return Home(
         path=environ.get("HOME", context.home),
         uid=context.uid,
         variables=variables,
         mapping_file=mapping_file,
         has_mapping=os.path.lexists(mapping_file),
-        near=tuple(path for path in find_similar_files(mapping_file, context.folder) if _change_time(path) > changed),
+        similar_files=tuple(path for path in similar_files if _change_time(path) > changed),
         system="wsl" if filesystem.is_wsl() else "",
         sudo_home=_home_of(variables.get("SUDO_USER", "")),
         mounts_state=mounts_state,
         mounts_meant=guess_mounts_file(variables.get("LAUNCHER_MOUNTS", ""), environ),
-        places=tuple(_measure(what, path, table) for what, path in locations),
+        file_systems=tuple(_measure(use, path, table) for use, path in locations),
     )
 
 
@@ -304,15 +305,15 @@ def _home_of(user: str) -> str:
         return ""
 
 
-def _measure(what: str, path: str, table: list[tuple[str, str]]) -> FileSystem:
+def _measure(use: str, path: str, table: list[tuple[str, str]]) -> FileSystem:
     """Measure the file system of ``path``, or of its nearest existing parent."""
     real = filesystem.nearest_existing(path).real
     kind = filesystem.file_system(real, table)
     try:
         status = os.statvfs(real)
     except (OSError, ValueError):
-        return FileSystem(what, path, kind)
-    return FileSystem(what, path, kind, status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize)
+        return FileSystem(use, path, kind)
+    return FileSystem(use, path, kind, status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize)
 
 
 def guess_mounts_file(path: str, environ: Mapping[str, str]) -> str:
@@ -358,15 +359,15 @@ class Login(NamedTuple):
     """The login as the launcher reads it, without anything secret.
 
     ``state`` is "", "absent", "unreadable" or "broken", and ``problem`` why the file cannot be read. ``registries`` are
-    those that the launcher needs and ``auths`` has, ``lost`` the credential helpers that are not on PATH. ``elsewhere``
-    is the file that DOCKER_CONFIG makes the docker command use instead; ``owner`` is a user id or -1.
+    those that the launcher needs and ``auths`` has, ``missing_helpers`` the credential helpers that are not on PATH.
+    ``elsewhere`` is the file that DOCKER_CONFIG makes the docker command use instead; ``owner`` is a user id or -1.
     """
 
     path: str
     state: str = ""
     problem: str = ""
     registries: tuple[str, ...] = ()
-    lost: tuple[str, ...] = ()
+    missing_helpers: tuple[str, ...] = ()
     elsewhere: str = ""
     owner: int = -1
 
@@ -390,8 +391,8 @@ def probe_login(environ: Mapping[str, str]) -> Login:
     auths = data.get("auths", {}) if isinstance(data, dict) else None
     if not isinstance(data, dict) or not isinstance(auths, dict):
         return login._replace(state="broken", problem=problem or "it is not a valid Docker config.json")
-    lost = tuple(name for name in _helpers(data) if not shutil.which(name, path=environ.get("PATH", "")))
-    return login._replace(lost=lost, registries=tuple(name for name in REGISTRIES if name in auths))
+    missing = tuple(name for name in _helpers(data) if not shutil.which(name, path=environ.get("PATH", "")))
+    return login._replace(missing_helpers=missing, registries=tuple(name for name in REGISTRIES if name in auths))
 
 
 def _helpers(data: dict[str, object]) -> tuple[str, ...]:

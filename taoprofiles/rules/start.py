@@ -352,9 +352,9 @@ def check_home(home: Home, version: str) -> Iterator[Finding]:
         yield in_ci(variables["CI_PROJECT_DIR"], "user, ulimits, ports and network of the profile")
     if variables.get("TAO_DOCKER_DISABLE", "0") != "0" and behaviour.has_no_docker_mode:
         yield without_docker()
-    for disk in home.places if home.system == "wsl" else ():
-        if disk.kind in WINDOWS_DISKS and disk.what != "images":
-            what = f"the {disk.what} is on a Windows disk"
+    for disk in home.file_systems if home.system == "wsl" else ():
+        if disk.kind in WINDOWS_DISKS and disk.use != "images":
+            what = f"the {disk.use} is on a Windows disk"
             why = "it is many times slower there, and owners and modes of files are not kept"
             yield warning("slow-file-system", disk.path, what, why, f"cp -a {quote(disk.path)} ~/")
 
@@ -420,7 +420,7 @@ def check_launcher_mounts(path: str | None, state: str, meant: str) -> Iterator[
 
 
 def _check_names(home: Home, fallback_file: str) -> Iterator[Finding]:
-    for path in home.near:
+    for path in home.similar_files:
         name = os.path.basename(path)
         is_elsewhere = os.path.dirname(path) != os.path.dirname(home.mapping_file)
         if f"~/{name}" == fallback_file and not home.has_mapping and not is_elsewhere:
@@ -437,8 +437,8 @@ def _check_names(home: Home, fallback_file: str) -> Iterator[Finding]:
 
 def check_login(login: Login, version: str, environ: Mapping[str, str], uid: int) -> Iterator[Finding]:
     """Check the login for the launcher ``version``, "" for an unknown one, by the launcher's own test."""
-    if login.lost:
-        helpers = ", ".join(f"'{name}'" for name in login.lost)
+    if login.missing_helpers:
+        helpers = ", ".join(f"'{name}'" for name in login.missing_helpers)
         what = f"it names {helpers} for the credentials, which is not on PATH"
         why, path = "'docker login' and each pull end with: executable file not found in $PATH", quote(login.path)
         yield error("login-helper-missing", login.path, what, why, f"mv {path} {path}.before && {LOGIN}")

@@ -120,7 +120,7 @@ AT_OTHER = {"docker__host": OTHER, "docker__first__address": OTHER}
 NO_ENGINE = {f"docker__{one}__trouble": "absent" for one in ("first", "second")}
 ABSENT = {**engines(trouble="absent", id=""), "docker__has_daemon": False}
 MISMATCH = "Failed to initialize NVML: Driver/library version mismatch"
-DEAD = tao(trouble="no-interpreter", python="/home/ana/my venv/bin/python3.8", left="nvidia-tao==5.5.1")
+DEAD = tao(trouble="no-interpreter", python="/home/ana/my venv/bin/python3.8", previous="nvidia-tao==5.5.1")
 BEHIND = (TAO._replace(path="/usr/bin/tao", trouble="other-program", problem="it is not a Python script"), SECOND)
 UNFIT = beside(requests="2.32.0")
 FIT = "install 'requests<2.32' 'urllib3<2'"
@@ -128,18 +128,18 @@ NO_GPU = {"gpus__gpus": ()}
 DNF = {"docker__installer": "dnf install -y"}
 HINTS: list[tuple[dict, str, str]] = [
     # what put the packages there changes them
-    ({**UNFIT, "launchers__found__0__pip": "pip"}, "launcher-import", f"/home/ana/venv/bin/python -m pip {FIT}"),
-    ({**UNFIT, "launchers__found__0__pip": "uv"}, "launcher-import",
+    ({**UNFIT, "launchers__on_path__0__pip": "pip"}, "launcher-import", f"/home/ana/venv/bin/python -m pip {FIT}"),
+    ({**UNFIT, "launchers__on_path__0__pip": "uv"}, "launcher-import",
      "uv pip install --python /home/ana/venv/bin/python 'requests<2.32' 'urllib3<2'"),
-    ({**UNFIT, "launchers__found__0__pip": "pipx"}, "launcher-import", f"pipx runpip venv {FIT}"),
-    ({**UNFIT, "launchers__found__0__pip": ""}, "launcher-import", NEW_VENV),
+    ({**UNFIT, "launchers__on_path__0__pip": "pipx"}, "launcher-import", f"pipx runpip venv {FIT}"),
+    ({**UNFIT, "launchers__on_path__0__pip": ""}, "launcher-import", NEW_VENV),
     # the launcher that is there
-    ({"launchers__found": BEHIND}, "tao-not-launcher", 'export PATH=/usr/local/bin:"$PATH"'),
-    ({"launchers__found": (), "launchers__elsewhere": ("/home/ana/.local/bin/tao",)}, "tao-missing",
+    ({"launchers__on_path": BEHIND}, "tao-not-launcher", 'export PATH=/usr/local/bin:"$PATH"'),
+    ({"launchers__on_path": (), "launchers__elsewhere": ("/home/ana/.local/bin/tao",)}, "tao-missing",
      'export PATH=/home/ana/.local/bin:"$PATH"'),
     (DEAD, "tao-broken-python",
      f"python3 -m venv --clear {VENV} && {VENV}/bin/pip install nvidia-tao==5.5.1 setuptools"),
-    (tao(trouble="no-interpreter", python="/usr/bin/python3.8", left="nvidia-tao==5.5.1"), "tao-broken-python",
+    (tao(trouble="no-interpreter", python="/usr/bin/python3.8", previous="nvidia-tao==5.5.1"), "tao-broken-python",
      f"{doctor.INSTALL} && {doctor.FIRST}"),  # the system's own is never cleared
     ({"login__registries": (), "login__elsewhere": "/srv/docker/config.json"}, "login-missing",
      f"env -u DOCKER_CONFIG {LOGIN}"),
@@ -192,7 +192,7 @@ def test_a_finding_names_what_is_wrong(changes: dict, id: str, words: str) -> No
 WORDS = st.text(max_size=30)
 
 
-@given(st.dictionaries(st.sampled_from([*beside()["launchers__found"][0].packages]), WORDS), WORDS, WORDS)
+@given(st.dictionaries(st.sampled_from([*beside()["launchers__on_path"][0].packages]), WORDS), WORDS, WORDS)
 def test_versions_of_any_form_are_judged(packages: dict[str, str], version: str, imports: str) -> None:
     machine = changed(SOUND, **tao(packages=packages, version=version, imports=imports))
     for one in found(machine).values():

@@ -98,7 +98,7 @@ def test_a_helper_that_is_not_there(tmp_path: Path) -> None:
     program(tmp_path / "docker-credential-here", "#!/bin/sh\n")
     config = {"credsStore": "gone", "credHelpers": {"nvcr.io": "here", "example.com": "elsewhere"}}
     result = logged_in(json.dumps(config).encode(), PATH=str(tmp_path))
-    assert result.lost == ("docker-credential-gone",)
+    assert result.missing_helpers == ("docker-credential-gone",)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_the_launcher_whose_python_is_gone_is_known_by_what_it_left(tmp_path: Pa
     (tmp_path / "lib/python3.8/site-packages/nvidia_tao-5.5.1.dist-info").mkdir(parents=True)
     (tmp_path / "bin").mkdir()
     tao = program(tmp_path / "bin/tao", f"#!{tmp_path}/bin/python3.8\n")
-    assert probes.inspect_launcher(tao, PATH).left == "nvidia-tao==5.5.1"
+    assert probes.inspect_launcher(tao, PATH).previous == "nvidia-tao==5.5.1"
 
 
 def test_what_a_launcher_imports_is_tried(tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_names_that_come_near(tmp_path: Path) -> None:
     for name in near | others:
         (tmp_path / name).touch()
     result = probes.probe_home(Context({"HOME": str(tmp_path)}), [])
-    assert {os.path.basename(path) for path in result.near} == near
+    assert {os.path.basename(path) for path in result.similar_files} == near
     assert not result.has_mapping
 
 
@@ -262,7 +262,7 @@ def test_an_older_file_with_a_near_name_is_no_news_beside_the_right_one(tmp_path
     os.utime(near, (1, 1))
     for changed, expected in ((2, ()), (0, (str(near),))):
         os.utime(right, (changed, changed))
-        assert probes.probe_home(Context({"HOME": str(tmp_path)}), []).near == expected
+        assert probes.probe_home(Context({"HOME": str(tmp_path)}), []).similar_files == expected
 
 
 def test_the_environment_is_kept_by_names_that_are_known() -> None:
@@ -271,7 +271,7 @@ def test_the_environment_is_kept_by_names_that_are_known() -> None:
     assert "s3cret" not in repr(result)
     assert result.variables == {"LAUNCHER_MOUNTS": "/x"}
     assert result.mounts_state == "a file that is not there"
-    assert result.places[0].size > 0
+    assert result.file_systems[0].size > 0
 
 
 @given(st.binary(max_size=100))

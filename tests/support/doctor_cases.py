@@ -34,7 +34,7 @@ SOUND = Machine(
     Login("/home/ana/.docker/config.json", registries=("nvcr.io",), owner=UID),
     Home(
         "/home/ana", UID, {}, "/home/ana/.tao_mounts.json", True,
-        places=(
+        file_systems=(
             FileSystem("home", "/home/ana", "ext4", 100 << 30, 900 << 30),
             FileSystem("state", "/home/ana/.local/state/taoprofiles", "ext4", 100 << 30, 900 << 30),
             FileSystem("images", "/var/lib/docker", "ext4", 100 << 30, 900 << 30),
@@ -54,16 +54,16 @@ def changed(machine: Any, **changes: Any) -> Any:
     return machine
 
 
-def _changed(found: Any, names: list[str], value: Any) -> Any:
+def _changed(record: Any, names: list[str], value: Any) -> Any:
     name, *rest = names
     if name.isdigit():
-        inner = _changed(found[int(name)], rest, value) if rest else value
-        return (*found[: int(name)], inner, *found[int(name) + 1 :])
-    return found._replace(**{name: _changed(getattr(found, name), rest, value) if rest else value})
+        inner = _changed(record[int(name)], rest, value) if rest else value
+        return (*record[: int(name)], inner, *record[int(name) + 1 :])
+    return record._replace(**{name: _changed(getattr(record, name), rest, value) if rest else value})
 
 
 def tao(**changes: Any) -> dict[str, Any]:
-    return {"launchers__found": (changed(TAO, **changes),)}
+    return {"launchers__on_path": (changed(TAO, **changes),)}
 
 
 def beside(release: tuple[int, ...] = (3, 11, 7), distutils: bool = True, **packages: str) -> dict[str, Any]:
@@ -86,13 +86,16 @@ def variables(**values: str) -> dict[str, Any]:
 SECOND = TAO._replace(path="/usr/local/bin/tao", prefix="/usr", version="5.5.1")
 
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "tao-missing": ({"launchers__found": ()}, {"launchers__elsewhere": ("/home/ana/.local/bin/tao",)}),
+    "tao-missing": ({"launchers__on_path": ()}, {"launchers__elsewhere": ("/home/ana/.local/bin/tao",)}),
     "tao-not-launcher": (
         tao(trouble="other-program", problem="it is not a Python script"),
-        {"launchers__found": (TAO, SECOND._replace(trouble="other-program"))},
+        {"launchers__on_path": (TAO, SECOND._replace(trouble="other-program"))},
     ),
-    "tao-broken-python": (tao(trouble="no-interpreter", problem="its Python cannot be started"), tao(left="6.0.0")),
-    "tao-several": ({"launchers__found": (TAO, SECOND)}, {"launchers__found": (TAO, TAO._replace(path="/shims/tao"))}),
+    "tao-broken-python": (tao(trouble="no-interpreter", problem="its Python cannot be started"), tao(previous="6.0.0")),
+    "tao-several": (
+        {"launchers__on_path": (TAO, SECOND)},
+        {"launchers__on_path": (TAO, TAO._replace(path="/shims/tao"))},
+    ),
     "launcher-import": (tao(imports="ModuleNotFoundError: No module named 'docker'"), tao(pip="uv")),
     "docker-missing": (
         {"docker__cli": "", "docker__has_daemon": False, "docker__first": NOBODY, "docker__second": NOBODY},
@@ -129,7 +132,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"clusters": (ClusterState("kubernetes", "my lab/vision", ("dino",), (), "connection refused"),)},
         {"clusters": (ClusterState("kubernetes", "a/b", (), (), "refused"), ClusterState("slurm", "", ("dino",)))},
     ),
-    "disk-images": ({"home__places__2__free": 39 << 30}, {"home__places__2__free": 40 << 30}),
+    "disk-images": ({"home__file_systems__2__free": 39 << 30}, {"home__file_systems__2__free": 40 << 30}),
     "login-missing": (
         {"login__registries": (), "login__state": "absent"},
         {"login__registries": (), "login__state": "absent", **variables(OVERRIDE_REGISTRY="local")},
@@ -138,7 +141,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"login__state": "broken", "login__problem": "line 1", "login__registries": ()},
         {"login__elsewhere": "/etc/docker-of-ana/config.json"},
     ),
-    "login-helper-missing": ({"login__lost": ("docker-credential-desktop",)}, {"login__lost": ()}),
+    "login-helper-missing": (
+        {"login__missing_helpers": ("docker-credential-desktop",)},
+        {"login__missing_helpers": ()},
+    ),
     "home-not-absolute": ({"home__path": "ana"}, {"home__path": "/"}),
     "home-under-sudo": (
         {"home__uid": 0, "home__path": "/root", "home__sudo_home": "/home/ana", **variables(SUDO_USER="ana")},
@@ -149,18 +155,21 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         variables(LAUNCHER_MOUNTS="/x.json"),
     ),
     "file-near-miss-name": (
-        {"home__near": ("/home/ana/tao_mounts.json",), "home__has_mapping": False},
-        {"home__near": ("/home/ana/.tlt_mounts.json",), "home__has_mapping": False, **tao(version="4.0.1")},
+        {"home__similar_files": ("/home/ana/tao_mounts.json",), "home__has_mapping": False},
+        {"home__similar_files": ("/home/ana/.tlt_mounts.json",), "home__has_mapping": False, **tao(version="4.0.1")},
     ),
     "ci-project-dir-set": (
         variables(CI_PROJECT_DIR="/builds"),
         {**variables(CI_PROJECT_DIR="/builds"), **tao(version="4.0.1")},
     ),
     "tao-docker-disabled": (variables(TAO_DOCKER_DISABLE="1"), variables(TAO_DOCKER_DISABLE="0")),
-    "slow-file-system": ({"home__system": "wsl", "home__places__0__kind": "9p"}, {"home__places__0__kind": "9p"}),
+    "slow-file-system": (
+        {"home__system": "wsl", "home__file_systems__0__kind": "9p"},
+        {"home__file_systems__0__kind": "9p"},
+    ),
     "state-not-mine": ({"state__foreign": (("/home/ana/.config/taoprofiles", 0),)}, {"state__known": 0}),
     "state-unreadable": ({"state__unreadable": (("/home/ana/x", "it is a folder"),)}, {"state__mapping_state": "none"}),
-    "state-full": ({"home__places__1__free": 1 << 20}, {"home__places__1__free": 16 << 20}),
+    "state-full": ({"home__file_systems__1__free": 1 << 20}, {"home__file_systems__1__free": 16 << 20}),
     "profile-unreadable": ({"state__profiles": (("a", "layout: unknown"),)}, {"state__mapping_state": "drifted"}),
     "hold-damaged": ({"state__holds": (("/home/ana/holds/x.json", "it is damaged"),)}, {"state__holds": ()}),
     "seal-left-over": ({"state__is_sealed_by_nobody": True, "state__guard": ""}, {"state__mapping_mode": 0o400}),

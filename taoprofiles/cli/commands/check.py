@@ -193,9 +193,9 @@ def doctor_command(context: Context, args: argparse.Namespace) -> Result:
 
 
 def _launcher(context: Context, machine: Machine) -> str:
-    if not machine.launchers.found:
+    if not machine.launchers.on_path:
         return "none on PATH"
-    first = machine.launchers.found[0]
+    first = machine.launchers.on_path[0]
     if first.trouble:
         return f"{context.short(first.path)}: {first.problem}"
     name = "tao" if first.distribution == "nvidia-tao" else "tlt"
@@ -211,7 +211,7 @@ def _engine(machine: Machine) -> str:
     if engine.trouble:
         return f"none at {engine.address}" + (f": {engine.problem}" if engine.trouble != ABSENT else "")
     shared = " (also used by the docker CLI)" if command.is_same(engine) else ""
-    images = next((place for place in machine.home.places if place.what == "images"), None)
+    images = next((system for system in machine.home.file_systems if system.use == "images"), None)
     free = f"; {images.free / 1e9:.0f} GB free for images" if images and images.size else ""
     kind = " (rootless)" if engine.is_rootless else ""
     context = machine.docker.context
