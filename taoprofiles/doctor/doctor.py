@@ -1,6 +1,6 @@
-"""Diagnose this machine: run all probes in parallel, then evaluate their answers.
+"""The diagnosis of this machine: ``probe_machine`` runs all probes in parallel, ``evaluate`` applies all rules.
 
-Also the rules for launchers, and probes and rules for the files of taoprofiles, its guard, and clusters.
+Before them: the rules for launchers, and the probes and rules for the files of taoprofiles, its guard, and clusters.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from taoprofiles.storage.paths import Context, is_inside
 from taoprofiles.switching import guard_files, status
 from taoprofiles.system.clusters import ClusterError, Kubernetes, Slurm, find_namespace
 
-INSTALL = "python3 -m venv ~/tao-launcher && ~/tao-launcher/bin/pip install nvidia-tao setuptools"
+INSTALL_LAUNCHER = "python3 -m venv ~/tao-launcher && ~/tao-launcher/bin/pip install nvidia-tao setuptools"
 """setuptools contains the distutils that Python 3.12 and later do not have."""
 
-FIRST = 'export PATH="$HOME/tao-launcher/bin:$PATH"'
+PUT_FIRST_ON_PATH = 'export PATH="$HOME/tao-launcher/bin:$PATH"'
 
 
 def _check_launchers(launchers: probes.Launchers) -> list[Finding]:
     if launchers.on_path:
         first, *others = launchers.on_path
         return [_unusable(first, others)] if first.trouble else [*_check_packages(first), *_check_others(first, others)]
-    what, hint = "'tao' is not installed", f"{INSTALL} && {FIRST}"
+    what, hint = "'tao' is not installed", f"{INSTALL_LAUNCHER} && {PUT_FIRST_ON_PATH}"
     if launchers.elsewhere:
         path = launchers.elsewhere[0]
         what = f"'tao' is not on PATH; it is at '{path}'"
@@ -61,14 +61,17 @@ def _unusable(first: probes.Launcher, others: list[probes.Launcher]) -> Finding:
         why = f"the launcher comes later on PATH, '{real.path}', and is never started"
         hint = f'export PATH={shlex.quote(os.path.dirname(real.path))}:"$PATH"'
     else:
-        why, hint = "another program has the name, or the launcher was uninstalled", f"{INSTALL} && {FIRST}"
+        why, hint = (
+            "another program has the name, or the launcher was uninstalled",
+            f"{INSTALL_LAUNCHER} && {PUT_FIRST_ON_PATH}",
+        )
     return error("tao-not-launcher", first.path, f"this 'tao' is not the launcher: {first.problem}", why, hint)
 
 
 def _reinstall(launcher: probes.Launcher) -> str:
     folder = os.path.dirname(os.path.dirname(launcher.python))
     if not launcher.previous or folder in ("", "/", "/usr", "/usr/local"):
-        return f"{INSTALL} && {FIRST}"
+        return f"{INSTALL_LAUNCHER} && {PUT_FIRST_ON_PATH}"
     venv = shlex.quote(folder)
     return f"python3 -m venv --clear {venv} && {venv}/bin/pip install {shlex.quote(launcher.previous)} setuptools"
 
@@ -121,7 +124,7 @@ def _install_command(launcher: probes.Launcher, wanted: list[str]) -> str:
     # The system's own Python, where pip refuses (PEP 668): a new environment instead.
     itself = f"{launcher.distribution}=={launcher.version}"
     words = shlex.join([itself, *(word for word in wanted if word not in (itself, "--force-reinstall"))])
-    return f"python3 -m venv ~/tao-launcher && ~/tao-launcher/bin/pip install {words} && {FIRST}"
+    return f"python3 -m venv ~/tao-launcher && ~/tao-launcher/bin/pip install {words} && {PUT_FIRST_ON_PATH}"
 
 
 def _check_others(first: probes.Launcher, others: list[probes.Launcher]) -> Iterator[Finding]:
@@ -162,7 +165,7 @@ class OwnState(NamedTuple):
 
 T = TypeVar("T")
 
-LISTED = 20
+MAX_LISTED = 20
 """Limit of the problems of one kind that are reported at once."""
 
 STATE_ROOM = 16 << 20
@@ -197,10 +200,10 @@ def probe_state(context: Context) -> OwnState:
         None if stat_result is None else stat.S_IMODE(stat_result.st_mode),
         len(summaries),
         attempt(context.profiles, lambda: _needs_launcher(Store(context)), True),
-        tuple(_foreign(context)[:LISTED]),
-        tuple(unreadable[:LISTED]),
-        tuple([(summary.name, summary.problem) for summary in summaries if summary.problem][:LISTED]),
-        tuple((os.path.join(context.holds, f"{id}.json"), text) for id, text in [*damaged.items()][:LISTED]),
+        tuple(_foreign(context)[:MAX_LISTED]),
+        tuple(unreadable[:MAX_LISTED]),
+        tuple([(summary.name, summary.problem) for summary in summaries if summary.problem][:MAX_LISTED]),
+        tuple((os.path.join(context.holds, f"{id}.json"), text) for id, text in [*damaged.items()][:MAX_LISTED]),
         attempt(context.guard, lambda: locks.is_orphaned(context.seal, context.guard), False),
         **_guard(context),
     )
@@ -300,6 +303,84 @@ def _check_guard(state: OwnState, version: str) -> Iterator[Finding]:
         yield warning("guard-troubled", "taoprofd", state.guard_problem, why, "taoprof service logs")
 
 
+CLUSTER_PROGRAMS = {"slurm": ("sbatch", "squeue", "scancel"), "kubernetes": ("kubectl",)}
+"""What ``run --on`` needs, by target."""
+
+_NO_JOB = "taoprof-doctor"
+"""The name of a job that does not exist."""
+
+
+class ClusterState(NamedTuple):
+    """A cluster, as ``run --on`` reaches it from here."""
+
+    kind: str  # "slurm" or "kubernetes"
+    place: str  # CONTEXT/NAMESPACE of Kubernetes, as far as it is known
+    profiles: tuple[str, ...]  # those with settings for it
+    missing: tuple[str, ...] = ()  # the programs that are not on PATH
+    problem: str = ""  # why it cannot be asked, "" if it answers
+
+
+def _probe_clusters(context: Context) -> tuple[ClusterState, ...]:
+    """Ask each cluster of a profile, and those whose programs are on PATH, at the same time and for a bounded time."""
+    wanted = _find_settings(context)
+    for kind, programs in CLUSTER_PROGRAMS.items():
+        if not _missing_programs(context, programs[:1]) and all(kind != key[0] for key in wanted):
+            wanted[kind, None, None] = []
+    if not wanted:
+        return ()
+
+    def ask(key: tuple[str, str | None, str | None]) -> ClusterState:
+        kind, cluster, namespace = key
+        target, environ, problem = "/".join(filter(None, (cluster, namespace))), context.environ, ""
+        missing = _missing_programs(context, CLUSTER_PROGRAMS[kind])
+        if not missing:
+            try:
+                if kind == "kubernetes":
+                    target = find_namespace(environ, cluster, namespace)
+                client = Slurm(environ) if kind == "slurm" else Kubernetes(environ, target)
+                client.find({_NO_JOB: time.time()})
+            except ClusterError as error:
+                problem = mask_text("; ".join([error.message, *error.problems[-1:]]))
+        return ClusterState(kind, target, tuple(wanted[key]), missing, problem)
+
+    with ThreadPoolExecutor(len(wanted)) as pool:
+        return tuple(pool.map(ask, list(wanted)))
+
+
+def _find_settings(context: Context) -> dict[tuple[str, str | None, str | None], list[str]]:
+    """Return the profiles with settings for a cluster, by its kind, context and namespace."""
+    profiles: dict[tuple[str, str | None, str | None], list[str]] = defaultdict(list)
+    store = Store(context)
+    with suppress(TaoprofError):
+        for name in store.names():
+            with suppress(TaoprofError):  # an invalid profile has its own finding
+                renderer = store.renderer(name)
+                for kind in CLUSTER_PROGRAMS:
+                    if settings := renderer.template["clusters"][kind]:
+                        profiles[kind, settings.get("context"), settings.get("namespace")].append(name)
+    return profiles
+
+
+def _missing_programs(context: Context, programs: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name for name in programs if not shutil.which(name, path=context.environ.get("PATH", "")))
+
+
+def _check_clusters(clusters: Sequence[ClusterState]) -> Iterator[Finding]:
+    """Check the clusters that profiles have settings for: that they can be used from here."""
+    for cluster in clusters:
+        is_slurm = cluster.kind == "slurm"
+        why = f"'taoprof run {', '.join(cluster.profiles[:3])} --on {cluster.kind}' fails"
+        if cluster.profiles and cluster.missing:
+            what = f"not installed here: {', '.join(cluster.missing)}"
+            hint = "use a login node of the cluster" if is_slurm else "see https://kubernetes.io/docs/tasks/tools"
+            yield warning("cluster-client-missing", "PATH", what, why, hint)
+        elif cluster.profiles and cluster.problem:
+            context = cluster.place.rpartition("/")[0]
+            option = f"--context={shlex.quote(context)} " if context else ""
+            hint = "sinfo" if is_slurm else f"kubectl {option}cluster-info"
+            yield warning("cluster-unreachable", cluster.place or cluster.kind, cluster.problem, why, hint)
+
+
 class Machine(NamedTuple):
     """The answers of all probes. ``version`` is that of taoprofiles."""
 
@@ -367,81 +448,3 @@ def to_plain_data(answer: object) -> Any:
 
 def _file_system(machine: Machine, use: str) -> probes.FileSystem | None:
     return next((system for system in machine.home.file_systems if system.use == use), None)
-
-
-PROGRAMS = {"slurm": ("sbatch", "squeue", "scancel"), "kubernetes": ("kubectl",)}
-"""What ``run --on`` needs, by target."""
-
-_NO_JOB = "taoprof-doctor"
-"""The name of a job that does not exist."""
-
-
-class ClusterState(NamedTuple):
-    """A cluster, as ``run --on`` reaches it from here."""
-
-    kind: str  # "slurm" or "kubernetes"
-    place: str  # CONTEXT/NAMESPACE of Kubernetes, as far as it is known
-    profiles: tuple[str, ...]  # those with settings for it
-    missing: tuple[str, ...] = ()  # the programs that are not on PATH
-    problem: str = ""  # why it cannot be asked, "" if it answers
-
-
-def _probe_clusters(context: Context) -> tuple[ClusterState, ...]:
-    """Ask each cluster of a profile, and those whose programs are on PATH, at the same time and for a bounded time."""
-    wanted = _find_settings(context)
-    for kind, programs in PROGRAMS.items():
-        if not _missing_programs(context, programs[:1]) and all(kind != key[0] for key in wanted):
-            wanted[kind, None, None] = []
-    if not wanted:
-        return ()
-
-    def ask(key: tuple[str, str | None, str | None]) -> ClusterState:
-        kind, cluster, namespace = key
-        target, environ, problem = "/".join(filter(None, (cluster, namespace))), context.environ, ""
-        missing = _missing_programs(context, PROGRAMS[kind])
-        if not missing:
-            try:
-                if kind == "kubernetes":
-                    target = find_namespace(environ, cluster, namespace)
-                client = Slurm(environ) if kind == "slurm" else Kubernetes(environ, target)
-                client.find({_NO_JOB: time.time()})
-            except ClusterError as error:
-                problem = mask_text("; ".join([error.message, *error.problems[-1:]]))
-        return ClusterState(kind, target, tuple(wanted[key]), missing, problem)
-
-    with ThreadPoolExecutor(len(wanted)) as pool:
-        return tuple(pool.map(ask, list(wanted)))
-
-
-def _find_settings(context: Context) -> dict[tuple[str, str | None, str | None], list[str]]:
-    """Return the profiles with settings for a cluster, by its kind, context and namespace."""
-    found: dict[tuple[str, str | None, str | None], list[str]] = defaultdict(list)
-    store = Store(context)
-    with suppress(TaoprofError):
-        for name in store.names():
-            with suppress(TaoprofError):  # an invalid profile has its own finding
-                renderer = store.renderer(name)
-                for kind in PROGRAMS:
-                    if settings := renderer.template["clusters"][kind]:
-                        found[kind, settings.get("context"), settings.get("namespace")].append(name)
-    return found
-
-
-def _missing_programs(context: Context, programs: Sequence[str]) -> tuple[str, ...]:
-    return tuple(name for name in programs if not shutil.which(name, path=context.environ.get("PATH", "")))
-
-
-def _check_clusters(clusters: Sequence[ClusterState]) -> Iterator[Finding]:
-    """Check the clusters that profiles have settings for: that they can be used from here."""
-    for cluster in clusters:
-        is_slurm = cluster.kind == "slurm"
-        why = f"'taoprof run {', '.join(cluster.profiles[:3])} --on {cluster.kind}' fails"
-        if cluster.profiles and cluster.missing:
-            what = f"not installed here: {', '.join(cluster.missing)}"
-            hint = "use a login node of the cluster" if is_slurm else "see https://kubernetes.io/docs/tasks/tools"
-            yield warning("cluster-client-missing", "PATH", what, why, hint)
-        elif cluster.profiles and cluster.problem:
-            context = cluster.place.rpartition("/")[0]
-            option = f"--context={shlex.quote(context)} " if context else ""
-            hint = "sinfo" if is_slurm else f"kubectl {option}cluster-info"
-            yield warning("cluster-unreachable", cluster.place or cluster.kind, cluster.problem, why, hint)

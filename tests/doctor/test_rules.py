@@ -140,7 +140,7 @@ HINTS: list[tuple[dict, str, str]] = [
     (DEAD, "tao-broken-python",
      f"python3 -m venv --clear {VENV} && {VENV}/bin/pip install nvidia-tao==5.5.1 setuptools"),
     (tao(trouble="no-interpreter", python="/usr/bin/python3.8", previous="nvidia-tao==5.5.1"), "tao-broken-python",
-     f"{doctor.INSTALL} && {doctor.FIRST}"),  # the system's own is never cleared
+     f"{doctor.INSTALL_LAUNCHER} && {doctor.PUT_FIRST_ON_PATH}"),  # the system's own is never cleared
     ({"login__registries": (), "login__elsewhere": "/srv/docker/config.json"}, "login-missing",
      f"env -u DOCKER_CONFIG {LOGIN}"),
     # the engine
