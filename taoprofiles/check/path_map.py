@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from taoprofiles import current_cache
 from taoprofiles.errors import NotFoundError, UsageError
-from taoprofiles.launcher.behaviour import Host, ResolvedMount, find_mounts_file, resolve
+from taoprofiles.launcher.behaviour import Host, ResolvedMount, find_mounts_file, resolve_mounts
 from taoprofiles.launcher.quoting import VARIABLE, expand_variables
 from taoprofiles.masking import is_secret, printable, shorten, text_width
 from taoprofiles.mounts import mapping, paths
@@ -111,7 +111,7 @@ def get_path_map(context: Context, name: str, summary: Mapping[str, Any]) -> Pat
             mount.places[0].labels.append(Label(HOST, SILENT, WARNING))
     else:
         host, locate = Host(context.environ, context.folder), in_profile(mapping)
-        resolved = resolve(mapping, host)
+        resolved = resolve_mounts(mapping, host)
         folders = [(mount.source, mount.destination) for mount in resolved]
         findings = list(container.check_mounts(resolved, locate, host))
         _add_findings(drawn, resolved, findings, locate)

@@ -14,13 +14,13 @@ from taoprofiles.errors import InvalidProfileError, InvalidStateError, UsageErro
 from taoprofiles.launcher import argv, probes, simulation
 from taoprofiles.launcher.argv import MAIN_PROGRAMS, container_words, launcher_words, simple_commands, unwrapped
 from taoprofiles.launcher.behaviour import (
-    NEWEST,
+    NEWEST_VERSION,
     Behaviour,
     Host,
     behaviour_of,
     find_mounts_file,
     parse_version,
-    resolve,
+    resolve_mounts,
     runs_in_ci,
 )
 from taoprofiles.launcher.simulation import Call, Content, Prediction, Refusal
@@ -452,7 +452,7 @@ def check_settings(context: Context, name: str, settings: Mapping[str, str | Non
         decides_about_mounts = any(key in _PATH_KEYS or "/" in (value or "") for key, value in paths_only.items())
     if decides_about_mounts:
         preflight.require_answer(target.content)
-        findings += container.check_mounts(resolve(rendered, host), locate, host)
+        findings += container.check_mounts(resolve_mounts(rendered, host), locate, host)
     if target.renderer is not None:
         findings = list(container.name_origins(findings, target.renderer))
     return [finding for finding in findings if finding.severity in (ERROR, WARNING)]
@@ -463,14 +463,14 @@ def _select_launcher(context: Context, wanted: str | None) -> tuple[probes.Launc
         try:
             parse_version(wanted)
         except ValueError as error:
-            raise UsageError(str(error), hint=f"such as --launcher {NEWEST}") from None
+            raise UsageError(str(error), hint=f"such as --launcher {NEWEST_VERSION}") from None
         return None, wanted
     launcher = probes.first_launcher(context.environ)
     version = launcher.version if launcher else ""
     try:
         parse_version(version)
     except ValueError:
-        version = NEWEST
+        version = NEWEST_VERSION
     return launcher, version
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from taoprofiles.errors import CannotRenderError
-from taoprofiles.launcher.behaviour import find_hidden
+from taoprofiles.launcher.behaviour import explain_hidden_folder
 from taoprofiles.launcher.quoting import VARIABLE
 from taoprofiles.launcher.simulation import size_in_bytes
 from taoprofiles.masking import MASK, MIN_SECRET_LENGTH, is_secret_argument, mask_command
@@ -141,7 +141,7 @@ def plan_container(
         problems.append("docker.shm_size: not a size")
     refuse(f"profile '{name}'", problems)
     warnings = [no_answer(source) for source, _ in pairs if source not in is_file]
-    warnings += filter(None, (find_hidden(mount.destination) for mount in mounts))
+    warnings += filter(None, (explain_hidden_folder(mount.destination) for mount in mounts))
     if ports and network == "host":
         ports = []
         warnings.append("docker.ports are left out: Docker ignores them on the host's network")

@@ -23,7 +23,7 @@ from taoprofiles.importer.state import (
     cut,
 )
 from taoprofiles.launcher.argv import KEYWORDS, commands_of_script
-from taoprofiles.launcher.behaviour import find_tag, is_tao_image
+from taoprofiles.launcher.behaviour import is_tao_image, parse_image_tag
 from taoprofiles.masking import is_secret
 from taoprofiles.storage import files
 from taoprofiles.system.docker_run import ENGINES, DockerRun, parse
@@ -251,7 +251,7 @@ class _Words:
         state = self._ev.state
         if run is not None and (_MARK in run.image or "$" in run.image):
             state.note("starts an image that is not known")
-        elif run is not None and (is_tao_image(run.image) or find_tag(run.image)):
+        elif run is not None and (is_tao_image(run.image) or parse_image_tag(run.image)):
             state.containers.append(self._build(run))
 
     def _build(self, run: DockerRun) -> Container:

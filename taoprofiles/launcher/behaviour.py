@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 
 from taoprofiles.storage.paths import MAPPING_FILE, expand_user
 
-KNOWN = (
+KNOWN_VERSIONS = (
     "0.1.21", "0.1.23", "0.1.24", "4.0.0", "4.0.1", "5.0.0", "5.1.0", "5.2.0", "5.2.0.1", "5.3.0", "5.5.1", "6.0.0",
     "6.0.1", "6.25.7", "6.25.9", "6.25.10", "6.25.11", "6.25.11.1", "6.26.3",
 )  # fmt: skip
-NEWEST = KNOWN[-1]
+NEWEST_VERSION = KNOWN_VERSIONS[-1]
 
 
 class _Since:
@@ -31,7 +31,7 @@ class _Since:
         self.first = first
 
     def __get__(self, behaviour: Behaviour, owner: object) -> bool:
-        return _NUMBERS[behaviour.version] >= self.first
+        return _VERSION_NUMBERS[behaviour.version] >= self.first
 
 
 class Behaviour:
@@ -89,15 +89,15 @@ def parse_version(version: str) -> tuple[int, ...]:
     """Return a version as numbers to compare. Raises ValueError for anything that is not a version of the launcher."""
     parts = version.split(".")
     if len(parts) > 4 or not version.isascii() or not all(part.isdigit() and len(part) <= 4 for part in parts):
-        raise ValueError(f"'{version}' is not a launcher version such as {NEWEST}")
+        raise ValueError(f"'{version}' is not a launcher version such as {NEWEST_VERSION}")
     numbers = tuple(map(int, parts))
     numbers += (0,) * (3 - len(numbers))
     if not (0, 1) <= numbers < (7,):
-        raise ValueError(f"there is no launcher {version}: the first is {KNOWN[0]}, and TAO 7 has none")
+        raise ValueError(f"there is no launcher {version}: the first is {KNOWN_VERSIONS[0]}, and TAO 7 has none")
     return numbers
 
 
-_NUMBERS = {known: parse_version(known) for known in KNOWN}
+_VERSION_NUMBERS = {version: parse_version(version) for version in KNOWN_VERSIONS}
 
 
 def behaviour_of(version: str) -> Behaviour:
@@ -106,8 +106,8 @@ def behaviour_of(version: str) -> Behaviour:
     Raises ValueError for anything that is not a version of the launcher.
     """
     wanted = parse_version(version)
-    known = next((known for known in reversed(KNOWN) if _NUMBERS[known] <= wanted), KNOWN[0])
-    return Behaviour(known)
+    earlier = (known for known in reversed(KNOWN_VERSIONS) if _VERSION_NUMBERS[known] <= wanted)
+    return Behaviour(next(earlier, KNOWN_VERSIONS[0]))
 
 
 def behaviour_or_newest(version: str) -> Behaviour:
@@ -115,14 +115,14 @@ def behaviour_or_newest(version: str) -> Behaviour:
     try:
         return behaviour_of(version)
     except ValueError:
-        return behaviour_of(NEWEST)
+        return behaviour_of(NEWEST_VERSION)
 
 
 # The machine as a launcher sees it
 
 
 OWN_FILE = f"~/{MAPPING_FILE}"
-_LIMIT = 64 << 20
+_READ_LIMIT = 64 << 20
 """Bytes: a larger file is an error here, although the launcher would read it."""
 
 
@@ -170,8 +170,8 @@ class Host:
             with open(fd, "rb") as file:
                 if stat.S_ISFIFO(mode := os.fstat(fd).st_mode) or stat.S_ISCHR(mode):
                     raise OSError(errno.EINVAL, "it is not a regular file")
-                content = file.read(_LIMIT + 1)
-            if len(content) > _LIMIT:
+                content = file.read(_READ_LIMIT + 1)
+            if len(content) > _READ_LIMIT:
                 raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         except OSError as error:
             raise OSError(error.errno, error.strerror, path) from None
@@ -251,7 +251,7 @@ class ResolvedMount(NamedTuple):
     entry: Mapping[str, Any]
 
 
-def resolve(mapping: Mapping[str, Any], host: Host) -> list[ResolvedMount]:
+def resolve_mounts(mapping: Mapping[str, Any], host: Host) -> list[ResolvedMount]:
     """Return the mounts of a mapping that a profile renders, all of which are well formed."""
     return [
         ResolvedMount(
@@ -269,29 +269,29 @@ def missing_source(path: str) -> str:
 # NVIDIA's images
 
 
-_NAMES = ("nvidia/tao/", "nvidia/tlt", "nvstaging/tao/")
-_TAG = r":(\d+)\.(\d+)\.(\d+)-([a-z][a-z0-9.-]*)\Z"
+_IMAGE_NAMES = ("nvidia/tao/", "nvidia/tlt", "nvstaging/tao/")
+_IMAGE_TAG = r":(\d+)\.(\d+)\.(\d+)-([a-z][a-z0-9.-]*)\Z"
 
-_WITH_FILES = frozenset(("/workspace", "/opt", "/opt/nvidia"))
+_IMAGE_FOLDERS = frozenset(("/workspace", "/opt", "/opt/nvidia"))
 """Folders of the images: libraries are in /workspace too (tao-skill-bank 4ff3719), TAO itself in /opt/nvidia."""
 
 
-def find_hidden(destination: str) -> str:
+def explain_hidden_folder(destination: str) -> str:
     """Return what a mount at ``destination`` hides of NVIDIA's images, as a sentence; "" if nothing."""
-    if destination not in _WITH_FILES:
+    if destination not in _IMAGE_FOLDERS:
         return ""
     return f"'{destination}' of TAO's images has files of NVIDIA, and this mount hides them"
 
 
 def is_tao_image(image: str) -> bool:
     """Check whether an image is one of NVIDIA's TAO images, by its name."""
-    return any(name in image for name in _NAMES)
+    return any(name in image for name in _IMAGE_NAMES)
 
 
-def find_tag(image: str) -> tuple[tuple[int, int, int], str] | None:
+def parse_image_tag(image: str) -> tuple[tuple[int, int, int], str] | None:
     """Return the release and the kind that the tag of a TAO image has, as in ``7.1.0-pyt``; None for any other image.
 
     The kind is pyt, deploy, data-services, tf2 and the like.
     """
-    match = re.search(_TAG, image) if is_tao_image(image) or "tao-toolkit" in image else None
+    match = re.search(_IMAGE_TAG, image) if is_tao_image(image) or "tao-toolkit" in image else None
     return None if match is None else ((int(match[1]), int(match[2]), int(match[3])), match[4])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from taoprofiles.launcher.behaviour import find_tag
+from taoprofiles.launcher.behaviour import parse_image_tag
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -43,7 +43,7 @@ def choose(network: str, *, image: str | None = None, has_launcher: bool = True)
 
     ``image`` is the image of its tasks, if given; ``has_launcher`` is false if nothing tells of a launcher here.
     """
-    tag = find_tag(image or "")
+    tag = parse_image_tag(image or "")
     if tag is not None and tag[0] >= (7,):
         return "tao7", f"'{image}' is an image of TAO {tag[0][0]}"
     if network in _TENSORFLOW:

@@ -11,7 +11,7 @@ import resource
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from taoprofiles.launcher.behaviour import Host, Location, ResolvedMount, find_hidden, missing_source
+from taoprofiles.launcher.behaviour import Host, Location, ResolvedMount, explain_hidden_folder, missing_source
 from taoprofiles.masking import is_secret
 from taoprofiles.mounts.mapping import mounted
 from taoprofiles.profiles.layouts import FOLDER_VARIABLES, NAMED_UID, USER_NAME, missing_identity
@@ -151,7 +151,7 @@ def _check_destination(mount: ResolvedMount, locate: Locator) -> Iterator[Findin
 
 def check_hiding(destination: str, where: str) -> Iterator[Finding]:
     """Check whether a mount hides files of NVIDIA's images."""
-    if what := find_hidden(destination):
+    if what := explain_hidden_folder(destination):
         hint = f"mount it below, such as at {destination}/specs"
         yield warning("dst-hides-image", where, what, "a task that needs them fails", hint, by_hand=True)
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from taoprofiles.launcher.argv import RunnerCommand, launcher_words, script_of, simple_commands
-from taoprofiles.launcher.behaviour import Host, Location, ResolvedMount, find_tag, is_tao_image
+from taoprofiles.launcher.behaviour import Host, Location, ResolvedMount, is_tao_image, parse_image_tag
 from taoprofiles.masking import is_secret, mask_command, mask_text
 from taoprofiles.mounts.paths import HostFiles
 from taoprofiles.profiles.layouts import is_network, missing_identity
@@ -342,7 +342,7 @@ def _check_gpus(start: DirectStart) -> Iterator[Finding]:
 
 
 def _check_image(start: DirectStart) -> Iterator[Finding]:
-    tag = find_tag(start.image)
+    tag = parse_image_tag(start.image)
     if tag is None:
         if start.line and not start.image:
             yield error("image-without-command", "command", "it names no image", "", "add the image and the task")

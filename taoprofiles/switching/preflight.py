@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from taoprofiles.errors import InvalidProfileError, TaoprofError
 from taoprofiles.launcher.argv import container_words, parse_launcher_argv, unwrapped
-from taoprofiles.launcher.behaviour import Host, Location, resolve, runs_in_ci
+from taoprofiles.launcher.behaviour import Host, Location, resolve_mounts, runs_in_ci
 from taoprofiles.masking import mask_command
 from taoprofiles.mounts.mapping import mounted, sources
 from taoprofiles.rules import container
@@ -60,7 +60,7 @@ def check_mapping(
     """
     locate, attempt = in_profile(mapping), attempt or Attempt()
     host, command = Host(context.environ, context.folder), attempt.command
-    findings = list(container.check_mounts(resolve(mapping, host), locate, host))
+    findings = list(container.check_mounts(resolve_mounts(mapping, host), locate, host))
     if check:
         envs = mapping.get("Envs", [])
         located = [(Location("Envs", number), entry) for number, entry in enumerate(envs)]
@@ -74,7 +74,7 @@ def check_mapping(
                 mounted(mapping), variables or {}, context.environ, is_quoted=True, profile=name
             )
             if runs_in_ci(context.environ) and parse_launcher_argv(unwrapped(command)) is not None:
-                findings += container.check_ci_values(resolve(mapping, host), located, locate)
+                findings += container.check_ci_values(resolve_mounts(mapping, host), located, locate)
             in_command = [finding for finding in check_command(command, command_context) if finding.severity == ERROR]
             findings += in_command
             attempt = attempt._replace(command=command if in_command else ())
