@@ -14,7 +14,7 @@ from taoprofiles.system.processes import WRAPPERS
 
 MAIN_PROGRAMS = ("tao", "tlt")
 PROGRAMS = (*MAIN_PROGRAMS, "tao-deploy")
-"""The launcher's console scripts."""
+"""The launcher's console scripts: ``Behaviour.programs`` are those of a version, and ``processes.scan`` finds them."""
 
 PACKAGES = ("nvidia_tao_cli", "tlt")
 """The Python packages of those scripts, for ``python -m``."""

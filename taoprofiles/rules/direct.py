@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from taoprofiles.launcher.argv import RunnerCommand, launcher_words, script_of, simple_commands
+from taoprofiles.launcher.argv import PROGRAMS, RunnerCommand, launcher_words, script_of, simple_commands
 from taoprofiles.launcher.behaviour import Host, Location, ResolvedMount, is_tao_image, parse_image_tag
 from taoprofiles.masking import is_secret, mask_command, mask_text
 from taoprofiles.mounts.paths import HostFiles
@@ -283,7 +283,7 @@ def _check_remote(start: DirectStart, address: str, environ: Mapping[str, str]) 
 
 
 def _unknown_command(name: str) -> Finding:
-    if name in ("tao", "tlt", "tao-deploy"):
+    if name in PROGRAMS:
         hint = "write the task itself, without 'tao model'"
         return error("command-not-checked", "command", f"the image has no '{name}': that is the launcher", "", hint)
     what = f"'{mask_text(name)}' is not a task of TAO: what it does is not checked, only the container is"

@@ -15,7 +15,7 @@ _WRITING = 3  # O_WRONLY or O_RDWR, on Linux
 _PIDFD_OPEN = 434
 """The number of this system call on all architectures but alpha."""
 _PARTS = (b"tao", b"tlt", b"exec")
-"""Every command line that ``scan`` is for contains one of these."""
+"""Every command line that ``scan`` is for contains one of these: launchers and runners (launcher.argv), docker exec."""
 _UNKNOWN = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """Error numbers that say nothing about the process: it may be alive. After any other one it has ended, or is hidden."""
 

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from taoprofiles.errors import UsageError
 from taoprofiles.launcher.argv import (
+    PACKAGES,
     PROGRAMS,
+    RUNNERS,
     LauncherCommand,
     add_volumes,
     container_words,
@@ -18,6 +20,8 @@ from taoprofiles.launcher.argv import (
     script_of,
     simple_commands,
 )
+from taoprofiles.launcher.behaviour import KNOWN_VERSIONS, behaviour_of
+from taoprofiles.system import processes
 
 MODULE = "nvidia_tao_cli.entrypoint.tao_launcher"
 LAUNCHERS = (
@@ -48,6 +52,13 @@ def test_a_launcher(line: str) -> None:
     assert command.words[-2:] == line.split()[-2:]
     assert command.words[0] in PROGRAMS
     assert command.task == "unet"
+
+
+def test_a_program_of_any_version_is_known_and_its_process_is_found() -> None:
+    """One table says which command lines start a launcher, and a coarser one which processes are looked at."""
+    assert {name for version in KNOWN_VERSIONS for name in behaviour_of(version).programs} == set(PROGRAMS)
+    for name in (*PROGRAMS, *PACKAGES, *RUNNERS):
+        assert any(part in name.encode() for part in processes._PARTS), name
 
 
 @pytest.mark.parametrize("option", ["-c", "-Ic", "-uc"])
