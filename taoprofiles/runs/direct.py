@@ -31,7 +31,15 @@ from taoprofiles.storage import files
 from taoprofiles.storage.locks import Lock
 from taoprofiles.storage.paths import Context
 from taoprofiles.system import processes
-from taoprofiles.system.clusters import SUBMIT_TIMEOUT, TIMEOUT, ClusterError, Job, Kubernetes, Slurm, find_namespace
+from taoprofiles.system.clusters import (
+    QUERY_TIMEOUT,
+    SUBMIT_TIMEOUT,
+    ClusterError,
+    Job,
+    Kubernetes,
+    Slurm,
+    find_namespace,
+)
 from taoprofiles.system.engine import RUN_LABEL, Engine
 
 if TYPE_CHECKING:
@@ -164,7 +172,7 @@ def submit(run: Run) -> None:
         run.notes.append(f"warning: the id of the job, {hold.job}, could not be recorded: {error.message}")
 
 
-def refresh(context: Context, holds: Iterable[Hold], seconds: float = TIMEOUT) -> list[ClusterError]:
+def refresh(context: Context, holds: Iterable[Hold], seconds: float = QUERY_TIMEOUT) -> list[ClusterError]:
     """Ask the clusters about their jobs, all at once, and record what has changed, in ``holds`` too.
 
     Each cluster gets ``seconds``. Return which clusters cannot be asked.

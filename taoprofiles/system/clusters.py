@@ -1,4 +1,4 @@
-"""The clients of clusters: bounded calls of their commands to submit, find and cancel the jobs of runs."""
+"""The clients of clusters (Slurm, Kubernetes): bounded calls of their commands to submit, find and cancel jobs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from taoprofiles.storage.paths import to_bytes
 from taoprofiles.system.commands import CompletedCommand, run_bounded
 from taoprofiles.system.engine import RUN_LABEL
 
-TIMEOUT = 10.0
+QUERY_TIMEOUT = 10.0
 """Seconds that a client gets to answer a question."""
 
 STATUS_TIMEOUT = 2.0
@@ -24,9 +24,14 @@ STATUS_TIMEOUT = 2.0
 SUBMIT_TIMEOUT = 60.0
 """Seconds that a client gets to submit a job."""
 
+_KEPT_LINES = 10_000
+"""Lines of the log of a Job on Kubernetes that are kept when it is over."""
+
+_CANCELLED_STATUS = 143
+"""The exit status of a task that SIGTERM ends, as with a cancelled job and the pod of a deleted Job."""
+
 _UNDECIDED = ("timed out", "timeout", "deadline exceeded", "connection reset", "unexpected eof", "broken pipe")
 """Parts of a client's messages after which it is unknown whether the cluster did what it was asked to do."""
-
 
 _OTHER_FORM = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 """What reading an answer raises that has another form."""
@@ -121,7 +126,7 @@ class Slurm:
         number = (done.out.split() or [""])[-1].partition(";")[0]
         return number if number.isdigit() else None
 
-    def find(self, names: Mapping[str, float], seconds: float = TIMEOUT) -> dict[str, Job]:
+    def find(self, names: Mapping[str, float], seconds: float = QUERY_TIMEOUT) -> dict[str, Job]:
         """Return the user's jobs by their names; a job that Slurm knows nothing of any more is missing.
 
         ``names`` has for each the time before which it was not submitted, in seconds since 1970. All questions together
@@ -142,7 +147,7 @@ class Slurm:
 
     def cancel(self, name: str) -> None:
         """Cancel the job of this name, which Slurm then reports as cancelled. Raises ClusterError."""
-        run_client(["scancel", f"--name={name}", "--quiet"], self._environ, TIMEOUT)
+        run_client(["scancel", f"--name={name}", "--quiet"], self._environ, QUERY_TIMEOUT)
 
     def _find_ended(self, names: Mapping[str, float], end: float) -> dict[str, Job]:
         """Return the jobs that only the accounting knows; {} also without accounting."""
@@ -193,14 +198,7 @@ def _to_status(state: str, code: str) -> int:
         return 128 + int(number)
     if status.isdigit() and int(status):
         return int(status)
-    return 0 if state == "COMPLETED" else 143 if state == "CANCELLED" else 1
-
-
-_LINES = 10_000
-"""Lines of a log that are kept when its Job is over."""
-
-_CANCELLED = 143
-"""The exit status of a task that SIGTERM ends, as it does with the pod of a deleted Job."""
+    return 0 if state == "COMPLETED" else _CANCELLED_STATUS if state == "CANCELLED" else 1
 
 
 def find_namespace(environ: Mapping[str, str], context: str | None, namespace: str | None) -> str:
@@ -211,8 +209,8 @@ def find_namespace(environ: Mapping[str, str], context: str | None, namespace: s
     options = [f"--context={context}"] if context else []
     hint = "'kubectl config get-contexts' lists those that it knows"
     try:
-        answer = run_client(["kubectl", "config", "view", "--minify", "--output=json", *options], environ, TIMEOUT).out
-        current = json.loads(answer)["contexts"][0]
+        command = ["kubectl", "config", "view", "--minify", "--output=json", *options]
+        current = json.loads(run_client(command, environ, QUERY_TIMEOUT).out)["contexts"][0]
         return f"{current['name']}/{namespace or current['context'].get('namespace') or 'default'}"
     except ClusterError as error:
         if not any("current-context" in line for line in error.problems):
@@ -258,7 +256,7 @@ class Kubernetes:
                 raise
         return metadata["name"]
 
-    def find(self, names: Mapping[str, float], seconds: float = TIMEOUT) -> dict[str, Job]:
+    def find(self, names: Mapping[str, float], seconds: float = QUERY_TIMEOUT) -> dict[str, Job]:
         """Return the jobs by their names; one that does not exist is missing. Raises ClusterError.
 
         It takes at most ``seconds``.
@@ -275,12 +273,12 @@ class Kubernetes:
     def cancel(self, name: str) -> Job:
         """Delete a Job with its pod, and wait until they are gone. Raises ClusterError."""
         options = ["--ignore-not-found", "--cascade=foreground", f"--timeout={SUBMIT_TIMEOUT:g}s"]
-        run_client([*self._command, "delete", "job", name, *options], self._environ, SUBMIT_TIMEOUT + TIMEOUT)
-        return Job(name, "over", "Deleted", _CANCELLED)
+        run_client([*self._command, "delete", "job", name, *options], self._environ, SUBMIT_TIMEOUT + QUERY_TIMEOUT)
+        return Job(name, "over", "Deleted", _CANCELLED_STATUS)
 
     def log(self, name: str) -> bytes:
         """Return the end of the log of a Job. Raises ClusterError."""
-        command = [*self._command, "logs", f"job/{name}", f"--tail={_LINES}"]
+        command = [*self._command, "logs", f"job/{name}", f"--tail={_KEPT_LINES}"]
         return to_bytes(run_client(command, self._environ, SUBMIT_TIMEOUT).out)
 
     def open_log(self, name: str, *, follow: bool) -> subprocess.Popen[bytes]:
