@@ -1,9 +1,9 @@
 """Notifications at the end of a run, and a profile's hooks: ``python -m taoprofiles.runs.notify ID FD`` sends and runs.
 
-It is a process of its own, started by the process that records the end: the run's own, the guard, or another command.
-None of them has to wait for it. It has the lock on the notification's file, and notes there what is done, so that
-another sender can continue if it is killed. A target is noted after its message was sent, so a sender that is killed in
-between causes a second message. The hook is noted before it runs, so it runs at most once.
+This sender is a process of its own, started by the process that records the end: the run's own, the guard, or another
+command. None of them has to wait for it. It has the lock on the notification's file, and notes there what is done, so
+that another sender can continue if it is killed. A target is noted after its message was sent, so a sender that is
+killed in between causes a second message. The hook is noted before it runs, so it runs at most once.
 """
 
 from __future__ import annotations
@@ -38,8 +38,35 @@ if TYPE_CHECKING:
     from taoprofiles.profiles.rendering import Renderer
 
 
+DESKTOP, NONE = "desktop", "none"
+"""The targets that are no URLs: the user's desktop, and nobody."""
+
 DESKTOP_TIMEOUT = 10.0
 """Seconds that the desktop gets to accept a notification."""
+
+HOOK_TIMEOUT = 300.0
+"""Seconds after which a hook is killed, with what it has started."""
+
+SEND_TIMEOUT = 30.0
+"""Seconds that all targets of a notification have together."""
+
+TIME_LIMIT = SEND_TIMEOUT + HOOK_TIMEOUT + 30
+"""Seconds after which the process that does all this is ended, wherever it hangs."""
+
+ATTEMPTS = 3
+"""Senders that may be killed before nothing more is sent."""
+
+
+class Message(NamedTuple):
+    """What is sent; ``kind`` is one of Apprise's types."""
+
+    title: str
+    body: str
+    kind: str
+
+
+# The desktop
+
 
 _BUS_NAME = "org.freedesktop.Notifications"
 _NO_SERVER = ("ServiceUnknown", "was not provided by any", "not activatable", "Could not activate remote peer")
@@ -78,24 +105,8 @@ def notify_desktop(environ: Mapping[str, str], title: str, body: str) -> str:
     return done.problem or (done.err.strip().splitlines() or [f"exit status {done.status}"])[-1]
 
 
-DESKTOP, NONE = "desktop", "none"
+# The targets of a run
 
-HOOK_TIMEOUT = 300.0
-"""Seconds after which a hook is killed, with what it has started."""
-
-SEND_TIMEOUT = 30.0
-"""Seconds that all targets of a notification have together."""
-
-TIME_LIMIT = SEND_TIMEOUT + HOOK_TIMEOUT + 30
-"""Seconds after which the process that does all this is ended, wherever it hangs."""
-
-_HOOK_SHELL = """\
-exec 3<&0 </dev/null
-{ read -r _ || kill -KILL 0; } <&3 3<&- >/dev/null 2>&1 &
-exec 3<&- /bin/sh -c "$1"
-"""
-"""Runs a hook, and kills its process group if the socket that is the standard input is closed before a line has come:
-then the process that waits for the hook was killed, and nobody else would end a hook that hangs."""
 
 _MISSING = "the extra 'notify' of taoprofiles is not installed"
 _INSTALL = "pip install 'taoprofiles[notify]'; with pipx: pipx inject taoprofiles apprise"
@@ -150,6 +161,18 @@ def new_apprise() -> Any:
     return apprise.Apprise(asset=asset)
 
 
+# Hooks
+
+
+_HOOK_SHELL = """\
+exec 3<&0 </dev/null
+{ read -r _ || kill -KILL 0; } <&3 3<&- >/dev/null 2>&1 &
+exec 3<&- /bin/sh -c "$1"
+"""
+"""Runs a hook, and kills its process group if the socket that is the standard input is closed before a line has come:
+then the process that waits for the hook was killed, and nobody else would end a hook that hangs."""
+
+
 def get_outcome(run: Hold) -> str:
     """Return how a run has ended, in one word."""
     return "unknown" if run.status is None else "failed" if run.status else "succeeded"
@@ -176,18 +199,11 @@ def run_hook(key: str, command: str, run: Hold, environ: Mapping[str, str]) -> s
     return f"{key}: {done.problem or f'exit status {done.status}'}" + (f" ({mask_text(last)})" if last else "")
 
 
-ATTEMPTS = 3
-"""Senders that may be killed before nothing more is sent."""
-
-_METRICS = 6
+# The sender
 
 
-class Message(NamedTuple):
-    """What is sent; ``kind`` is one of Apprise's types."""
-
-    title: str
-    body: str
-    kind: str
+_MAX_METRICS = 6
+"""How many metrics a message has, the last ones that the task has reported."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -294,7 +310,7 @@ def compose(context: Context, run: Hold) -> Message:
     if progress is not None:
         epochs = f"epoch {progress.epoch}" if progress.epoch is not None else ""
         epochs += f"/{progress.epochs}" if epochs and progress.epochs is not None else ""
-        metrics = [f"{metric.name} {metric.values[-1]:.4g}" for metric in progress.metrics[-_METRICS:]]
+        metrics = [f"{metric.name} {metric.values[-1]:.4g}" for metric in progress.metrics[-_MAX_METRICS:]]
         lines += [", ".join(filter(None, [epochs, *metrics]))] if epochs or metrics else []
         lines += [progress.message] if progress.message else []
     lines += [f"results: {run.host}:{folder}" for folder in run.results] or [f"on {run.host}"]
