@@ -153,11 +153,11 @@ COMPLEX: dict[str, str] = {}
 def test_at_most_five_functions_are_complex() -> None:
     command = [sys.executable, "-m", "ruff", "check", "--isolated", "--select=C901", "--output-format=json", PACKAGE]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    found = {
+    functions = {
         f"{Path(problem['filename']).relative_to(PACKAGE)}:{problem['message'].split('`')[1]}"
         for problem in json.loads(done.stdout)
     }
-    assert found - COMPLEX.keys() == set()
+    assert functions - COMPLEX.keys() == set()
     assert len(COMPLEX) <= 5
 
 
@@ -195,3 +195,21 @@ def test_the_page_about_the_structure_names_only_modules_that_exist() -> None:
     for block in re.findall(r"```text\n(.*?)```", page, re.DOTALL):
         named |= set(re.findall(r"\b([a-z]+/[a-z_/]*[a-z_])", block))
     assert {name for name in named - modules if not (PACKAGE.parent / f"{name}.py").is_file()} == set()
+
+
+def test_the_page_about_the_structure_names_only_functions_and_constants_that_exist() -> None:
+    """A name on the page is one of the package, or a word in its texts, such as a variable of the environment."""
+    page = (PACKAGE.parent / "docs/explanation/how-it-works.md").read_text()
+    words = [word for word in re.findall(r"`([\w.]+)`", page) if not word.endswith((".py", ".js", ".css", ".md"))]
+    named = {part for word in words for part in word.split(".") if part != part.lower() or "_" in part}
+    nodes = [node for tree in TREES.values() for node in ast.walk(tree)]
+    docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    known = {
+        *(node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)),
+        *(node.id for node in nodes if isinstance(node, ast.Name)),
+        *(node.attr for node in nodes if isinstance(node, ast.Attribute)),
+    }
+    for node in nodes:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            known |= set(re.findall(r"\w+", node.value))
+    assert named - known - {"check_call"} == set()  # that one is the launcher's
