@@ -34,8 +34,8 @@ def on_files(files: Any, config: Any) -> Any:
     config.nav = [{"Overview": "index.md"}]
     for title, (folder, first) in SECTIONS.items():
         names = [f"{folder}/{name}.md" for name in first]
-        found = [page for page in pages if page.startswith(f"{folder}/")]
-        entries: list[Any] = [name for name in names if name in found] + [p for p in found if p not in names]
+        in_folder = [page for page in pages if page.startswith(f"{folder}/")]
+        entries: list[Any] = [name for name in names if name in in_folder] + [p for p in in_folder if p not in names]
         config.nav.append({title: [{"概览": entry} if entry == "zh-CN/index.md" else entry for entry in entries]})
     return files
 

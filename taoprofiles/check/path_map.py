@@ -472,7 +472,7 @@ def translate(context: Context, path: str, name: str | None) -> Translation:
     whole = "/" + os.path.normpath(context.absolute(path)).lstrip("/")
     outside = next(iter(paths.host_paths([whole], mounts)), "") if path.startswith("/") else ""
     exists = answers(os.path.exists, [whole, outside])
-    silent = next((asked for asked in (whole, outside) if asked not in exists), "")
+    silent = next((candidate for candidate in (whole, outside) if candidate not in exists), "")
     inside = paths.container_paths(whole, mounts)
     if outside and not silent:
         followed = paths.follow_links(whole, mounts, files.link_target)[1]

@@ -49,7 +49,7 @@ class RateLimiter:
         self._last = deque[float](maxlen=limit)
 
     def allows(self, now: float) -> bool:
-        """Return whether an event is allowed now; does not count it."""
+        """Check whether an event is allowed now; does not count it."""
         return self.limit > 0 and (len(self._last) < self.limit or now - self._last[0] >= 60)
 
     def count(self, now: float) -> None:
@@ -58,7 +58,7 @@ class RateLimiter:
 
 
 def should_seal(holds: list[Hold], digest: str) -> bool:
-    """Return whether to seal a file with the mapping ``digest``: a hold needs it, and none needs another one."""
+    """Check whether to seal a file with the mapping ``digest``: a hold needs it, and none needs another one."""
     return bool(shared_holds(holds)) and not blocking_holds(holds, digest)
 
 

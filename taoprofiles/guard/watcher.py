@@ -139,7 +139,7 @@ class MappingWatcher:
         return self._wanted() == self._watched
 
     def poll(self) -> bool:
-        """Return whether the mapping file or the folder of holds has changed since the last poll."""
+        """Check whether the mapping file or the folder of holds has changed since the last poll."""
         stats = []
         for path in (self._context.mapping_file, files.real_path(self._context.mapping_file), self._context.holds):
             try:

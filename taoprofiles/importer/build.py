@@ -240,23 +240,23 @@ class ImportResult:
         return complete
 
     def _find_questions(self) -> list[Question]:
-        asked: dict[str, Question] = {}
+        questions: dict[str, Question] = {}
         if isinstance(self.mapping, Unknown):
-            asked = self._unset_before(self.mapping.location)
-            if not asked:
-                self._ask_unknown(asked, self.mapping, "")
+            questions = self._unset_before(self.mapping.location)
+            if not questions:
+                self._ask_unknown(questions, self.mapping, "")
         elif isinstance(self.mapping, dict):
             for name, values, judge in _needed_values(self.mapping, self.state.user_values):
                 for value in values:
                     if isinstance(value, Unknown):
-                        self._ask_unknown(asked, value, name)
+                        self._ask_unknown(questions, value, name)
                     elif value is None:
-                        asked.setdefault(name, Question(name, self._location, "", "it has no value (null)"))
+                        questions.setdefault(name, Question(name, self._location, "", "it has no value (null)"))
                     elif isinstance(value, str):  # anything else is an error, not a question
                         whole = [Origin(name, value, self._location)] if value != name else []  # not of a destination
                         for origin in (*whole, *self.state.origins(value)):
-                            self._ask_doubtful(asked, origin, judge(origin.value))
-        return list(asked.values())
+                            self._ask_doubtful(questions, origin, judge(origin.value))
+        return list(questions.values())
 
     def _unset_before(self, written: SourceLocation) -> dict[str, Question]:
         """Return questions for the variables that the cell needs, and does not have, to write the mounts file."""
@@ -268,13 +268,13 @@ class ImportResult:
                 questions[name] = Question(name, location, "", f"it is not set in {where}", value)
         return questions
 
-    def _ask_doubtful(self, asked: dict[str, Question], origin: Origin, reason: str) -> None:
+    def _ask_doubtful(self, questions: dict[str, Question], origin: Origin, reason: str) -> None:
         if reason:
             text = str(origin.value)
             proposal = suggestion(text, self.state.context.environ)
-            asked.setdefault(origin.name, Question(origin.name, origin.location, text, reason, proposal))
+            questions.setdefault(origin.name, Question(origin.name, origin.location, text, reason, proposal))
 
-    def _ask_unknown(self, asked: dict[str, Question], unknown: Unknown, destination: str) -> None:
+    def _ask_unknown(self, questions: dict[str, Question], unknown: Unknown, destination: str) -> None:
         unknown = unknown.origin or unknown
         history = self.state.history.items()
         name = next((name for name, values in history if any(item.value is unknown for item in values)), destination)
@@ -282,11 +282,11 @@ class ImportResult:
         if name == destination and not name.startswith("/"):  # a section of the mapping, which nobody can give
             unset = self.state.unset_values.items()
             name = next((variable for variable, value in unset if value is unknown), name)
-        asked.setdefault(name, Question(name, unknown.location, "", unknown.reason))
+        questions.setdefault(name, Question(name, unknown.location, "", unknown.reason))
 
     def _take_variables(self) -> None:
-        asked = {question.name for question in self.questions}
-        known = asked | {*self.state.user_values}
+        asked_names = {question.name for question in self.questions}
+        known = asked_names | {*self.state.user_values}
         for name, definitions in self.state.history.items():
             if name not in self.state.accessed:
                 continue
@@ -301,7 +301,7 @@ class ImportResult:
                 self.left_out.append((name, f"{cause.location}: a placeholder, '{str(cause.value)[:60]}'"))
                 continue
             self.variables[name] = value
-            reason = "" if name in asked else doubt(value)
+            reason = "" if name in asked_names else doubt(value)
             if reason and not (is_secret(name) and "$" in reason):  # which is a part of the secret
                 self.notes.append(f"{location}: {name}: {reason}")
 

@@ -63,7 +63,7 @@ class Panel(anywidget.AnyWidget):
     def __init__(self, extension: Extension) -> None:
         self._extension = extension
         self._selected = ""
-        self._asked = 0.0
+        self._last_message = 0.0
         self._saved: object = None
         self._display_id = secrets.token_hex(8)
         super().__init__(state=self._get_state())
@@ -80,7 +80,7 @@ class Panel(anywidget.AnyWidget):
 
     def update_saved(self) -> None:
         """Replace what the saved notebook has of the panel, if that differs and the panel is visible."""
-        if time.monotonic() - self._asked > VISIBLE_SECONDS:
+        if time.monotonic() - self._last_message > VISIBLE_SECONDS:
             return
         self.state = self._get_state()
         if self._saved != self._facts():
@@ -101,7 +101,7 @@ class Panel(anywidget.AnyWidget):
 
     def _answer(self, _: object, content: dict[str, Any], buffers: object) -> None:
         """Do what a message of the front end asks for; send the state, if it has changed, and the answer."""
-        start = self._asked = time.monotonic()
+        start = self._last_message = time.monotonic()
         action, argument = str(content.get("action", "")), str(content.get("argument", ""))
         lines: Sequence[str] = []
         is_refused = False

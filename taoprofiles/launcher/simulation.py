@@ -257,7 +257,7 @@ def find_task(behaviour: Behaviour, host: Host, arguments: list[str]) -> Task | 
 
 
 def _shows_help(arguments: list[str], choices: Collection[str], depth: int) -> bool:
-    """Return whether the launcher's argparse prints the help for arguments that name no task.
+    """Check whether the launcher's argparse prints the help for arguments that name no task.
 
     It skips every option that it does not know, and each other argument must be one of ``choices``, at any depth: the
     parsers of the groups and tasks have the first parser as their parent. Raises RefusedError for one that is not.

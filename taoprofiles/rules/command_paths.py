@@ -84,7 +84,7 @@ class CommandContext:
 
     @property
     def is_without_docker(self) -> bool:
-        """Return whether the task runs on this host instead of in a container."""
+        """Check whether the task runs on this host instead of in a container."""
         return runs_without_docker(self.environ, self.behaviour)
 
     def quote(self, word: str) -> str:

@@ -220,8 +220,8 @@ class Session(Run):
         monitor = self.monitor
         running = [container.id for container in monitor.containers if not container.is_over]
         # The engine's events about one that has just ended may be on their way.
-        gone = {container_id for container_id in running if not self.is_running(container_id)}
-        monitor.wait_until_over(EXIT_TIMEOUT, ids=gone)
+        recently_ended = {container_id for container_id in running if not self.is_running(container_id)}
+        monitor.wait_until_over(EXIT_TIMEOUT, ids=recently_ended)
         ended = [task for task in monitor.containers if task.is_over and task.id not in self._reported]
         self._reported.update(task.id for task in ended)
         return [(task.id, task.status == 0, self._outcome(task)) for task in ended]

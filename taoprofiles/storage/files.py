@@ -363,8 +363,8 @@ def parse_json(content: bytes) -> tuple[Any, str]:
         return None, "it is nested too deeply, or has a number too long"
 
 
-# Caches, and the messages for the next command (``guard/untold``, one a line) of programs that work in the background.
-# Errors while writing or deleting them are ignored.
+# Caches, and the messages of background programs for the next command (``guard/messages``, one a line). Errors while
+# writing or deleting them are ignored.
 
 _PUNCH_HOLE = 0x1 | 0x2
 """FALLOC_FL_KEEP_SIZE and FALLOC_FL_PUNCH_HOLE of <linux/falloc.h>."""

@@ -69,7 +69,7 @@ class Entry(NamedTuple):
 
     @property
     def has_after(self) -> bool:
-        """Return whether ``after`` says what was there afterwards. After a use that was a file, never none."""
+        """Check whether ``after`` says what was there afterwards. After a use that was a file, never none."""
         return self.after is not None or self.action != "use"
 
 

@@ -50,7 +50,7 @@ class Context:
         self.current_cache = os.path.join(self.cache, "prompt")
         self.guard = os.path.join(self.state, "guard")
         self.seal = os.path.join(self.guard, "seal.json")
-        self.pending_messages = os.path.join(self.guard, "untold")
+        self.pending_messages = os.path.join(self.guard, "messages")
 
     @property
     def gid(self) -> int:

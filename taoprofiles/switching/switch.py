@@ -125,7 +125,7 @@ class Undo(NamedTuple):
 
     @property
     def is_of_mapping(self) -> bool:
-        """Return whether the mapping file is restored, and not a profile."""
+        """Check whether the mapping file is restored, and not a profile."""
         return self.entry.target == "mapping" and self.entry.was is None
 
 

@@ -79,7 +79,7 @@ class Endpoint(NamedTuple):
 
     @property
     def is_remote(self) -> bool:
-        """Return whether the engine is on another machine, so that the folders that it mounts are that machine's."""
+        """Check whether the engine is on another machine, so that the folders that it mounts are that machine's."""
         scheme, _, rest = self.address.partition("://")
         host = rest.rpartition("@")[2].partition("/")[0].rpartition(":")[0] or rest.partition("/")[0]
         is_here = host.strip("[]") in ("localhost", "::1") or host.startswith("127.")

@@ -290,12 +290,12 @@ def host_id() -> str:
 
 
 def same_machine(host: str, other: str) -> bool:
-    """Return whether two host ids belong to the same machine and boot, whatever their process namespaces."""
+    """Check whether two host ids belong to the same machine and boot, whatever their process namespaces."""
     return host.split(" ")[1:3] == other.split(" ")[1:3]
 
 
 def rebooted(host: str, here: str) -> bool:
-    """Return whether ``host`` is the id of this machine before a reboot, so that no process of it can be alive."""
+    """Check whether ``host`` is the id of this machine before a reboot, so that no process of it can be alive."""
     then, now = host.split(" "), here.split(" ")
     return len(then) == len(now) == 4 and then[1] != "-" and then[:2] == now[:2] and then[2] != now[2]
 

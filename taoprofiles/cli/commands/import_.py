@@ -213,9 +213,9 @@ def _import_code(
     result = source.evaluate(user_values)
     if not any(unused.startswith("/") for unused in result.unused):  # a mount may become known by an answer
         build.reject_unused_values(result, where)  # before anything is asked
-    asked = False
+    has_asked = False
     while result.mapping is not None and result.questions and _may_ask(args) and all(q.name for q in result.questions):
-        asked = True
+        has_asked = True
         questions = [(question, args.file) for question in result.questions]
         user_values |= _ask(context, args, questions, os.path.dirname(args.file))
         result = source.evaluate(user_values)
@@ -225,7 +225,7 @@ def _import_code(
     complete = result.context_with_secrets()
     summary = Renderer(template(profile, name=name), complete, name=name, path=NOT_WRITTEN).summary()
     lines = profile_lines(context, f"'{name}'", summary)
-    if asked:
+    if has_asked:
         print_stderr(*lines)
         if not confirm(f"Save it as profile '{name}'?", default=True):
             return Result({"name": None}, ["not saved"])
@@ -293,8 +293,8 @@ def _import_folder(context: Context, args: argparse.Namespace, user_values: dict
         raise UsageError("--name is for one file; in a folder each profile is named after its file")
     candidates, notes = _candidates(context, args, user_values)
     questions = _shared_questions(context, args, candidates)
-    asked = bool(questions) and _may_ask(args)
-    if asked:
+    has_asked = bool(questions) and _may_ask(args)
+    if has_asked:
         user_values |= _ask(context, args, questions, args.file)
         for file in candidates:
             file.result = file.source.evaluate(user_values) if file.source is not None else None
@@ -302,7 +302,7 @@ def _import_folder(context: Context, args: argparse.Namespace, user_values: dict
         with _problem_of(file):
             _build(context, args, file)
     count = sum(file.profile is not None for file in candidates)
-    if asked and count:
+    if has_asked and count:
         print_stderr(*_table(candidates, "new"))
         if not confirm(f"Save {count} profile{'s' if count > 1 else ''}?", default=True):
             return Result({"folder": args.file, "files": [], "saved": 0}, ["not saved"])

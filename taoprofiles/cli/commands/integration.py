@@ -228,9 +228,9 @@ def _ask(context: Context, parts: list[_Part], state: list[_Part], args: argpars
         return bool(args.state and state)
     if not prompts.can_ask():
         raise UsageError("there is no terminal to ask on", hint="taoprof uninstall --yes; to see what: --dry-run")
-    asked = [*parts, *(state if args.state else [])]
-    if asked:
-        print_progress(*_lines("to be removed:", context, asked))
+    removed = [*parts, *(state if args.state else [])]
+    if removed:
+        print_progress(*_lines("to be removed:", context, removed))
         if not prompts.confirm("Remove this?"):
             raise Declined("nothing was removed")
     if args.state or not state:
