@@ -272,13 +272,13 @@ def missing_source(path: str) -> str:
 _IMAGE_NAMES = ("nvidia/tao/", "nvidia/tlt", "nvstaging/tao/")
 _IMAGE_TAG = r":(\d+)\.(\d+)\.(\d+)-([a-z][a-z0-9.-]*)\Z"
 
-_IMAGE_FOLDERS = frozenset(("/workspace", "/opt", "/opt/nvidia"))
+_FOLDERS_WITH_FILES = frozenset(("/workspace", "/opt", "/opt/nvidia"))
 """Folders of the images: libraries are in /workspace too (tao-skill-bank 4ff3719), TAO itself in /opt/nvidia."""
 
 
 def explain_hidden_folder(destination: str) -> str:
     """Return what a mount at ``destination`` hides of NVIDIA's images, as a sentence; "" if nothing."""
-    if destination not in _IMAGE_FOLDERS:
+    if destination not in _FOLDERS_WITH_FILES:
         return ""
     return f"'{destination}' of TAO's images has files of NVIDIA, and this mount hides them"
 
