@@ -44,7 +44,7 @@ class Label(NamedTuple):
     severity: str
 
 
-class Place(NamedTuple):
+class MountedFolder(NamedTuple):
     """A folder of a mount, ``path`` below its source and its destination, or "" for the mount itself.
 
     ``host`` and ``container`` are the variables whose value is the folder's path on that side.
@@ -56,12 +56,12 @@ class Place(NamedTuple):
     labels: list[Label]
 
 
-class Mount(NamedTuple):
+class MappedMount(NamedTuple):
     """A mount and what is in it; the first of its ``places`` is the mount itself."""
 
     source: str
     destination: str
-    places: list[Place]
+    places: list[MountedFolder]
 
     @property
     def is_missing(self) -> bool:
@@ -73,7 +73,7 @@ class PathMap(NamedTuple):
     """The mounts of a profile, the path variables that are in none (name, value, why), and the findings."""
 
     name: str
-    mounts: list[Mount]
+    mounts: list[MappedMount]
     unmounted: list[tuple[str, str, str]]
     findings: list[Finding]
 
@@ -100,7 +100,7 @@ def get_path_map(context: Context, name: str, summary: Mapping[str, Any]) -> Pat
     """
     mapping = {"Mounts": [{key: mount[key] for key in ("source", "destination")} for mount in summary["mounts"]]}
     drawn = [
-        Mount(context.short(mount["source"]), mount["destination"], [Place("", [], [], [])])
+        MappedMount(context.short(mount["source"]), mount["destination"], [MountedFolder("", [], [], [])])
         for mount in mapping["Mounts"]
     ]
     silent = [drawn[number] for number, mount in enumerate(summary["mounts"]) if mount["exists"] is None]
@@ -145,7 +145,7 @@ class _Unseen(HostFiles):
 
 
 def _add_findings(
-    drawn: Sequence[Mount], resolved: Sequence[ResolvedMount], findings: Sequence[Finding], locate: Locator
+    drawn: Sequence[MappedMount], resolved: Sequence[ResolvedMount], findings: Sequence[Finding], locate: Locator
 ) -> None:
     missing = {finding.where for finding in findings if finding.id == "src-missing"}
     existing = container.by_destination(
@@ -167,12 +167,12 @@ def _add_findings(
                 drawn[number].places[0].labels.append(Label(sides[finding.where], text, finding.severity))
 
 
-def _place(mount: Mount, path: str) -> Place:
+def _place(mount: MappedMount, path: str) -> MountedFolder:
     path = "" if path == "." else path
     for place in mount.places:
         if place.path == path:
             return place
-    mount.places.append(Place(path, [], [], []))
+    mount.places.append(MountedFolder(path, [], [], []))
     return mount.places[-1]
 
 
@@ -187,7 +187,7 @@ _UNMOUNTED = {
 
 
 def _add_variable(
-    drawn: Sequence[Mount],
+    drawn: Sequence[MappedMount],
     folders: Sequence[tuple[str, str]],
     variable: str,
     resolution: Resolution,
@@ -352,7 +352,7 @@ def _draw_lines(drawing: _Drawing, lines: Sequence[str], colour: str, *, indent:
     drawing.y += GAP
 
 
-def _draw_mount(drawing: _Drawing, number: int, mount: Mount) -> None:
+def _draw_mount(drawing: _Drawing, number: int, mount: MappedMount) -> None:
     top, at = drawing.y, len(drawing.elements)
     drawing.y += 2
     for place in mount.places:
@@ -375,7 +375,7 @@ def _draw_mount(drawing: _Drawing, number: int, mount: Mount) -> None:
 
 
 def _draw_side(
-    drawing: _Drawing, x: float, y: float, place: Place, side: str, folder: str, names: Sequence[str]
+    drawing: _Drawing, x: float, y: float, place: MountedFolder, side: str, folder: str, names: Sequence[str]
 ) -> float:
     """Draw one side of a place: its path, or ``folder``, its variables and its labels. Return where it ends."""
     indent, at, colour, weight = float(PAD), x + PAD, "text", "600"
@@ -396,7 +396,7 @@ def _draw_side(
     return y
 
 
-def _draw_connection(drawing: _Drawing, y: float, place: Place, number: str, *, is_broken: bool) -> None:
+def _draw_connection(drawing: _Drawing, y: float, place: MountedFolder, number: str, *, is_broken: bool) -> None:
     severities = [label.severity for label in place.labels]
     colour = next((severity for severity in SEVERITIES if severity in severities), "muted" if number else "edge")
     is_broken = is_broken or ERROR in severities or any(label.text.startswith("hidden") for label in place.labels)

@@ -70,7 +70,7 @@ class DockerFacts(NamedTuple):
     is_remote: bool = False  # that is on another machine
 
 
-class Gpus(NamedTuple):
+class GpuFacts(NamedTuple):
     """The NVIDIA driver and runtime."""
 
     tool: str = ""  # path of nvidia-smi
@@ -130,7 +130,7 @@ def probe_docker(environ: Mapping[str, str]) -> DockerFacts:
     )
 
 
-def probe_gpus(environ: Mapping[str, str]) -> Gpus:
+def probe_gpus(environ: Mapping[str, str]) -> GpuFacts:
     """Ask the driver, and look for the hooks that dockerd needs to give GPUs to a container."""
     wide = f"{environ.get('PATH', '')}:{_SYSTEM}:/usr/lib/wsl/lib"
     tool = shutil.which("nvidia-smi", path=wide) or ""
@@ -145,7 +145,7 @@ def probe_gpus(environ: Mapping[str, str]) -> Gpus:
     path = processes.environment(daemon).get("PATH") or wide  # it can be read by root
     hook = shutil.which("nvidia-container-runtime-hook", path=path) or ""
     cdi = shutil.which("nvidia-cdi-hook", path=path) or ""
-    return Gpus(tool, names, driver, problem, hook, cdi, _is_newer(hook, daemon))
+    return GpuFacts(tool, names, driver, problem, hook, cdi, _is_newer(hook, daemon))
 
 
 def _ask(environ: Mapping[str, str], address: str) -> EngineProbe:
@@ -240,7 +240,7 @@ def _service(docker: DockerFacts, action: str) -> str:
     return f"sudo systemctl {'enable --now' if action == 'start' else action} docker"
 
 
-def check_docker(docker: DockerFacts, gpus: Gpus, images: FileSystem | None) -> list[Finding]:
+def check_docker(docker: DockerFacts, gpus: GpuFacts, images: FileSystem | None) -> list[Finding]:
     """Check the engine, the command and the GPUs; ``images`` is the file system of the engine's images, if known."""
     findings = [*_presence(docker)] or [*_mismatch(docker), *_kind(docker)]
     engine = docker.first
@@ -370,7 +370,7 @@ def _kind(docker: DockerFacts) -> Iterator[Finding]:
         yield warning("snap-docker", docker.cli or engine.root, what, why, hint)
 
 
-def _gpus(docker: DockerFacts, gpus: Gpus) -> Iterator[Finding]:
+def _gpus(docker: DockerFacts, gpus: GpuFacts) -> Iterator[Finding]:
     engine = docker.first
     if not gpus.gpus:
         why = "tao requests all GPUs for each container, even for a task that needs none"

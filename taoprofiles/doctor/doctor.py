@@ -19,7 +19,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
 from taoprofiles import VERSION
-from taoprofiles.doctor.docker import DockerFacts, Gpus, check_docker, probe_docker, probe_gpus
+from taoprofiles.doctor.docker import DockerFacts, GpuFacts, check_docker, probe_docker, probe_gpus
 from taoprofiles.errors import TaoprofError, reason_of
 from taoprofiles.guard.service import Service
 from taoprofiles.holds.records import HoldRecords
@@ -32,7 +32,7 @@ from taoprofiles.storage import files, locks
 from taoprofiles.storage.journal import History
 from taoprofiles.storage.paths import Context, is_inside
 from taoprofiles.switching import guard_files, status
-from taoprofiles.system.clusters import ClusterError, Kubernetes, Slurm, find_namespace
+from taoprofiles.system.clusters import ClusterError, KubernetesClient, SlurmClient, find_namespace
 
 INSTALL_LAUNCHER = "python3 -m venv ~/tao-launcher && ~/tao-launcher/bin/pip install nvidia-tao setuptools"
 """setuptools contains the distutils that Python 3.12 and later do not have."""
@@ -337,7 +337,7 @@ def _probe_clusters(context: Context) -> tuple[ClusterState, ...]:
             try:
                 if kind == "kubernetes":
                     target = find_namespace(environ, cluster, namespace)
-                client = Slurm(environ) if kind == "slurm" else Kubernetes(environ, target)
+                client = SlurmClient(environ) if kind == "slurm" else KubernetesClient(environ, target)
                 client.find({_NO_JOB: time.time()})
             except ClusterError as error:
                 problem = mask_text("; ".join([error.message, *error.problems[-1:]]))
@@ -387,7 +387,7 @@ class Machine(NamedTuple):
     version: str
     launchers: probes.Launchers
     docker: DockerFacts
-    gpus: Gpus
+    gpus: GpuFacts
     login: probes.Login
     home: probes.Home
     state: OwnState

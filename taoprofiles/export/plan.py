@@ -58,7 +58,7 @@ class PlanMount(NamedTuple):
         return self._replace(source=next(real_paths([self.source])))
 
 
-class Port(NamedTuple):
+class PlanPort(NamedTuple):
     """``host`` is None if the port is only exposed, 0 if the engine chooses it."""
 
     container: int
@@ -77,7 +77,7 @@ class Plan(NamedTuple):
     user: str | None
     shm_size: int | None  # bytes
     ulimits: dict[str, int]
-    ports: list[Port]
+    ports: list[PlanPort]
     network: str | None
     privileged: bool
     tty: bool | None  # None if the profile does not say
@@ -223,7 +223,7 @@ def _text_problems(mounts: Sequence[PlanMount], user: str | None, secrets: _Secr
             yield f"{where}: it contains a control character"
 
 
-def _ports(ports: Mapping[str, Any]) -> tuple[list[Port], list[str]]:
+def _ports(ports: Mapping[str, Any]) -> tuple[list[PlanPort], list[str]]:
     result, problems = [], []
     for key, hosts in ports.items():
         match = _PORT.match(key)
@@ -231,7 +231,7 @@ def _ports(ports: Mapping[str, Any]) -> tuple[list[Port], list[str]]:
             problems.append(f"docker.ports: '{key[:40]}' is not a container port; write 8888 or 8888/udp")
             continue
         listed = list(dict.fromkeys(hosts)) if isinstance(hosts, list) else [hosts]
-        result += [Port(int(match[1]), match[2] or "tcp", host) for host in listed or [None]]
+        result += [PlanPort(int(match[1]), match[2] or "tcp", host) for host in listed or [None]]
     return result, problems
 
 

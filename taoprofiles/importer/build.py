@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import TypeAlias
 
-    from taoprofiles.importer.containers import Container
+    from taoprofiles.importer.containers import StartedContainer
     from taoprofiles.importer.state import WrittenFile
     from taoprofiles.profiles.rendering import Template
     from taoprofiles.storage.paths import Context
@@ -87,7 +87,7 @@ class Question(NamedTuple):
     suggestion: str = ""
 
 
-class Source:
+class SourceFile:
     """A notebook, script or Compose file that is read once and can be evaluated with different values.
 
     Nothing of it is run. ``path`` is None for input from a pipe, which counts as a file in the current folder. Raises
@@ -175,7 +175,7 @@ class ImportResult:
         written = _mounts_file(state)
         self.mapping: Any = None if written is None else written.value
         self._location = SourceLocation(0, 0) if written is None else written.location
-        self.container: Container | None = None
+        self.container: StartedContainer | None = None
         self.notes = [f"{location}: {text}" for location, text in dict.fromkeys(state.notes)]
         if written is None and state.containers:
             self.container = merge(self.notes, state.containers)

@@ -72,7 +72,7 @@ _MARK = "\ue000"
 """Surrounds the number of an unknown value in a text: a private character that no path has."""
 
 
-class Container(NamedTuple):
+class StartedContainer(NamedTuple):
     """A container that the code starts: as in a mounts file, and what a profile says besides."""
 
     location: SourceLocation
@@ -254,7 +254,7 @@ class _Words:
         elif run is not None and (is_tao_image(run.image) or parse_image_tag(run.image)):
             state.containers.append(self._build(run))
 
-    def _build(self, run: DockerRun) -> Container:
+    def _build(self, run: DockerRun) -> StartedContainer:
         """Return the container of a parsed ``docker run``."""
         note = self._ev.state.note
         mounts = [
@@ -277,7 +277,7 @@ class _Words:
         gpus = None if run.gpus == "all" else run.gpus
         if isinstance(gpus, list):
             gpus = ",".join(gpus) + ("," if len(gpus) == 1 else "")
-        return Container(
+        return StartedContainer(
             self._ev.state.location,
             {
                 "Mounts": mounts, "Envs": envs,
@@ -370,7 +370,7 @@ class _Words:
         return value
 
 
-def merge(notes: list[str], containers: Sequence[Container]) -> Container:
+def merge(notes: list[str], containers: Sequence[StartedContainer]) -> StartedContainer:
     """Return what a profile needs for all containers; what contradicts the first is named in ``notes``."""
     first = containers[0]
     mounts: dict[str, Any] = {}
@@ -395,7 +395,7 @@ def merge(notes: list[str], containers: Sequence[Container]) -> Container:
                           read_only=read_only)  # fmt: skip
 
 
-def images(containers: Sequence[Container]) -> dict[str, str]:
+def images(containers: Sequence[StartedContainer]) -> dict[str, str]:
     """Return the images of the tasks that have another one than the first container, by their first words."""
     others = {container.task: container.image for container in containers if container.image != containers[0].image}
     return {task: image for task, image in others.items() if task}

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from inspect import Signature
     from typing import Self
 
-    from taoprofiles.importer.containers import Container
+    from taoprofiles.importer.containers import StartedContainer
     from taoprofiles.storage.paths import Context
 
 STEPS_LIMIT = 200_000
@@ -336,7 +336,7 @@ class State:
     applied: set[str] = field(default_factory=set)
     """The names of ``user_values`` that had an effect."""
     files: list[WrittenFile] = field(default_factory=list)
-    containers: list[Container] = field(default_factory=list)
+    containers: list[StartedContainer] = field(default_factory=list)
     """The containers of TAO's images that the code starts without the launcher."""
     location: SourceLocation = field(default=SourceLocation(0, 0))
     notes: list[tuple[SourceLocation, str]] = field(default_factory=list)

@@ -16,7 +16,7 @@ from taoprofiles.launcher.quoting import expand_variables
 from taoprofiles.masking import is_copied, is_secret
 from taoprofiles.mounts.mapping import parse as parse_mapping
 from taoprofiles.profiles import layouts, rendering
-from taoprofiles.profiles.model import ACTIONS, Profile, from_data, parse, template, to_toml
+from taoprofiles.profiles.model import OWNER_KEYS, Profile, from_data, parse, template, to_toml
 from taoprofiles.profiles.store import PROJECT_FILE, ProjectFile
 from taoprofiles.storage.files import folder_exists
 from taoprofiles.storage.paths import is_inside
@@ -159,10 +159,9 @@ def last_mounts(context: Context, mounts: Sequence[Any]) -> tuple[list[Any], lis
 
 
 def to_share(profile: Profile) -> tuple[Profile, list[str], list[str]]:
-    """Return the profile with references to the environment instead of literal secrets, without the keys ACTIONS.
+    """Return the profile with references to the environment instead of literal secrets, and without OWNER_KEYS.
 
-    Also the names of these secrets, and the keys that were left out. ACTIONS are the notifications and hooks, which are
-    the owner's.
+    Also the names of these secrets, and the keys that were left out: notifications and hooks, which are the owner's.
     """
     data = profile.model_dump(by_alias=True, exclude_defaults=True)
     hidden: list[str] = []
@@ -174,7 +173,7 @@ def to_share(profile: Profile) -> tuple[Profile, list[str], list[str]]:
             if text and (value in copies or is_secret(name, text)):
                 values[name] = f"${{env:{name}}}"
                 hidden.append(name)
-    left_out = [key for key in ACTIONS if data.pop(key, None)]
+    left_out = [key for key in OWNER_KEYS if data.pop(key, None)]
     return Profile.model_validate({"schema": 1, **data}), hidden, left_out
 
 

@@ -194,7 +194,7 @@ class Profile(StrictModel):
         return self
 
 
-ACTIONS = ("notify", "on_start", "on_end")
+OWNER_KEYS = ("notify", "on_start", "on_end")
 """The keys by which a profile sends something elsewhere or runs a program: never taken from others without consent."""
 
 TABLES: dict[str, type[StrictModel]] = {
@@ -351,7 +351,7 @@ def origins(template: Template, texts: Sequence[tuple[str, bytes]]) -> dict[str,
     paths += [("docker", name) for name in template["docker"]]
     paths += [(table, key) for table, keys in template["clusters"].items() for key in keys]
     paths += [("gpus",)] if template["gpus"] is not None else []
-    paths += [(key,) for key in ACTIONS if template[key]]  # type: ignore[literal-required]
+    paths += [(key,) for key in OWNER_KEYS if template[key]]  # type: ignore[literal-required]
     paths += [("images", name) if name else ("image",) for name in template["images"]]
 
     def sets(data: Any, path: tuple[str, ...]) -> bool:

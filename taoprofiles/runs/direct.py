@@ -36,8 +36,8 @@ from taoprofiles.system.clusters import (
     SUBMIT_TIMEOUT,
     ClusterError,
     Job,
-    Kubernetes,
-    Slurm,
+    KubernetesClient,
+    SlurmClient,
     find_namespace,
 )
 from taoprofiles.system.engine import RUN_LABEL, Engine
@@ -210,7 +210,7 @@ def refresh_writers(context: Context, hold: Hold) -> None:
 def cancel(context: Context, hold: Hold) -> None:
     """Cancel the job of a run. Raises ClusterError."""
     client = _client(context, hold)
-    if isinstance(client, Slurm):
+    if isinstance(client, SlurmClient):
         client.cancel(_name(hold))
         return
     log = None
@@ -250,7 +250,7 @@ def keep_log(context: Context, hold: Hold, content: bytes | None = None) -> None
     """
     client, log = _client(context, hold), RunLog(context, hold.id)
     has_log = (status := files.stat_or_none(log.path)) is not None and status.st_size
-    if isinstance(client, Kubernetes) and not has_log:
+    if isinstance(client, KubernetesClient) and not has_log:
         files.write_cache(log.path, client.log(_name(hold)) if content is None else content)
     with suppress(TaoprofError):  # it may not have been started
         log.mask(Store(context).secret_values(hold.profile))
@@ -285,8 +285,10 @@ def _name(hold: Hold) -> str:
     return job_name(hold.profile or "", hold.id)
 
 
-def _client(context: Context, hold: Hold) -> Slurm | Kubernetes:
-    return Slurm(context.environ) if hold.cluster == "slurm" else Kubernetes(context.environ, hold.namespace or "")
+def _client(context: Context, hold: Hold) -> SlurmClient | KubernetesClient:
+    if hold.cluster == "slurm":
+        return SlurmClient(context.environ)
+    return KubernetesClient(context.environ, hold.namespace or "")
 
 
 class PodLog(LogReader):
@@ -296,7 +298,7 @@ class PodLog(LogReader):
 
     def __init__(self, context: Context, run: Hold, secrets: Iterable[str]) -> None:
         self._set_secrets(secrets)
-        self._client, self._name = Kubernetes(context.environ, run.namespace or ""), _name(run)
+        self._client, self._name = KubernetesClient(context.environ, run.namespace or ""), _name(run)
         self._received, self._skip, self._is_over = 0, 0, False
         self._start(follow=False)
 

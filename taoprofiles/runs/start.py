@@ -389,8 +389,8 @@ class _Plan:
             direct.use_runner(run, self.renderer, self.runner, resources.with_tag(run.rendered, hold))
 
 
-class Start(NamedTuple):
-    """How a detached run began.
+class DetachedRun(NamedTuple):
+    """A detached run that has begun.
 
     - ``id``; ``gpus``: those that it got; ``unit``: its systemd unit, None if it has none
     - ``waiting``: for what it waits in the queue, as a message; "" if its command has been started
@@ -410,7 +410,7 @@ class _Stopped(BaseException):
     """The run got SIGTERM before its command was started."""
 
 
-def start_detached(run: Run, command: list[str], *, say: Callable[[str], None]) -> Start:
+def start_detached(run: Run, command: list[str], *, say: Callable[[str], None]) -> DetachedRun:
     """Start a prepared run that goes on without this process. ``say`` is called in the new process, for its log.
 
     Raises what ``Run.start`` does, and TaoprofError; then the run does not exist.
@@ -420,7 +420,7 @@ def start_detached(run: Run, command: list[str], *, say: Callable[[str], None]) 
 
 def start_queued(
     context: Context, name: str, command: list[str], options: RunOptions, *, seconds: float, say: Callable[[str], None]
-) -> Start:
+) -> DetachedRun:
     """Start a run as soon as nothing blocks it, without this process; if that is not now, it waits in the queue.
 
     After ``seconds``, which may be infinite, it gives up. Raises what ``prepare`` and ``Run.start`` do, as far as that
@@ -460,7 +460,7 @@ class _Starter:
         self._is_started = False
         self._pipe: IO[str]
 
-    def start(self, get_run: Callable[[], Run]) -> Start:
+    def start(self, get_run: Callable[[], Run]) -> DetachedRun:
         """Fork; the new process calls ``get_run`` and starts the command. Return what it reports, or raise it."""
         try:
             log_fd = self._log.create()
@@ -485,7 +485,7 @@ class _Starter:
             error = TaoprofError("")
             vars(error).update(report)
             raise error
-        return Start(self._hold.id, **report)
+        return DetachedRun(self._hold.id, **report)
 
     def report_waiting(self, message: str) -> None:
         """Report to the process that started this one, and in the log, that the run waits."""

@@ -108,7 +108,7 @@ _OVER = frozenset(
 _SEPARATOR = "|"
 
 
-class Slurm:
+class SlurmClient:
     """The cluster that sbatch submits to in the environment ``environ``."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
@@ -221,7 +221,7 @@ def find_namespace(environ: Mapping[str, str], context: str | None, namespace: s
     raise ClusterError("kubectl has no cluster to submit to", hint=hint)
 
 
-class Kubernetes:
+class KubernetesClient:
     """A namespace of a cluster; ``namespace`` is CONTEXT/NAMESPACE, as ``find_namespace`` returns it."""
 
     def __init__(self, environ: Mapping[str, str], namespace: str) -> None:

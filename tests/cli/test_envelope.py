@@ -9,7 +9,7 @@ import pytest
 from taoprofiles.cli import output
 from taoprofiles.cli.dispatch import COMMANDS
 from taoprofiles.holds.hold import FIELDS
-from taoprofiles.profiles.model import ACTIONS
+from taoprofiles.profiles.model import OWNER_KEYS
 from tests.support.cases import ANSWERS, CASES, prepare, with_ids
 from tests.support.commands import call
 from tests.support.home import Home, write_program
@@ -48,7 +48,7 @@ DATA = {
     },
     "show": {
         *("name", "path", "description", "extends", "layout", "project_dir", "variables", "mounts", "env", "docker"),
-        *("gpus", "images", "origins", "project", "slurm", "kubernetes", *ACTIONS),
+        *("gpus", "images", "origins", "project", "slurm", "kubernetes", *OWNER_KEYS),
     },
     "check": {
         *("name", "path", "launcher", "reads", "refusal", "container", "lost_in_ci", "findings", "counts", "fixed"),

@@ -397,7 +397,7 @@ def _main() -> None:
     context = Context({"HOME": folder, "USER": "ana", "NGC_API_KEY": "secret"})
 
     def read(content: bytes) -> str:
-        source = build.Source(context, content, where="file", path=f"{folder}/file")
+        source = build.SourceFile(context, content, where="file", path=f"{folder}/file")
         found = source.evaluate({})
         if found.questions:
             found = source.evaluate({question.name: "/answer" for question in found.questions if question.name})

@@ -29,7 +29,7 @@ def context(home: Path) -> Context:
 def read(home: Path, content: bytes, *, folder: Path | None = None, **given: str) -> ImportResult:
     """Read a notebook or a script that stands in ``folder``."""
     path = str((folder or home) / "file")
-    result = build.Source(context(home), content, where="file", path=path).evaluate(given)
+    result = build.SourceFile(context(home), content, where="file", path=path).evaluate(given)
     build.reject_unused_values(result, "file")
     return result
 

@@ -172,6 +172,11 @@ def test_no_function_has_more_than_eight_parameters() -> None:
     assert many == []
 
 
+def test_no_two_classes_have_the_same_name() -> None:
+    names = [node.name for tree in TREES.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
 def test_no_helper_is_imported_from_another_test_folder() -> None:
     """Shared helpers are in ``tests/support``."""
     imported = [

@@ -15,7 +15,7 @@ from taoprofiles.holds.records import HoldRecords
 from taoprofiles.runs import direct as jobs
 from taoprofiles.runs import lookup
 from taoprofiles.system import clusters
-from taoprofiles.system.clusters import Slurm
+from taoprofiles.system.clusters import SlurmClient
 from tests.support.commands import call
 from tests.support.engine import until
 from tests.support.home import Home, write_program
@@ -300,7 +300,7 @@ STATES = {
 @pytest.mark.parametrize("line", STATES)
 def test_states_of_squeue(fake_home: Home, tmp_path: Path, line: str) -> None:
     program(tmp_path, "squeue", f"echo '{line}'")
-    job = Slurm(fake_home.environ).find({"n": 0.0})["n"]
+    job = SlurmClient(fake_home.environ).find({"n": 0.0})["n"]
     assert (job.phase, job.state, job.status) == STATES[line]
 
 
@@ -318,7 +318,7 @@ def test_a_job_that_only_the_accounting_knows(
     fake_home: Home, tmp_path: Path, sacct: str, wanted: tuple[str, str, int] | None
 ) -> None:
     program(tmp_path, "sacct", sacct)
-    job = Slurm(fake_home.environ).find({"n": 0.0}).get("n")
+    job = SlurmClient(fake_home.environ).find({"n": 0.0}).get("n")
     assert (job and (job.phase, job.state, job.status)) == wanted
 
 
@@ -328,7 +328,7 @@ def test_many_ended_jobs_are_one_question(fake_home: Home, tmp_path: Path) -> No
         "sacct",
         f"echo >>'{tmp_path}/asked'; for n in $(/usr/bin/seq 50); do echo \"n$n|$n|FAILED|2:0|\"; done",
     )
-    jobs = Slurm(fake_home.environ).find({f"n{number}": 0.0 for number in range(1, 51)})
+    jobs = SlurmClient(fake_home.environ).find({f"n{number}": 0.0 for number in range(1, 51)})
     assert {name: job.id for name, job in jobs.items()} == {f"n{number}": str(number) for number in range(1, 51)}
     assert (tmp_path / "asked").read_text() == "\n"
 
@@ -371,4 +371,4 @@ def test_the_end_of_a_job_is_not_guessed(
     for name, text in (("squeue", squeue), ("scontrol", scontrol), ("sacct", sacct)):
         program(tmp_path, name, text)
     with pytest.raises(clusters.ClusterError):
-        Slurm(fake_home.environ).find({"n": 0.0}, 0.1 if "sleep" in scontrol else 20)
+        SlurmClient(fake_home.environ).find({"n": 0.0}, 0.1 if "sleep" in scontrol else 20)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from taoprofiles.doctor.docker import DockerFacts, EngineProbe, Gpus
+from taoprofiles.doctor.docker import DockerFacts, EngineProbe, GpuFacts
 from taoprofiles.doctor.doctor import ClusterState, Machine, OwnState
 from taoprofiles.launcher.probes import FileSystem, Home, Launcher, Launchers, Login
 
@@ -30,7 +30,7 @@ SOUND = Machine(
         "/usr/bin/docker", "", "default", ENGINE, ENGINE, ENGINE, "docker", has_daemon=True,
         installer="apt-get install -y",
     ),
-    Gpus("/usr/bin/nvidia-smi", ("NVIDIA A100",), "550.54", "", "/usr/bin/nvidia-container-runtime-hook"),
+    GpuFacts("/usr/bin/nvidia-smi", ("NVIDIA A100",), "550.54", "", "/usr/bin/nvidia-container-runtime-hook"),
     Login("/home/ana/.docker/config.json", registries=("nvcr.io",), owner=UID),
     Home(
         "/home/ana", UID, {}, "/home/ana/.tao_mounts.json", True,

@@ -23,7 +23,7 @@ from taoprofiles.importer.ipython import NOTEBOOK_LIMIT
 from taoprofiles.importer.state import doubt, is_placeholder
 from taoprofiles.masking import printable
 from taoprofiles.profiles import convert, kernels, manage
-from taoprofiles.profiles.model import ACTIONS, Profile, template, to_toml
+from taoprofiles.profiles.model import OWNER_KEYS, Profile, template, to_toml
 from taoprofiles.profiles.rendering import NOT_WRITTEN, Renderer
 from taoprofiles.profiles.store import Store, check_name, plain_name
 from taoprofiles.storage import files
@@ -126,7 +126,7 @@ def _import_document(context: Context, args: argparse.Namespace, name: str, cont
     if profile.project is not None and profile.extends is None:  # it was trusted by somebody else, for other folders
         content = manage.without_keys(content, ["project"])
     own = tomllib.loads(content.decode())
-    actions = {key: own[key] for key in ACTIONS if own.get(key)}
+    actions = {key: own[key] for key in OWNER_KEYS if own.get(key)}
     variables = own.get("variables", {})  # some would act on the programs of a run, as LD_PRELOAD does
     actions |= {f"variables.{key}": value for key, value in variables.items() if OF_PROGRAMS.fullmatch(key)}
     if actions and not args.yes and not _agrees(args, actions):
@@ -209,7 +209,7 @@ def _import_code(
     where = build.STDIN if args.file == "-" else args.file
     if not args.force and Store(context).text_or_none(name) is not None:
         raise manage.name_exists_error("import", name)  # before anything is asked
-    source = build.Source(context, content, where=where, path=None if args.file == "-" else args.file)
+    source = build.SourceFile(context, content, where=where, path=None if args.file == "-" else args.file)
     result = source.evaluate(user_values)
     if not any(unused.startswith("/") for unused in result.unused):  # a mount may become known by an answer
         build.reject_unused_values(result, where)  # before anything is asked
@@ -279,7 +279,7 @@ class _File:
 
     path: str
     relative: str
-    source: build.Source | None = None
+    source: build.SourceFile | None = None
     result: ImportResult | None = None
     name: str = ""
     profile: Profile | None = None
@@ -341,7 +341,7 @@ def _candidates(
         file = _File(path, os.path.relpath(path, context.expand_user(args.file)))
         read.append(file)
         with _problem_of(file):
-            file.source = build.Source(context, _content(context, path), where=path, path=path)
+            file.source = build.SourceFile(context, _content(context, path), where=path, path=path)
             file.result = file.source.evaluate(user_values)
     results = [file.result for file in read if file.result is not None]
     unused = [name for name in user_values if all(name in result.unused for result in results)]

@@ -71,14 +71,20 @@ def _detach(context: Context, args: argparse.Namespace, options: RunOptions) -> 
     if args.wait is None:
         run = prepare(context, args.name, args.command, options=options)
         messages, run.notes = run.notes, []
-        start = start_detached(run, args.command, say=print_progress)
+        detached = start_detached(run, args.command, say=print_progress)
     else:
-        start = start_queued(context, args.name, args.command, options, seconds=args.wait, say=print_progress)
-        messages = [start.waiting] if start.waiting else []
-    if systemd.is_booted() and start.unit is None and not systemd.lingers(context.uid):
+        detached = start_queued(context, args.name, args.command, options, seconds=args.wait, say=print_progress)
+        messages = [detached.waiting] if detached.waiting else []
+    if systemd.is_booted() and detached.unit is None and not systemd.lingers(context.uid):
         messages.append("systemd may end the run when you log out; to prevent that: loginctl enable-linger")
-    data = {"id": start.id, "name": args.name, "gpus": start.gpus, "unit": start.unit, "queued": bool(start.waiting)}
-    return Result(data, [start.id], messages=messages)
+    data = {
+        "id": detached.id,
+        "name": args.name,
+        "gpus": detached.gpus,
+        "unit": detached.unit,
+        "queued": bool(detached.waiting),
+    }
+    return Result(data, [detached.id], messages=messages)
 
 
 def _submit(run: Run) -> Result:
