@@ -120,14 +120,14 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     try:
         if daemon:
             require(daemon.started(), f"dockerd does not start here: {daemon.tail()}")
-        made = Engine(tmp_path_factory.mktemp("docker"))
+        engine = Engine(tmp_path_factory.mktemp("docker"))
         try:
-            made.make_images()
-            refusal = made.refusal()
+            engine.make_images()
+            refusal = engine.refusal()
             require(not refusal, f"the engine starts no container such as the launcher's: {refusal}")
-            yield made
+            yield engine
         finally:
-            made.remove_images()
+            engine.remove_images()
     finally:
         if daemon:
             daemon.end()
@@ -180,13 +180,13 @@ def machine() -> Iterator[Machine]:
     for name in ("systemctl", "systemd-run", "loginctl", "dbus-daemon", "unshare", "nsenter", "setpriv", "useradd"):
         find_command(name)
     require(Path("/usr/bin/python3").exists(), "the system has no Python that an ordinary user can run")
-    made = Machine()
+    machine = Machine()
     try:
-        made.boot()
-        made.install()
-        yield made
+        machine.boot()
+        machine.install()
+        yield machine
     finally:
-        made.end()
+        machine.end()
 
 
 @pytest.fixture

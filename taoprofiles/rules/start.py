@@ -148,10 +148,10 @@ def check_start(prediction: Prediction, file: MountsFile, behaviour: Behaviour, 
     for refusal in prediction.refusals:
         section, number, _ = refusal.location
         if section == "file":
-            yield _file(refusal, file)
+            yield _explain_file(refusal, file)
         elif section in ENTRY_KEYS:
             if section == "Envs" or number not in accepted:  # else the source is missing: a rule of its own
-                yield _entry(refusal, file.locate)
+                yield _explain_entry(refusal, file.locate)
         elif section == "DockerOptions":
             yield _explain_option(refusal, content.options if content else None, file.locate, behaviour)
         elif section not in ("login", "command"):
@@ -181,7 +181,7 @@ def other_refusal(refusal: Refusal) -> Finding:
     return error("launcher-refuses", str(refusal.location), f"the launcher stops: {refusal}", hint=hint)
 
 
-def _file(refusal: Refusal, file: MountsFile) -> Finding:
+def _explain_file(refusal: Refusal, file: MountsFile) -> Finding:
     kind, key, id, where = refusal.kind, refusal.location.key, "file-shape", file.locate(refusal.location)
     if key:
         near = {name.lower(): name for name in _SECTIONS}.get(key.lower(), "")
@@ -199,7 +199,7 @@ def _file(refusal: Refusal, file: MountsFile) -> Finding:
     return error(id, where, what, f"the launcher stops: {refusal}", hint, by_hand=True)
 
 
-def _entry(refusal: Refusal, locate: Locator) -> Finding:
+def _explain_entry(refusal: Refusal, locate: Locator) -> Finding:
     section, number, key = refusal.location
     if number is None:
         what, hint = f"{section} is not a list", "write [ … ]"

@@ -130,9 +130,9 @@ class LoggedProcess:
 
         def has_said() -> bool:
             has_ended = self.process.poll() is not None
-            said = self.log_text()
-            assert text in said or not has_ended, said
-            return text in said
+            log = self.log_text()
+            assert text in log or not has_ended, log
+            return text in log
 
         until(has_said, f"it says '{text}'", seconds=seconds, details=self.log_text)
 
@@ -221,7 +221,7 @@ class Engine:
         self._docker = find_command("docker")
         self._environ = {"PATH": os.environ["PATH"], "HOME": str(folder), "DOCKER_HOST": f"unix://{SOCKET}"}
         self.images = {task: _image(task) for task in TASKS}
-        self._made: list[str] = []
+        self._tags: list[str] = []
 
     def docker(self, *arguments: str, check: bool = True, content: bytes | None = None) -> str:
         done = self._run(*arguments, content=content)
@@ -245,16 +245,16 @@ class Engine:
             require(labels is None or LABEL in labels, f"the engine has a real '{tag}', which is not to be replaced")
             if labels is None or labels[LABEL] != digest:
                 self.docker("import", *changes, "-", tag, content=content)
-                self._made.append(tag)
+                self._tags.append(tag)
 
     def remove_images(self) -> None:
-        for tag in self._made:
+        for tag in self._tags:
             self.docker("image", "rm", tag, check=False)
 
     def refusal(self) -> str:
         """Why it does not start a container such as the launcher's, with GPUs and NVIDIA's limits; "" if it does."""
-        asked = ("--rm", "--gpus=all", "--ulimit=memlock=-1", "--network=none", self.images[TASKS[0]], "true")
-        return self._run("run", *asked).stderr.decode()
+        arguments = ("--rm", "--gpus=all", "--ulimit=memlock=-1", "--network=none", self.images[TASKS[0]], "true")
+        return self._run("run", *arguments).stderr.decode()
 
     def inspect(self, container: str) -> dict[str, Any]:
         return json.loads(self.docker("inspect", "--type=container", container))[0]
@@ -264,14 +264,14 @@ class Engine:
 
     def containers_of(self, folder: Path) -> list[str]:
         """Every container, running or not, that has something of ``folder`` mounted, or the labels of a home there."""
-        found = self.docker("ps", "--all", "--quiet", "--no-trunc").split()
-        inspected = self.docker("inspect", "--type=container", *found, check=False) if found else "[]"
+        ids = self.docker("ps", "--all", "--quiet", "--no-trunc").split()
+        inspected = self.docker("inspect", "--type=container", *ids, check=False) if ids else "[]"
         below = f"{folder.resolve()}/"
         return [
-            one["Id"]
-            for one in json.loads(inspected or "[]")
-            if any(mount.get("Source", "").startswith(below) for mount in one["Mounts"])
-            or (one["Config"]["Labels"] or {}).get("taoprofiles.state", "").startswith(below)
+            container["Id"]
+            for container in json.loads(inspected or "[]")
+            if any(mount.get("Source", "").startswith(below) for mount in container["Mounts"])
+            or (container["Config"]["Labels"] or {}).get("taoprofiles.state", "").startswith(below)
         ]
 
     def remove(self, container: str) -> None:
@@ -430,9 +430,9 @@ def _container_of(session: int) -> str | None:
     """Find the container of a launcher by the ``docker exec -i CONTAINER …`` that it runs in its session."""
     for entry in os.listdir("/proc"):
         if entry.isdigit() and _session(int(entry)) == session:
-            found = re.search(r"docker exec -it? ([0-9a-f]{64}) ", _arguments(int(entry)))
-            if found:
-                return found[1]
+            match = re.search(r"docker exec -it? ([0-9a-f]{64}) ", _arguments(int(entry)))
+            if match:
+                return match[1]
     return None
 
 

@@ -94,8 +94,8 @@ class GuardProcess(LoggedProcess):
 
     def known(self) -> dict[str, Any]:
         """What it publishes."""
-        found = [path for path in (self.home.state / "guard").glob("*.json") if path.name != "seal.json"]
-        return json.loads(found[0].read_text()) if found else {}
+        paths = [path for path in (self.home.state / "guard").glob("*.json") if path.name != "seal.json"]
+        return json.loads(paths[0].read_text()) if paths else {}
 
 
 def is_sealed(path: Path) -> bool:

@@ -43,10 +43,10 @@ def write_program(path: Path, script: str) -> Path:
 def find_command(name: str) -> str:
     """Find a command beside the running Python, where pip puts it, or on PATH."""
     beside = Path(sys.executable).parent / name
-    found = str(beside) if beside.exists() else shutil.which(name)
-    require(found, f"the command '{name}' is not installed")
-    assert found is not None
-    return found
+    path = str(beside) if beside.exists() else shutil.which(name)
+    require(path, f"the command '{name}' is not installed")
+    assert path is not None
+    return path
 
 
 for module in pkgutil.walk_packages(taoprofiles.__path__, "taoprofiles."):
@@ -151,15 +151,15 @@ class Home:
 
     def tree(self) -> dict[str, tuple]:
         """Everything in the home, for "nothing was changed"; the lock aside, and the folders made to hold it."""
-        found = {}
+        tree = {}
         for path in sorted(self.root.rglob("*")):
             name = str(path.relative_to(self.root))
             if path.name == "lock" or "/cache" in name or self.state.is_relative_to(path):
                 continue
             status = path.lstat()
             content = path.read_bytes() if path.is_file() and not path.is_symlink() else None
-            found[name] = (status.st_mode, status.st_uid, content, os.readlink(path) if path.is_symlink() else None)
-        return found
+            tree[name] = (status.st_mode, status.st_uid, content, os.readlink(path) if path.is_symlink() else None)
+        return tree
 
 
 def run_in_fork(do: Callable[[], int], environ: dict[str, str], cwd: object, out: int, err: int) -> NoReturn:

@@ -89,11 +89,11 @@ def points(home: Home, do: Callable[[], int]) -> Iterator[Point]:
     assert ended.status == 0, ended
     counts: Counter[str] = Counter()
     for line in ended.log:
-        found = re.match(r"(\w+)\(", line)
-        if found and found[1] in FAILURES:
-            counts[found[1]] += 1
+        match = re.match(r"(\w+)\(", line)
+        if match and match[1] in FAILURES:
+            counts[match[1]] += 1
             if _is_in(home, line):
-                yield Point(found[1], counts[found[1]], line)
+                yield Point(match[1], counts[match[1]], line)
 
 
 def run(home: Home, do: Callable[[], int], injection: str | None = None) -> Ended:
@@ -111,8 +111,8 @@ def run(home: Home, do: Callable[[], int], injection: str | None = None) -> Ende
         words = ["strace", "-y", "-o", str(log), "-e", f"trace={','.join(FAILURES)}", *inject, "-p", str(pid)]
         tracer = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
         assert tracer.stderr is not None
-        said = tracer.stderr.readline()
-        assert "attached" in said, said
+        line = tracer.stderr.readline()
+        assert "attached" in line, line
         os.close(go)  # the end of the file is what it waits for
         status = _wait(pid)
         tracer.communicate(timeout=20)

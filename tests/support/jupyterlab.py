@@ -93,10 +93,10 @@ class JupyterLabServer(LoggedProcess):
 def jupyter_lab() -> str:
     """Find the program: in the environment that CI makes for it, or where a person has it."""
     own = ROOT / ".jupyterlab/bin/jupyter-lab"
-    found = str(own) if own.exists() else shutil.which("jupyter-lab")
-    require(found, f"JupyterLab is neither in {own.parents[1].name} nor on PATH")
-    assert found is not None
-    return found
+    path = str(own) if own.exists() else shutil.which("jupyter-lab")
+    require(path, f"JupyterLab is neither in {own.parents[1].name} nor on PATH")
+    assert path is not None
+    return path
 
 
 def kernel_path() -> str:
@@ -288,9 +288,9 @@ class Notebook:
 
     def screenshot(self, path: Path, *, cell: int) -> Path:
         """Take a picture of one cell."""
-        found = self.browser.page.evaluate_handle(FIND, [self.path, cell]).as_element()
-        found.scroll_into_view_if_needed()
-        found.screenshot(path=path)
+        element = self.browser.page.evaluate_handle(FIND, [self.path, cell]).as_element()
+        element.scroll_into_view_if_needed()
+        element.screenshot(path=path)
         return path
 
     def summary(self) -> str:

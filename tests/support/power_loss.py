@@ -176,9 +176,9 @@ class Disk:
         choose = random.Random(1)
         durable: set[int] = set()
         trees: set[str] = set()
-        for made, node in self.flushed:
-            durable |= {number for number in range(made) if self._is_flushed(number, node, model)}
-            pending = [number for number in range(made) if number not in durable]
+        for count, node in self.flushed:
+            durable |= {number for number in range(count) if self._is_flushed(number, node, model)}
+            pending = [number for number in range(count) if number not in durable]
             for chosen in _subsets(pending, self.changes, model, choose):
                 nodes = [dict(first) if isinstance(first, dict) else first for first in self.first]
                 for number in sorted(durable.union(chosen)):

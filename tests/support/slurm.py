@@ -112,11 +112,11 @@ class Cluster:
 
 
 def _free_ports(number: int) -> list[int]:
-    taken = [socket.socket() for _ in range(number)]
+    sockets = [socket.socket() for _ in range(number)]
     try:
-        for one in taken:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in taken]
+        for sock in sockets:
+            sock.bind(("127.0.0.1", 0))
+        return [sock.getsockname()[1] for sock in sockets]
     finally:
-        for one in taken:
-            one.close()
+        for sock in sockets:
+            sock.close()

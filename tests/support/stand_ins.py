@@ -22,7 +22,7 @@ def driver(sandbox: Sandbox, script: str) -> dict[str, str]:
 def gpus(count: int, *apps: str) -> str:
     """Return what nvidia-smi does on a machine with so many GPUs; ``apps`` are lines "UUID, PID"."""
     lines = [f"{index}, GPU-{index}a{index}b, 100 MiB, 16384 MiB, 5 %, Tesla T4" for index in range(count)]
-    answers = ("\n".join(found) + "\n" if found else "" for found in (apps, lines))
+    answers = ("\n".join(rows) + "\n" if rows else "" for rows in (apps, lines))
     return "case $1 in *compute-apps*) printf '{}' ;; *) printf '{}' ;; esac".format(
         *(a.replace("%", "%%") for a in answers)
     )

@@ -141,21 +141,21 @@ class Machine(LoggedProcess):
 
 def _control_groups(name: str) -> list[Path]:
     """Make groups for process 1 below our own ones; systemd makes those of the controllers itself where it wants."""
-    made = []
+    folders = []
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         number, what, path = line.split(":", 2)
         if number == "0" or what == "name=systemd":
             mounted = [GROUPS / "unified", GROUPS] if number == "0" else [GROUPS / "systemd"]
             root = next((place for place in mounted if (place / "cgroup.procs").exists()), None)
             if root is not None:
-                made.append(root / path.strip("/") / name)
-                made[-1].mkdir()
-    return made
+                folders.append(root / path.strip("/") / name)
+                folders[-1].mkdir()
+    return folders
 
 
 def _without_control_groups(name: str) -> bool:
     """Remove the groups of that name everywhere; false where a process has not gone yet."""
-    for top in {found.resolve() for pattern in (name, f"*/{name}", f"**/{name}") for found in GROUPS.glob(pattern)}:
+    for top in {folder.resolve() for pattern in (name, f"*/{name}", f"**/{name}") for folder in GROUPS.glob(pattern)}:
         for folder, _, _ in os.walk(top, topdown=False):
             try:
                 Path(folder).rmdir()
@@ -198,8 +198,8 @@ class Owner:
         missing = [folder for folder in path.parents if not folder.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-        for made in (path, *missing):
-            os.chown(made, UID, UID)
+        for created in (path, *missing):
+            os.chown(created, UID, UID)
         return path
 
     def set(self, *lines: str) -> None:
@@ -222,10 +222,10 @@ class Owner:
 
     def hold(self, reason: str = "a test") -> str:
         """Hold the mapping file by hand until it is sealed; return the hold."""
-        made = self.json("hold", "--reason", reason)
-        assert made["ok"], made
+        answer = self.json("hold", "--reason", reason)
+        assert answer["ok"], answer
         self.until_sealed()
-        return made["data"]["id"]
+        return answer["data"]["id"]
 
     def replaces(self, text: str = '{"Mounts": []}') -> None:
         """Write as a careful program does: rename over the file, whatever its mode."""
