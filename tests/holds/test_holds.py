@@ -382,16 +382,18 @@ def test_what_is_held_is_found_however_long_the_history_is(sandbox: Sandbox) -> 
         assert Overwrites(sandbox.context, 10).find_mapping([needs]) in (("a", held), (None, held))
 
 
-def test_a_container_is_recognised_by_its_mapping_however_old(sandbox: Sandbox) -> None:
-    """An exec in it is none of ours, so only its mounts tell what it needs."""
+def test_containers_are_recognised_by_their_mapping_however_old(sandbox: Sandbox) -> None:
+    """An exec in them is none of ours, so only their mounts tell what they need. The older one is listed first."""
     with FakeEngine(sandbox.folder) as engine:
-        container = engine.container(1, mounts_of(sandbox, "b"))
+        older, newer = (engine.container(number, mounts_of(sandbox, name)) for number, name in enumerate("ba", 1))
         with Lock(sandbox.context.lock):
             for number in range(60):
-                History(sandbox.context).record_external_change(b'{"Mounts": [], "n": %d}' % number)
+                sandbox.mapping_file.write_bytes(b'{"Mounts": [], "n": %d}' % number)
+                History(sandbox.context).record_external_change(sandbox.mapping_file.read_bytes())
         sandbox.profile("c")
         holders = sandbox.refused("c", environ=engine.environ)
-        assert [(holder["container"], holder["profile"]) for holder in holders] == [(container, "b")]
+        assert [(holder["container"], holder["profile"]) for holder in holders] == [(older, "b"), (newer, "a")]
+        del engine.containers[newer]
         sandbox.run("use", "b", environ=engine.environ, check=True)  # just what it needs
 
 
