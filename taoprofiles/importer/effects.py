@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.importer import ipython
-from taoprofiles.importer.state import Function, Library, NotFollowed, OpenFile, View, names_mounts_file
+from taoprofiles.importer.state import MAY_SET, Function, Library, NotFollowed, OpenFile, View, names_mounts_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,7 +25,6 @@ _ENVIRON = ("environ", "environb")
 _READS = frozenset("get keys values items copy".split())
 """Methods of ``os.environ`` that change nothing."""
 _CHANGES_FOLDER = frozenset("chdir fchdir cd run_line_magic magic".split())
-_GIVES_NAMES = ("exec", "eval", "globals")
 _KEYWORDS = {
     ast.ClassDef: "class", ast.FunctionDef: "def", ast.AsyncFunctionDef: "async def", ast.Delete: "del",
     ast.AugAssign: "an assignment", ast.AsyncFor: "async for", ast.AsyncWith: "async with",
@@ -133,6 +132,18 @@ def _only_reads(node: ast.AST, part: ast.AST) -> bool:
     return isinstance(node, ast.Subscript | ast.Compare) or (isinstance(node, ast.keyword) and node.arg == "env")
 
 
+def _changed_variables(method: str, node: ast.Call) -> list[str]:
+    """Return the variables that a call of a method of ``os.environ`` changes, none if it does not show all of them."""
+    first = node.args[0] if node.args else None
+    keys: list[ast.expr | None] = []
+    if method in ("pop", "setdefault"):
+        keys = [first]
+    elif method == "update" and isinstance(first, ast.Dict | None):
+        keys = [*(first.keys if first else []), *(ast.Constant(word.arg) for word in node.keywords)]
+    names = [key.value if isinstance(key, ast.Constant) else None for key in keys]
+    return [name for name in names if isinstance(name, str)] if all(isinstance(n, str) for n in names) else []
+
+
 class _Code:
     """The effects of code, which are found without following it."""
 
@@ -142,6 +153,8 @@ class _Code:
         self.bound: dict[str, Any] = {}
         """The names that the code binds."""
         self.bound_later: set[str] = set()
+        self._followed: set[ast.expr] = set()
+        """Methods of ``os.environ`` whose call shows which variables it changes."""
 
     def scan(self, nodes: Iterable[ast.AST], *, later: bool) -> None:
         """Visit nodes with all their parts."""
@@ -161,12 +174,12 @@ class _Code:
         if isinstance(node, ast.Name):
             self._mention(node.id, is_read_only=is_read_only or not isinstance(node.ctx, ast.Load))
         elif isinstance(node, ast.Attribute):
-            if self._is_environ(node.value) and node.attr not in _READS:
+            if self._is_environ(node.value) and node.attr not in _READS and node not in self._followed:
                 self._state.lose_variables(self.unknown.reason, later=self._later or not is_read_only)
             elif node.attr in _ENVIRON and not is_read_only:  # something else may have it from now on
                 self._state.lose_variables(self.unknown.reason, later=True)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if names_mounts_file(node.value) or ipython.may_write_mounts_file(self._ev, node.value):
+            if names_mounts_file(node.value) or ipython.mounts_files_in_doubt(self._ev, node.value):
                 self._lose_mounts_file()
         elif isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load) and self._is_environ(node.value):
             key = node.slice.value if isinstance(node.slice, ast.Constant) else None
@@ -177,8 +190,11 @@ class _Code:
     def _bind(self, node: ast.AST) -> None:
         if isinstance(node, ast.Import | ast.ImportFrom):
             self._state.has_unknown_names |= node.names[0].name == "*"
-            for name, value in () if self._later else self._ev.imported(node):
-                self.bound[name] = value if self.bound.get(name, value) == value else self.unknown
+            for name, value in self._ev.imported(node):
+                if value == Library("os.environ") and name not in _ENVIRON:  # what is done by another name is not seen
+                    self._state.lose_variables(self.unknown.reason, later=True)
+                if not self._later:
+                    self.bound[name] = value if self.bound.get(name, value) == value else self.unknown
         elif not self._later and not isinstance(node, ast.alias):
             self.bound |= dict.fromkeys(bound_names(node), self.unknown)
         elif isinstance(node, ast.Global | ast.Nonlocal | ast.NamedExpr):
@@ -188,8 +204,11 @@ class _Code:
 
     def _mention(self, name: str, *, is_read_only: bool) -> None:
         value = self._lookup(name)
-        if name in _GIVES_NAMES:
+        if name in ("exec", "eval"):
             self._lose_namespace(f"{name}() is not followed")
+        elif name == "globals":  # which gives the names, and no variable but by the name 'environ'
+            self._state.note(f"{MAY_SET}: globals() is not followed")
+            self._lose_names("globals() is not followed")
         if self._later:
             self._state.deferred.mentioned.add(name)
         if names_mounts_file(value):
@@ -214,6 +233,11 @@ class _Code:
             self._magic(self._ev.magics[number] if number < len(self._ev.magics) else "")
         elif is_namespace_call(node):
             self._lose_namespace(f"{name}() is not followed")
+        elif isinstance(node.func, ast.Attribute) and self._is_environ(node.func.value):
+            variables = _changed_variables(name, node)
+            self._followed |= {node.func} if variables else set()
+            for variable in variables:
+                self._lose_variables(variable)
         elif name in _CHANGES_FOLDER:
             self._state.lose_folder(later=self._later)
             if name.endswith("magic"):
@@ -231,7 +255,7 @@ class _Code:
             self._state.lose_folder(later=self._later)
         elif ipython.sets_names(text) or ipython.restored_names(text):
             self._lose_namespace(f"'{text.split(maxsplit=1)[0]}' is not followed")
-        elif ipython.may_write_mounts_file(self._ev, ipython.SHELL_MAGIC.sub("", text, count=1)):
+        elif ipython.mounts_files_in_doubt(self._ev, ipython.SHELL_MAGIC.sub("", text, count=1)):
             self._lose_mounts_file()
 
     def _lose_variables(self, name: str | None = None) -> None:
@@ -242,13 +266,19 @@ class _Code:
             self._state.deferred.variables |= {name} if self._later else set()
             self._state.set_environment(name, self.unknown)
 
-    def _lose_namespace(self, reason: str) -> None:
+    def _lose_names(self, reason: str) -> None:
         if self._later:
             self._state.deferred.bound.update(
                 key for key, value in self._state.names.items() if not isinstance(value, Library)
             )
+        self._ev.lose_names(reason)
+
+    def _lose_namespace(self, reason: str) -> None:
+        if self._later:
             self._state.deferred.all_variables = self._state.deferred.folder = True
-        self._ev.invalidate_namespace(reason)
+        self._state.lose_variables(reason)
+        self._state.lose_folder()
+        self._lose_names(reason)
 
     def _lose_mounts_file(self) -> None:
         self._state.deferred.mounts_file |= self._later

@@ -104,9 +104,10 @@ class Evaluator:
             self.run(prepared.tree.body)
         except SimulatedException as error:
             state.note(f"the {state.unit} ends here, as it would when run: {error}")
-        except (Exhausted, RecursionError):
+        except (Exhausted, RecursionError) as error:
             self._gave_up = True
-            state.invalidate_all("skipped from here on: too many steps")
+            reason = str(error) if isinstance(error, Exhausted) else ""
+            state.invalidate_all(f"skipped from here on: {reason or 'too many steps'}")
 
     def may_fail(self, reason: str) -> Unknown:
         """Return the value of an expression that may raise: what the rest of the cell changes is unknown."""
@@ -461,7 +462,7 @@ class Evaluator:
                 name, source, value = alias.name, node.module or alias.name, f"{node.module}.{alias.name}"
                 is_known = source in functions.MODULES and not node.level
             if source.partition(".")[0] == "__main__":  # which has all names of the notebook
-                raise Exhausted
+                raise Exhausted("the notebook is imported as a module")
             unknown = self.state.unknown(f"'{source}' is not followed", source=source)
             bound.append((alias.asname or name, Library(value) if is_known else unknown))
         return [pair for pair in bound if pair[0] != "*"]

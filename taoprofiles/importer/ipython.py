@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taoprofiles.errors import InvalidStateError
 from taoprofiles.importer import containers
-from taoprofiles.importer.state import MAY_SET, SimulatedException, Unknown, concat, parse_json, trace
+from taoprofiles.importer.state import MAY_SET, MOUNTS_FILES, SimulatedException, Unknown, concat, parse_json, trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -344,25 +344,29 @@ def _expand_known(ev: Evaluator, line: str) -> str:
     return str(expand(line, evaluate))
 
 
-def may_write_mounts_file(ev: Evaluator, script: str) -> bool:
-    """Check whether a shell script has a line with the name of a mounts file that does more than read it."""
+def mounts_files_in_doubt(ev: Evaluator, script: str) -> list[str]:
+    """Return the mounts files that a shell script names in a line that does more than read it."""
 
     def expanded(match: re.Match[str]) -> str:  # a variable that names the file
         value = ev.state.environment(match[1] or match[2])
         return value if isinstance(value, str) and _NAMES_MOUNTS_FILE.search(value) else match[0]
 
     ev.budget.spend(len(script))
-    return any(
-        _NAMES_MOUNTS_FILE.search(line) and not all(map(_READS.match, line.lstrip("!").split("|")))
+    lines = [
+        line
         for line in _SHELL_VARIABLE.sub(expanded, script).splitlines()
-    )
+        if _NAMES_MOUNTS_FILE.search(line) and not all(map(_READS.match, line.lstrip("!").split("|")))
+    ]
+    return [name for name in MOUNTS_FILES if any(name.removesuffix("s.json") in line for line in lines)]
 
 
 def check_script(ev: Evaluator, script: str, what: str) -> None:
-    """Make the mounts file unknown if a shell script may change it."""
-    if may_write_mounts_file(ev, script):
+    """Make the mounts files unknown that a shell script may change."""
+    names = mounts_files_in_doubt(ev, script)
+    if names:
         ev.state.note(f"{what} may change the mounts file, and is not run")
-        ev.state.invalidate_mounts_file(f"{what} that may change the mounts file is not run")
+    for name in names:
+        ev.state.invalidate_mounts_file(f"{what} that may change the mounts file is not run", name)
 
 
 def _cd(ev: Evaluator, line: str | Unknown) -> Any:

@@ -547,9 +547,9 @@ class State:
         for path in dict.fromkeys(file.path for file in self.files):
             self.files.append(WrittenFile(path, self.unknown(reason), self.location))
 
-    def invalidate_mounts_file(self, reason: str) -> None:
-        """Make the content of the mounts file unknown, also if the code has not written it yet."""
-        self.write_file(f"{self.context.home}/{MAPPING_FILE}", self.unknown(reason))
+    def invalidate_mounts_file(self, reason: str, name: str = MAPPING_FILE) -> None:
+        """Make the content of a mounts file unknown, also if the code has not written it yet."""
+        self.write_file(f"{self.context.home}/{name}", self.unknown(reason))
 
     def invalidate_all(self, reason: str) -> None:
         """Make unknown all variables and the mounts file."""

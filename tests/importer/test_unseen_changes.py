@@ -69,6 +69,25 @@ def test_a_usual_command_leaves_the_mounts_file_known(tmp_path: Path, command: s
 
 
 @pytest.mark.parametrize(
+    "command", ["!rm -f ~/.tlt_mounts.json", "%%bash\nrm -f ~/.tlt_mounts.json\ncat ~/.tao_mounts.json"]
+)
+def test_a_command_that_changes_the_older_mounts_file_leaves_the_other_one_known(tmp_path: Path, command: str) -> None:
+    assert read(tmp_path, notebook([START, f"m = {MAPPING}\n{write('m')}", command])).mapping == MAPPING
+    older = f"m = {MAPPING}\n{write('m')}".replace(".tao_mounts", ".tlt_mounts")
+    assert isinstance(read(tmp_path, notebook([START, older, command])).mapping, Unknown)
+
+
+def test_globals_in_code_that_is_not_followed_leaves_variables_known(tmp_path: Path) -> None:
+    code = "try:\n    print('x' in globals())\nfinally:\n    pass\nos.environ['R'] = os.environ['A']"
+    assert read(tmp_path, notebook([START + "os.environ['A'] = '/a'", code])).variables["R"] == "/a"
+
+
+def test_a_message_names_the_import_of_the_notebook_itself(tmp_path: Path) -> None:
+    found = read(tmp_path, notebook([START, "import __main__"]))
+    assert found.notes[0].endswith("skipped from here on: the notebook is imported as a module")
+
+
+@pytest.mark.parametrize(
     "code",
     [
         "for line in open('status.json'):\n    data = eval(line)",
@@ -156,6 +175,9 @@ def test_names_and_variables_that_are_reached_indirectly_do_not_keep_their_value
         "if 'colab' in str(get_ipython()):\n    print('colab')",
         "try:\n    print(os.path.join('a', os.getcwd()))\nfinally:\n    pass",
         "sizes = list(map(os.path.getsize, os.listdir('.')))",
+        "try:\n    os.environ.pop('CUDA_VISIBLE_DEVICES')\nexcept KeyError:\n    pass",
+        "if os.path.exists('x'):\n    os.environ.setdefault('B', '1')\n    os.environ.update({'C': '1'}, D='2')",
+        "def f(y):\n    os.environ.setdefault('B', '1')\nlist(map(f, [1]))",
         "get_ipython().run_cell_magic('bash', '', 'ls')\nget_ipython().run_line_magic('matplotlib', 'inline')",
     ],
 )
