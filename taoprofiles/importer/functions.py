@@ -261,7 +261,7 @@ def _open(ev: Evaluator, file: Any, mode: Any = "r", *_: Any, **__: Any) -> Open
     return opened
 
 
-def _write(ev: Evaluator, file: OpenFile, piece: Any) -> None:
+def _write(ev: Evaluator, file: OpenFile, piece: Any, /) -> None:
     if file.closed:
         raise SimulatedException("ValueError: I/O operation on closed file.")
     if file.mode in ("r", "rt", "rb"):
@@ -324,6 +324,10 @@ _PATH_FUNCTIONS: dict[str, Callable[[Evaluator, str], Any]] = {
 }
 
 
+def _one_path(name: str) -> Callable[[Evaluator, Any], Any]:
+    return lambda ev, path, /: _path_function(name, ev, path)
+
+
 def _path_function(name: str, ev: Evaluator, *args: Any) -> Any:
     texts = _path_texts(ev, args)
     if isinstance(texts, Unknown):
@@ -331,6 +335,12 @@ def _path_function(name: str, ev: Evaluator, *args: Any) -> Any:
     text = join_path(*texts) if name == "os.path.join" else texts[0]
     result = _PATH_FUNCTIONS[name](ev, text)
     return ev.part(text, result) if isinstance(result, str) else result
+
+
+def _resolve(ev: Evaluator, path: PurePath, strict: Any = False) -> Any:
+    if strict is not False:  # the path may not exist
+        return ev.state.unknown("resolve() with an option")
+    return _path(ev, _path_function("os.path.realpath", ev, path))
 
 
 def _expand_path(ev: Evaluator, path: PurePath) -> Any:
@@ -355,12 +365,12 @@ def _getenv(ev: Evaluator, key: Any, default: Any = None) -> Any:
 
 
 def _setdefault(ev: Evaluator, key: Any, value: Any) -> Any:
-    if isinstance(key, str) and ev.state.environment(key) is None:
+    if isinstance(key, Unknown) or (isinstance(key, str) and ev.state.environment(key) is None):
         ev.state.set_environment(key, value)
     return _getenv(ev, key)
 
 
-def _update(ev: Evaluator, *given: Any, **named: Any) -> Any:
+def _update(ev: Evaluator, /, *given: Any, **named: Any) -> Any:
     for entries in (*given, named):
         if not isinstance(entries, dict):
             ev.state.lose_variables("os.environ.update() with something unknown")
@@ -394,7 +404,7 @@ def _parts(ev: Evaluator, text: str, pieces: Sequence[str]) -> list[str | Unknow
     return [ev.part(text, piece) for piece in trace(text, *pieces)]
 
 
-def _join_texts(ev: Evaluator, text: str, values: Any) -> Any:
+def _join_texts(ev: Evaluator, text: str, values: Any, /) -> Any:
     entries = ev.entries(values)
     if isinstance(entries, Unknown):
         return entries
@@ -404,13 +414,13 @@ def _join_texts(ev: Evaluator, text: str, values: Any) -> Any:
     return ev.join([piece for item in entries for piece in (text, item)][1:])
 
 
-def _replace(ev: Evaluator, text: str, old: Any, new: Any) -> Any:
+def _replace(ev: Evaluator, text: str, old: Any, new: Any, /) -> Any:
     if not (old and isinstance(old, str) and isinstance(new, str)):
         return ev.unknown("replace() with these arguments", old, new)
     return _join_texts(ev, new, _parts(ev, text, text.split(old)))
 
 
-def _get(ev: Evaluator, owner: dict[Any, Any], key: Any, default: Any = None) -> Any:
+def _get(ev: Evaluator, owner: dict[Any, Any], key: Any, default: Any = None, /) -> Any:
     return owner.get(key, default) if isinstance(key, PLAIN) else ev.unknown("get() of something unknown", owner, key)
 
 
@@ -423,21 +433,21 @@ def _update_dict(ev: Evaluator, owner: dict[Any, Any], /, *others: Any, **named:
     return None
 
 
-def _extend(ev: Evaluator, owner: list[Any], values: Any) -> Any:
+def _extend(ev: Evaluator, owner: list[Any], values: Any, /) -> Any:
     entries = ev.entries(values)
     return ev.unknown("", entries, owner) if isinstance(entries, Unknown) else owner.extend(entries)
 
 
-def _int(ev: Evaluator, value: Any) -> Any:
+def _int(ev: Evaluator, value: Any, /) -> Any:
     return attempt(int, value) if isinstance(value, str) and len(value) <= 20 else ev.unknown("int()", value)
 
 
-def _dict(ev: Evaluator, entries: Any = None, /, **named: Any) -> Any:
-    if entries == Library("os.environ"):
+def _dict(ev: Evaluator, /, *given: Any, **named: Any) -> Any:
+    if given == (Library("os.environ"),):
         return ev.state.unknown("the whole environment")
-    if not isinstance(entries, dict | None):
-        return ev.unknown("dict() of such a value", entries, *named.values())
-    result = {**(entries or {}), **named}
+    if len(given) > 1 or not all(isinstance(entries, dict) for entries in given):
+        return ev.unknown("dict() of such a value", *given, *named.values())
+    result = {**(given[0] if given else {}), **named}
     ev.budget.spend(len(result) * ENTRY_SIZE)
     return result
 
@@ -453,7 +463,7 @@ def _system(ev: Evaluator, command: Any) -> Unknown:
 
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "str": lambda ev, value="": ev.as_text(value),
+    "str": lambda ev, value="", /: ev.as_text(value),
     "int": _int, "dict": _dict, "open": _open,
     "os.getenv": _getenv, "os.environ.get": _getenv, "os.environ.setdefault": _setdefault,
     "os.environ.update": _update,
@@ -471,15 +481,16 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "get_ipython": lambda ev: Library("get_ipython()"),
 }  # fmt: skip
 """What functions do, by their dotted names: of the evaluator and their arguments."""
-_FUNCTIONS |= {name: partial(_path_function, name) for name in _PATH_FUNCTIONS}
+_FUNCTIONS |= {name: _one_path(name) for name in _PATH_FUNCTIONS}
+_FUNCTIONS["os.path.join"] = partial(_path_function, "os.path.join")
 _METHODS: dict[str, Callable[..., Any]] = {
     "str.format": _format, "str.join": _join_texts, "str.replace": _replace,
-    "list.append": lambda ev, owner, item: owner.append(item), "list.extend": _extend,
-    "dict.get": _get, "dict.update": _update_dict, "dict.copy": _dict,
+    "list.append": lambda ev, owner, item, /: owner.append(item), "list.extend": _extend,
+    "dict.get": _get, "dict.update": _update_dict, "dict.copy": lambda ev, owner, /: _dict(ev, owner),
     "dict.keys": lambda ev, owner: View(owner, "keys"), "dict.values": lambda ev, owner: View(owner, "values"),
     "dict.items": lambda ev, owner: View(owner, "items"),
     "PosixPath.joinpath": _path, "PosixPath.open": _open, "PosixPath.expanduser": _expand_path,
-    "PosixPath.resolve": lambda ev, path: _path(ev, _path_function("os.path.realpath", ev, path)),
+    "PosixPath.resolve": _resolve,
     "PosixPath.write_text": lambda ev, path, data, *args, **named: _write(ev, _open(ev, path, "w"), data),
     "TextIOWrapper.write": _write, "TextIOWrapper.close": _close, "TextIOWrapper.flush": lambda ev, file: None,
 }  # fmt: skip

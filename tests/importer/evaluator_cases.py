@@ -109,6 +109,11 @@ LATER = [
     ("x = 'a'\ndef f(): globals()['x'] = 'b'\nf()", "x"),
     ("x = 'a'\nwhile YES:\n    globals().update(x='b')\n    break", "x"),
     ("os.environ['A'] = '1'\nlist(map(os.environ.pop, ['A']))", "os.environ.get('A', 'none')"),
+    ("def f(x): os.environ.update({'A': '2'}, B='2')\nos.environ['A'] = '1'\nlist(map(f, 'a'))", "os.environ['A']"),
+    ("if YES: os.environ.update({'A': '2', **{'B': '3'}})", "os.environ.get('B', 'none')"),
+    ("if YES:\n    from os import environ as e\n    e.update(A='2')", "os.environ.get('A', 'none')"),
+    ("k = 'A' if YES else 'B'\nos.environ.setdefault(k, '2')", "os.environ.get('A', 'none')"),
+    ("x = 'a'\ndef f(y):\n    import __main__\n    __main__.x = 'b'\nlist(map(f, 'a'))", "x"),
 ]
 VALUES = [
     (
@@ -205,6 +210,14 @@ VALUES = [
     ("", "json.dumps({'b': 1}, indent='--')"),
     ("!touch f1\n", "str(os.path.exists('f1'))"),
     ("", "'m' if __name__ == '__main__' else 'n'"),
+    ("", "{'a': 'b'}.get('a', default='c')"),
+    ("", "'abc'.replace(old='b', new='d')"),
+    ("a = []\na.append(item='b')", "a[0]"),
+    ("", "str(value='a')"),
+    ("", "os.path.abspath('a', 'b')"),
+    ("", "dict(entries='a', given='b', ev='c')['entries']"),
+    ("os.environ.update(ev='1', given='2')", "os.environ['ev']"),
+    ("", "str(Path('a/../b').resolve(strict=False))"),
     ("match 'a':\n    case 'a': x = 'b'", "x"),
     ("def f():\n    match 'a':\n        case 'a': return 'b'\n    return 'c'", "f()"),
     ("l = ['q']\ns = {l.pop()}\n", "str({1, 2} and 'x')"),
