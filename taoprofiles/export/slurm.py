@@ -1,6 +1,6 @@
-"""A script for ``sbatch``, whose ``srun`` uses pyxis, NVIDIA's container plugin for Slurm.
+"""Slurm: a script for ``sbatch``, and an environment definition file (EDF) for ``srun --environment``.
 
-pyxis' options: github.com/NVIDIA/pyxis/wiki/Usage.
+Both use pyxis, NVIDIA's container plugin for Slurm; its options: github.com/NVIDIA/pyxis/wiki/Usage.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _FORBIDDEN = {",": "a ','", "\\": "a '\\'", "$": "a '$'", " ": "a space"}
 
 
 def render(plan: Plan) -> Rendered:
-    """Write the script; without sbatch, a shell runs it too. A secret goes by its name, from the environment."""
+    """Write the script for ``sbatch``, which a shell runs too. A secret goes by its name, from the environment."""
     refuse(f"profile '{plan.name}' for Slurm", list(dict.fromkeys(_problems(plan))))
     warnings = list(plan.warnings)
     listed = ",".join(_mounts(plan))
@@ -111,7 +111,7 @@ def _image_reference(image: str) -> str:
 
 
 def render_edf(plan: Plan) -> Rendered:
-    """Write the file. A secret is a reference to a variable of the environment of srun."""
+    """Write the EDF. A secret is a reference to a variable of the environment of srun."""
     refuse(f"profile '{plan.name}' as an EDF", list(_mount_problems(plan)))
     warnings = [*plan.warnings, *_ignored_settings(plan)]
     if plan.user is not None and plan.user != plan.caller:

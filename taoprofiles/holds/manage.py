@@ -1,6 +1,6 @@
-"""Listing, making and releasing holds, and the error that names the holders; waiting until holds end.
+"""Holds as commands use them: list, create and release them, refuse what they block, and wait until they end.
 
-All that wait are in one queue, in which a command waits behind earlier ones that need some of the same.
+All commands that wait are in one queue, in which each waits behind earlier ones that need some of the same.
 """
 
 from __future__ import annotations

@@ -224,6 +224,9 @@ def find_mounts_file(environ: Mapping[str, str], folder: str, behaviour: Behavio
 ENTRY_KEYS = {"Mounts": ("source", "destination"), "Envs": ("variable", "value")}
 """By list of the mounts file: the keys that each entry needs. The launcher reads no others."""
 
+SECTIONS = (*ENTRY_KEYS, "DockerOptions")
+"""The keys of the mounts file that the launcher reads."""
+
 
 class Location(NamedTuple):
     """A position in the launcher's input, such as ``Mounts[1].source``.

@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from taoprofiles.errors import InvalidProfileError, InvalidStateError, UsageError
-from taoprofiles.launcher.behaviour import ENTRY_KEYS
+from taoprofiles.launcher.behaviour import ENTRY_KEYS, SECTIONS
 from taoprofiles.launcher.quoting import expand_variables
 from taoprofiles.masking import is_copied, is_secret
 from taoprofiles.mounts.mapping import parse as parse_mapping
@@ -49,8 +49,7 @@ def from_mapping(
     that a profile cannot express.
     """
     express = express or (lambda text, is_path: rendering.escape_dollars(context.short(text) if is_path else text))
-    known = (*ENTRY_KEYS, "DockerOptions")
-    problems = [f"{key}: not a key that the launcher takes" for key in mapping if key not in known]
+    problems = [f"{key}: not a key that the launcher takes" for key in mapping if key not in SECTIONS]
     if "Mounts" not in mapping:
         problems.append("Mounts: missing; the launcher needs it")
     data: dict[str, Any] = {"schema": 1, "layout": "custom"}

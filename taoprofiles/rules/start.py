@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from taoprofiles.launcher.argv import GROUPS, HANDLERS, PROGRAMS
 from taoprofiles.launcher.behaviour import (
     ENTRY_KEYS,
+    SECTIONS,
     Behaviour,
     Host,
     Location,
@@ -129,9 +130,6 @@ def _bad_size(value: object, where: str, why: str) -> Finding:
     return error("shm-unit", where, f"{value!r} is not a size", why, f'such as "{_RECOMMENDED}"', fix=fix, by_hand=True)
 
 
-_SECTIONS = ("Mounts", "Envs", "DockerOptions")
-
-
 class MountsFile(NamedTuple):
     """The mounts file: ``text`` as read, ``locate`` names its parts; ``lines`` is None if it comes from a profile."""
 
@@ -184,7 +182,7 @@ def other_refusal(refusal: Refusal) -> Finding:
 def _explain_file(refusal: Refusal, file: MountsFile) -> Finding:
     kind, key, id, where = refusal.kind, refusal.location.key, "file-shape", file.locate(refusal.location)
     if key:
-        near = {name.lower(): name for name in _SECTIONS}.get(key.lower(), "")
+        near = {name.lower(): name for name in SECTIONS}.get(key.lower(), "")
         hint = f"write '{near}'" if near else "remove it: comments are not allowed in this file"
         what = f"'{key[:70]}' is not a valid key in a mounts file"
     elif kind == "AssertionError":

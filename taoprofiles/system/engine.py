@@ -255,28 +255,28 @@ class Engine:
         return EngineError(text, REFUSED if isinstance(error, ConnectionError) else INVALID)
 
     def _connect(self, deadline: float) -> socket.socket:
-        left = max(0.01, deadline - time.monotonic())
+        remaining = max(0.01, deadline - time.monotonic())
         scheme, _, rest = self.address.partition("://")
         try:
             if scheme == "unix":
-                return _connect_unix(rest, left)
+                return _connect_unix(rest, remaining)
             if scheme in ("tcp", "http", "https"):
-                return self._connect_tcp(rest, left, secure=scheme == "https" or bool(self.endpoint.certificates))
+                return self._connect_tcp(rest, remaining, secure=scheme == "https" or bool(self.endpoint.certificates))
             if scheme == "ssh":
-                return self._connect_through_docker(left)
+                return self._connect_through_docker(remaining)
         except ValueError:  # a NUL, or a character that no address and no path can have
             raise EngineError(f"DOCKER_HOST '{self.address}' is not an address") from None
         if scheme == "context":
             raise EngineError(f"the Docker context '{rest}' does not exist", ABSENT)
         raise EngineError(f"DOCKER_HOST '{self.address}' has a scheme that taoprof does not support")
 
-    def _connect_tcp(self, rest: str, left: float, *, secure: bool) -> socket.socket:
+    def _connect_tcp(self, rest: str, remaining: float, *, secure: bool) -> socket.socket:
         host, _, port = rest.rstrip("/").rpartition(":")
         if not port.isdigit():
             raise EngineError(f"DOCKER_HOST '{self.address}' names no port")
         import socket
 
-        connection = socket.create_connection((host.strip("[]"), int(port)), left)
+        connection = socket.create_connection((host.strip("[]"), int(port)), remaining)
         if not secure:
             return connection
         import ssl
@@ -289,7 +289,7 @@ class Engine:
         tls.load_cert_chain(paths["cert"], paths["key"])
         return tls.wrap_socket(connection, server_hostname=host.strip("[]"))
 
-    def _connect_through_docker(self, left: float) -> socket.socket:
+    def _connect_through_docker(self, remaining: float) -> socket.socket:
         import signal
         import socket
         import subprocess
@@ -312,7 +312,7 @@ class Engine:
                 command, stdin=end, stdout=end, stderr=subprocess.DEVNULL, env=environ, start_new_session=True
             )
         tunnel = Tunnel(fileno=ours.detach())
-        tunnel.settimeout(left)
+        tunnel.settimeout(remaining)
         return tunnel
 
 
@@ -336,10 +336,10 @@ def _connect_unix(path: str, seconds: float) -> socket.socket:
 
 
 def _receive(connection: socket.socket, deadline: float) -> bytes:
-    left = deadline - time.monotonic()
-    if left <= 0:
+    remaining = deadline - time.monotonic()
+    if remaining <= 0:
         raise TimeoutError
-    connection.settimeout(left)
+    connection.settimeout(remaining)
     return connection.recv(1 << 18)
 
 
@@ -396,9 +396,9 @@ def parse_container_list(value: object) -> list[dict[str, Any]]:
 def parse_container(value: object) -> dict[str, Any]:
     """Return the used fields of ``GET /containers/ID/json``.
 
-    Keys: Id, Image, Command, Env, User, ShmSize, Ulimits, Binds, Gpus ("all", or the requested ids), Running and
-    Execs (the ids of what ``docker exec`` runs in it now, None if it does not tell). A
-    number of GPUs is the first ones: that is what NVIDIA's runtime gives.
+    Keys: Id, Image, Command, Env, User, ShmSize, Ulimits, Binds, Gpus ("all", or the requested ids), Running, and Execs
+    (the ids of what ``docker exec`` runs in it now, None if the engine does not tell). A number of GPUs means the first
+    ones, as with NVIDIA's runtime.
     """
     whole = _as(dict, value)
     config, host = _as(dict, whole.get("Config")), _as(dict, whole.get("HostConfig"))

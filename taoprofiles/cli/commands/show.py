@@ -1,4 +1,4 @@
-"""list, current, show, diff, env, init, render, path, schema."""
+"""list, current, status, show, diff, env, init, render, path, schema."""
 
 from __future__ import annotations
 
