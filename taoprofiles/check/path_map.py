@@ -65,7 +65,7 @@ class MappedMount(NamedTuple):
 
     @property
     def is_missing(self) -> bool:
-        """True if the source does not exist."""
+        """Check whether the source does not exist."""
         return any(label.text == MISSING for label in self.places[0].labels)
 
 

@@ -115,8 +115,8 @@ def _clean(context: Context, line: str, *, is_path: bool) -> tuple[str, str]:
         return text, "the value contains unprintable characters"
     if is_path and text:
         text, problem = resolve_path(context, line.strip())
-    elif left := find_placeholder(text):
-        problem = f"'{left}' is a placeholder"
+    elif placeholder := find_placeholder(text):
+        problem = f"'{placeholder}' is a placeholder"
     if problem or not is_path or not text:
         return text, problem
     existing = existing_part(text)

@@ -129,8 +129,8 @@ class SourceFile:
         if is_folder:
             text, problem = resolve_path(self._context, value)
         else:
-            text, left = self._context.expand_user(value), find_placeholder(value)
-            problem = f"'{left}' is a placeholder" if left else ""
+            text, placeholder = self._context.expand_user(value), find_placeholder(value)
+            problem = f"'{placeholder}' is a placeholder" if placeholder else ""
         if problem:
             example = "~/tao/kitti" if is_folder else "VALUE"
             raise UsageError(f"{name}: {problem}", hint=f"such as --set {shlex.quote(name)}={example}")

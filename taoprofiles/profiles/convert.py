@@ -205,8 +205,8 @@ def resolve_path(context: Context, text: str) -> tuple[str, str]:
                 return path, no_answer(path)
             if exists or os.path.lexists(path):
                 return path, "" if path != "/" else "'/' is the whole file system, not a folder of a project"
-    if left := rendering.find_placeholder(meant):
-        return path, f"'{left}' is a placeholder"
+    if placeholder := rendering.find_placeholder(meant):
+        return path, f"'{placeholder}' is a placeholder"
     if "$" in meant:
         return path, f"'{meant}' refers to a variable that is not set"
     user = context.expand_user(meant).partition("/")[0]

@@ -163,12 +163,12 @@ def finish(context: Context, *, is_new: bool = False) -> list[str]:
     A kernel that cannot be updated is tried again each time, but reported only while the change ``is_new``.
     """
     messages: list[str] = []
-    left = [path for folder in known_folders(context) for path in _find_leftovers(folder)]
+    leftovers = [path for folder in known_folders(context) for path in _find_leftovers(folder)]
     try:
-        if not left and not _read_record(context)[0]:
+        if not leftovers and not _read_record(context)[0]:
             return []
         with Lock(context.lock):
-            for path in left:
+            for path in leftovers:
                 _delete_folder(path)
             pending, removed = _read_record(context)
             failed = [_apply(context, change, removed, messages) for change in pending if _took_effect(context, change)]

@@ -305,8 +305,8 @@ def _find_placeholders(context: Context, text: bytes) -> list[str]:
             yield from find(f"{key}[{inner}]" if isinstance(inner, int) else f"{key}.{inner}".lstrip("."), item)
         if isinstance(value, str):
             text = re.sub(r"\$\{[^{}]*\}", "\0", value)
-            if left := find_placeholder(text, context.expand_user(value)):
-                yield f"{key}: '{left}' is a placeholder"
+            if placeholder := find_placeholder(text, context.expand_user(value)):
+                yield f"{key}: '{placeholder}' is a placeholder"
 
     values, _ = load(text)  # nothing of a profile that was not valid before
     return [*find("", {key: values[key] for key in values if key not in _NO_VALUES})]

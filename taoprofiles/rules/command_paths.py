@@ -295,8 +295,8 @@ class _CommandChecker:
                 argument = Argument(number, key, "")
                 self._add("arg-empty-variable", argument, "it has no value", why, hint, severity=severity)
         for argument in _valued(self.words):
-            unset, left = self._unset(argument.value), find_placeholder(argument.value)
-            if unset or left:
+            unset, placeholder = self._unset(argument.value), find_placeholder(argument.value)
+            if unset or placeholder:
                 self._unset_words.add(argument.number)
             is_hidden = is_secret_argument(argument.key)
             if unset and not self._context.is_script:
@@ -304,9 +304,9 @@ class _CommandChecker:
                 give = is_hidden and not self._context.profile
                 hint = f"give {argument.key} a value" if give else self._shell_hint()
                 self._add("arg-empty-variable", argument, f"{unset} is not set", why, hint)
-            elif left and not unset:
+            elif placeholder and not unset:
                 hint = f"replace it by the real {'value' if is_hidden else 'path in the container, or value'}"
-                self._add("placeholder", argument, f"it still contains '{left}'", hint=hint, severity=WARNING)
+                self._add("placeholder", argument, f"it still contains '{placeholder}'", hint=hint, severity=WARNING)
 
     def _check_gpus(self) -> None:
         """Report GPUs that the container does not get; in it they are numbered from 0 on."""

@@ -103,14 +103,14 @@ def _missing_volume(mount: ResolvedMount, host: Host) -> Finding:
 
 def _missing_source(written: str, where: str, host: Host, stops: str) -> Finding:
     path = os.path.join(host.folder, host.expanduser(written))
-    problem, left = PathInfo(path).problem, find_placeholder(written)
+    problem, placeholder = PathInfo(path).problem, find_placeholder(written)
     if problem and problem != "missing":
         # The launcher says that it does not exist, which is misleading.
         return error("src-missing", where, f"'{path}' cannot be read: {problem}", stops)
     missing = path.removeprefix(nearest_existing(path).path)  # a folder that exists may have such a name
     fix: tuple[str, ...] = ()
-    if left:
-        what, hint = f"'{written}' still contains '{left}'", "write the real path of the folder"
+    if placeholder:
+        what, hint = f"'{written}' still contains '{placeholder}'", "write the real path of the folder"
         return error("placeholder", where, what, stops, hint, by_hand=True)
     if unexpanded := re.search(r"\$\w+|\$\{[^}]*\}", missing):
         hint = "write the path itself; in a profile, ${env:NAME} is a variable of your environment"
@@ -405,10 +405,10 @@ def check_profile_variables(variables: Mapping[str, str], profile: str) -> Itera
 
 
 def _placeholder(key: str, value: str, profile: str) -> Finding:
-    left, hint = find_placeholder(value), f"taoprof set {profile} {key.removeprefix('variables.')}=…"
+    placeholder, hint = find_placeholder(value), f"taoprof set {profile} {key.removeprefix('variables.')}=…"
     if is_secret(key):  # a key may be such a word
-        return warning("placeholder", key, f"it still contains '{left}'", hint=hint)
-    return error("placeholder", key, f"'{value}' still contains '{left}'", hint=hint)
+        return warning("placeholder", key, f"it still contains '{placeholder}'", hint=hint)
+    return error("placeholder", key, f"'{value}' still contains '{placeholder}'", hint=hint)
 
 
 def name_origins(findings: Iterable[Finding], renderer: Renderer) -> Iterator[Finding]:

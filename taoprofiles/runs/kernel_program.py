@@ -53,7 +53,7 @@ class ProfileKernel:
 
     @property
     def is_active(self) -> bool:
-        """False if a cell has released the profile or uses another one."""
+        """Check whether the profile is still in use: no cell has released it or uses another one."""
         return os.environ.get("TAOPROF_RUN") == self.run
 
     def _before_cell(self, _: object = None) -> None:

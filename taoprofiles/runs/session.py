@@ -102,7 +102,7 @@ class Session(Run):
 
     @property
     def is_over(self) -> bool:
-        """True if the session has been released."""
+        """Check whether the session has been released."""
         return self._ended.is_set()
 
     def overridden(self) -> dict[str, str | None]:

@@ -125,7 +125,7 @@ class Notifier:
         self.watchdog: float | None = int(usec) / 1e6 if for_us and usec.isdigit() and int(usec) else None
         """Seconds within which WATCHDOG=1 must be sent; None if the unit has no watchdog."""
         self.keeps_journal = "JOURNAL_STREAM" in environ
-        """True if stderr goes to the journal, which reads ``<LEVEL>`` at the start of a line."""
+        """Check whether stderr goes to the journal, which reads ``<LEVEL>`` at the start of a line."""
 
     def notify(self, **variables: str) -> bool:
         """Send variables, for example READY="1"; return False if the manager did not receive them.
