@@ -209,7 +209,7 @@ class Writer:
             target = os.path.realpath(self.path)
             for other in self._others():
                 if str(other.resolve()) != target:
-                    other.unlink()
+                    other.unlink(missing_ok=True)  # the guard may do so just now
 
     def wrong(self) -> str:
         """Return what is wrong now, or ""."""

@@ -408,6 +408,7 @@ def _main() -> None:
         return "imported"
 
     read(_mounts("'~root/warm/up'", "ä = 1\n"))  # expanduser imports pwd at its first '~user'
+    printable("\x1b")  # imports a codec
     events: list[str] = []
     watching = False
 

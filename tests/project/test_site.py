@@ -210,6 +210,6 @@ def test_search_finds_words_of_both_languages(address: str, browser: Any, word: 
         tab = context.new_page()
         tab.goto(f"{address}/zh-CN/index.html")
         tab.fill(".md-search__input", word)
-        tab.wait_for_selector(f".md-search-result__link[href*='{page}']", state="attached", timeout=20_000)
+        tab.wait_for_selector(f".md-search-result__link[href*='{page}']", state="attached", timeout=90_000)
     finally:
         context.close()

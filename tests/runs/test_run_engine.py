@@ -234,7 +234,7 @@ def test_everything_but_the_container_is_killed(home: TrainingHome, how: str) ->
             home.engine.remove(record["container"])
         else:
             home.run("stop", record["id"], check=True)
-            assert not home.engine.exists(record["container"])
+            until(lambda: not home.engine.exists(record["container"]), "the engine has removed the container")
         until(lambda: home.holds() == [], "nothing is held")
         home.run("use", "detectnet_v2", check=True)
         assert list((home.state / "holds").iterdir()) == []

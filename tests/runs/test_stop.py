@@ -64,7 +64,7 @@ def test_a_command_that_ends_on_sigterm_is_waited_for(sandbox: Sandbox, monkeypa
     obedient = "import os, sys, signal as s; s.signal(s.SIGTERM, lambda *_: sys.exit(5)); "
     run, pid, process = start(sandbox, program=obedient)
     assert stop(sandbox, run).out == f"run {run}: stopped\n"
-    assert (gone(pid), process.wait(20)) == (True, 5)
+    assert (process.wait(20), gone(pid)) == (5, True), "its parent has looked at its exit status"
 
 
 def test_what_a_command_leaves_behind_is_killed_too(sandbox: Sandbox, hook: Path) -> None:
