@@ -426,7 +426,7 @@ def _explain(fault: Mapping[str, Any], where: str) -> str:
         known = [field.alias or name for name, field in TABLES.get(table, Profile).model_fields.items()]
         close = difflib.get_close_matches(where.rpartition(".")[2], known, n=1)
         return f"unknown key; did you mean '{close[0]}'?" if close else f"unknown key; known are {', '.join(known)}"
-    key = "images" if where.startswith("images.") else where
+    key = "images." if where.startswith("images.") else where
     if key in _BY_KEY:
         return _BY_KEY[key]
     if kind == "string_pattern_mismatch":
@@ -440,7 +440,7 @@ _BY_KEY = {
     "docker.shm_size": 'must be a number with b, k, m or g, such as "16G", or a whole number of bytes',
     "gpus": 'must be "all", "none", a count, or a list such as "0,1" (a single GPU: "1,")',
     "image": "must be the name of an image",
-    "images": "must be the name of an image, by the first words of a command",
+    "images.": "must be the name of an image, by the first words of a command",
     "network": "may contain only letters, digits, '.', '_' and '-', and must start with a letter or digit",
 }
 _BY_PATTERN = {

@@ -253,6 +253,13 @@ def test_wrong_type(key: str, text: str) -> None:
     assert "Value error" not in str(messages)
 
 
+def test_a_text_in_the_place_of_a_table_is_no_wrong_image() -> None:
+    assert problems("layout = 'custom'\nimages = 'x:1'") == ["images: must be a table"]
+    assert problems("layout = 'custom'\nimages.dino = 'a b'") == [
+        "images.dino: must be the name of an image, by the first words of a command"
+    ]
+
+
 @pytest.mark.parametrize("text", ["", "schema = 1", "[docker]\nuser = 'auto'"])
 def test_layout_is_asked_for(text: str) -> None:
     assert problems(text) == ["layout: missing"]
