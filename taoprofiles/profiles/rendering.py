@@ -129,14 +129,14 @@ def environment_names(template: Template) -> list[str]:
 
 
 class Expander:
-    """Resolves the expressions of one profile, each variable once, in any order of references."""
+    """Resolves the expressions of one profile, each text once, in any order of references."""
 
     def __init__(self, variables: Mapping[str, str], environ: Mapping[str, str] | None, home: str) -> None:
         """``environ`` is None if every variable of the environment counts as set."""
         self._expressions = variables
         self._environ = environ
         self._home = home
-        self._values: dict[str, str] = {}
+        self._values: dict[tuple[str, bool], str] = {}  # by expression and whether it is a path
         self._total = 0
 
     def variable(self, name: str, chain: tuple[str, ...] = ()) -> str:
@@ -144,20 +144,20 @@ class Expander:
 
         ``chain`` are the variables whose values are being computed.
         """
-        if name not in self._values:
-            if name in chain:
-                circle = " → ".join((*chain[chain.index(name) :], name))
-                raise ExpressionError(f"circular reference: {circle}")
-            if len(chain) > 100:
-                raise ExpressionError("more than 100 variables refer to each other in a chain")
-            if name not in self._expressions:
-                by = f" ({' → '.join((*chain, name))})" if chain else ""
-                raise ExpressionError(f"there is no variable '{name}'{by}")
-            self._values[name] = self.text(self._expressions[name], (*chain, name), path=True)
-        return self._values[name]
+        if name in chain:
+            circle = " → ".join((*chain[chain.index(name) :], name))
+            raise ExpressionError(f"circular reference: {circle}")
+        if len(chain) > 100:
+            raise ExpressionError("more than 100 variables refer to each other in a chain")
+        if name not in self._expressions:
+            by = f" ({' → '.join((*chain, name))})" if chain else ""
+            raise ExpressionError(f"there is no variable '{name}'{by}")
+        return self.text(self._expressions[name], (*chain, name), path=True)
 
     def text(self, expression: str, chain: tuple[str, ...] = (), *, path: bool) -> str:
         """Return the value of an expression; in a ``path`` a leading ``~`` is the home. Raises ExpressionError."""
+        if (expression, path) in self._values:  # it counts once for the limit, however often the profile is rendered
+            return self._values[expression, path]
         for _ in references(expression):
             pass  # malformed references are reported first
         parts: list[str] = []
@@ -179,6 +179,7 @@ class Expander:
         value = "".join(parts)
         if "\0" in value or value.encode(errors="replace").decode() != value:
             raise ExpressionError(_INVALID_TEXT)
+        self._values[expression, path] = value
         return value
 
     def _part(self, text: str, inner: str | None, chain: tuple[str, ...]) -> str:

@@ -168,6 +168,12 @@ def test_doubling_ends_fast(first: str, times: int) -> None:
     assert message == (f"the value is longer than {VALUE_LIMIT} characters" if first else "")
 
 
+def test_a_text_counts_once_for_the_limit_of_all_values() -> None:
+    """A run renders its profile several times."""
+    large = expander(A="a" * 4000, B="${A}" * 15)
+    assert {len(large.text("${B}", path=False)) for _ in range(100)} == {60_000}
+
+
 def test_long_chain_is_an_error_and_no_overflow_of_the_stack() -> None:
     variables = {f"A{n}": f"${{A{n - 1}}}" for n in range(1, 20_000)} | {"A0": "x"}
     assert "100" in why("${A19999}", **variables)
