@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple
@@ -324,21 +324,22 @@ def _check_task(
     """Check a task that is started without the launcher, with the mapping of the target."""
     preflight.require_answer(target.content)
     host, rendered = Host(context.environ, context.folder), mapping.parse(target.content or b"", target.path)
-    problems = list(target.findings)
     try:
         launch = direct.from_mapping(
             rendered, target.file.locate, host, command, target.renderer, image=image, gpus=gpus
         )
-    except (KeyError, TypeError):  # a mounts file that is not well formed; the launcher's own rules name the place
-        problems.append(error("file-shape", target.file.name, "it is not a mapping", hint="taoprof check"))
-        return Report(target.name, target.path, None, "", None, [], problems, target.secret_environment)
-    if target.name:
-        options = ["--gpus", gpus] if gpus else []
-        options += ["--image", image or "IMAGE"] if not image or image != target.image(command) else []
-        command_context = replace(command_context, prefix=["taoprof", "run", target.name, *options, "--"])
-    problems += direct.check(context, launch, command_context)
-    findings = fix.add_commands(context, problems, target.name, target.path, is_profile_given=command_context.is_run)
-    return _direct_report(target.name, target.path, launch, findings, target.secret_environment)
+        if target.name:
+            options = ["--gpus", gpus] if gpus else []
+            options += ["--image", image or "IMAGE"] if not image or image != target.image(command) else []
+            command_context = replace(command_context, prefix=["taoprof", "run", target.name, *options, "--"])
+        problems = [*target.findings, *direct.check(context, launch, command_context)]
+        is_profile_given = command_context.is_run
+        findings = fix.add_commands(context, problems, target.name, target.path, is_profile_given=is_profile_given)
+        return _direct_report(target.name, target.path, launch, findings, target.secret_environment)
+    except _MALFORMED:
+        if target.renderer is not None:
+            raise
+        return _malformed(target.path, target.file.name, target.findings)
 
 
 def _check_line(context: Context, name: str | None, line: docker_run.DockerRun) -> Report:
@@ -364,13 +365,28 @@ def _check_runner(context: Context, name: str | None, runner: argv.RunnerCommand
     target = CheckTarget.from_profile(context, name) if name is not None else None
     content = target.content if target else files.read_mapping_file(context)
     rendered = mapping.parse(content or b"{}", context.mapping_file)
-    launch = direct.from_runner(context, runner, rendered)
     variables = target.variables if target else {}
     command_context = CommandContext({}, variables, context.environ, profile=name or "", prefix=runner.prefix)
     findings = [*(target.findings if target else ()), *direct.check_runner(context, runner, name or "")]
-    findings += [fix.for_runner(finding) for finding in direct.check(context, launch, command_context)]
+    try:
+        launch = direct.from_runner(context, runner, rendered)
+        findings += [fix.for_runner(finding) for finding in direct.check(context, launch, command_context)]
+    except _MALFORMED:
+        if target is not None:
+            raise
+        return _malformed("", context.short(context.mapping_file), findings)
     secrets = frozenset(entry["variable"] for _, entry in launch.variables if is_secret(entry["variable"]))
     return _direct_report(name, "", launch, fix.add_commands(context, findings, None, ""), secrets)
+
+
+_MALFORMED = (AttributeError, KeyError, TypeError, ValueError)
+"""What the rules for a container raise for a mounts file that is not well formed."""
+
+
+def _malformed(path: str, where: str, findings: Iterable[Finding]) -> Report:
+    """Return the report about such a file; the launcher's own rules name the place."""
+    problem = error("file-shape", where, "it is not a mapping", hint="taoprof check")
+    return Report(None, path, None, "", None, [], by_severity([*findings, problem]), frozenset())
 
 
 def _direct_report(

@@ -302,3 +302,22 @@ def test_a_spec_file_is_looked_for_from_the_working_folder_that_is_named(home: H
 def test_a_context_that_does_not_exist(home: Home) -> None:
     words = ["docker", "--context", "nosuch", "run", "--gpus", "all", IMAGE, "dino", "train"]
     assert "docker-down" in ids(home, "--", *words)
+
+
+@pytest.mark.parametrize("command", ["dino train", "tao_pt -- dino train"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"Mounts": 5}',
+        '{"Mounts": [5]}',
+        '{"Mounts": [{"source": "/tmp\\u0000", "destination": "/x"}]}',
+        '{"Mounts": [], "Envs": [{"variable": "A"}]}',
+        '{"Mounts": [], "DockerOptions": {"ports": [1]}}',
+    ],
+)
+def test_a_mapping_file_that_is_not_well_formed_is_a_finding(home: Home, content: str, command: str) -> None:
+    home.mapping_file.write_text(content)
+    done = call(home, "--json", "check", "--", *command.split())
+    assert done.status in (0, 3), "a runner takes only the mounts"
+    if command == "dino train" or '"Mounts": []' not in content:
+        assert "file-shape" in {finding["id"] for finding in done.envelope["data"]["findings"]}
