@@ -43,7 +43,7 @@ def findings(home: Home, **environ: str) -> dict[str, dict]:
     assert done.err == ""
     data = done.envelope["data"]
     assert done.status == (3 if data["counts"]["error"] else 0)
-    return {one["id"]: one for one in data["findings"]}
+    return {finding["id"]: finding for finding in data["findings"]}
 
 
 def program(home: Home, name: str, text: str, interpreter: str = "/bin/sh") -> None:
@@ -56,10 +56,10 @@ def test_nothing_is_changed(used: Home) -> None:
     (used.state / "guard").mkdir(exist_ok=True)
     (used.state / "guard/seal.json").write_text("{}")
     before = used.tree()
-    found = findings(used)
+    by_id = findings(used)
     assert used.tree() == before
-    assert found["seal-left-over"]["hint"] == "taoprofd --unseal"
-    assert {"tao-missing", "login-missing"} <= found.keys()
+    assert by_id["seal-left-over"]["hint"] == "taoprofd --unseal"
+    assert {"tao-missing", "login-missing"} <= by_id.keys()
 
 
 def test_without_the_launcher_nothing_needs_it_if_each_profile_has_an_image(home: Home) -> None:
@@ -78,8 +78,8 @@ def test_a_home_that_nothing_was_ever_done_in(home: Home) -> None:
 
 
 def test_no_home_at_all(used: Home) -> None:
-    found = findings(used, HOME="rel/ative")
-    assert found["home-not-absolute"]["where"] == "HOME"
+    by_id = findings(used, HOME="rel/ative")
+    assert by_id["home-not-absolute"]["where"] == "HOME"
     assert findings(used, TAOPROF_HOME="rel/ative")["home-not-absolute"]["where"] == "TAOPROF_HOME"
 
 
@@ -94,7 +94,7 @@ def test_secrets_are_masked(used: Home) -> None:
     environ["DOCKER_HOST"] = f"tcp://ana:{SECRET}@127.0.0.1:1"
     assert "tcp://ana:***@" in str(findings(used, **environ))
     result = call(used, "check", "--json", environ=environ).envelope["data"]["findings"]
-    assert "variables.KEY" in [one["where"] for one in result if one["id"] == "variables-differ"]
+    assert "variables.KEY" in [finding["where"] for finding in result if finding["id"] == "variables-differ"]
     for words in (["doctor"], ["doctor", "--json"], ["check"], ["check", "--json"]):
         done = call(used, *words, environ=environ)
         assert SECRET not in done.out + done.err
@@ -104,11 +104,11 @@ def test_damaged_records_are_named(used: Home) -> None:
     used.profile("broken", "layout = 7")
     (used.state / "holds").mkdir(exist_ok=True)
     (used.state / "holds/aaaaa.json").write_bytes(b"\0")
-    found = findings(used)
-    assert found["profile-unreadable"]["where"] == "profile 'broken'"
-    assert "layout" in found["profile-unreadable"]["what"]
-    assert found["hold-damaged"]["where"].endswith("holds/aaaaa.json")
-    subprocess.run(["sh", "-c", found["hold-damaged"]["hint"]], check=True)
+    by_id = findings(used)
+    assert by_id["profile-unreadable"]["where"] == "profile 'broken'"
+    assert "layout" in by_id["profile-unreadable"]["what"]
+    assert by_id["hold-damaged"]["where"].endswith("holds/aaaaa.json")
+    subprocess.run(["sh", "-c", by_id["hold-damaged"]["hint"]], check=True)
     assert "hold-damaged" not in findings(used)
 
 
@@ -124,8 +124,8 @@ def test_what_cannot_be_read_is_named(used: Home) -> None:
 
 def test_a_read_only_mapping_file(used: Home) -> None:
     used.mapping_file.chmod(0o444)
-    found = findings(used)["mapping-read-only"]
-    subprocess.run(["sh", "-c", found["hint"]], check=True)
+    finding = findings(used)["mapping-read-only"]
+    subprocess.run(["sh", "-c", finding["hint"]], check=True)
     assert "mapping-read-only" not in findings(used)
 
 
@@ -138,12 +138,12 @@ def test_a_guard_of_another_version(used: Home) -> None:
         guards.publish(
             {"version": "0.0.1", "pid": 7, "line": "", "is_sealed": False, "holds": [], "problem": "no room"}
         )
-        found = findings(used)
+        by_id = findings(used)
     finally:
         os.close(fd)
-    assert found["guard-outdated"]["hint"].startswith("kill 7 ")
-    assert found["guard-troubled"]["what"] == "no room"
-    assert "seal-left-over" not in found
+    assert by_id["guard-outdated"]["hint"].startswith("kill 7 ")
+    assert by_id["guard-troubled"]["what"] == "no room"
+    assert "seal-left-over" not in by_id
 
 
 def test_an_engine_and_programs_that_hang(used: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,9 +158,9 @@ def test_an_engine_and_programs_that_hang(used: Home, monkeypatch: pytest.Monkey
         server.bind(path)
         server.listen(100)
         began = time.monotonic()
-        found = findings(used, DOCKER_HOST=f"unix://{path}")
+        by_id = findings(used, DOCKER_HOST=f"unix://{path}")
         assert time.monotonic() - began < 100, "each program sleeps 300 s"
-    assert {"docker-down", "tao-broken-python"} <= found.keys()
+    assert {"docker-down", "tao-broken-python"} <= by_id.keys()
 
 
 def test_a_docker_command_and_a_driver_that_do_not_work(used: Home) -> None:
@@ -202,10 +202,10 @@ def test_what_belongs_to_another_user() -> None:
             return 0
 
         result = json.loads(do_as_them(home, do).out)
-    mine = {one["where"]: one for one in result if one["id"] == "state-not-mine"}
+    mine = {finding["where"]: finding for finding in result if finding["id"] == "state-not-mine"}
     assert {f"{folder}/.tao_mounts.json", f"{folder}/.config/taoprofiles"} <= mine.keys()
-    assert all(one["hint"].startswith('sudo chown -R "$(id -u):$(id -g)" ') for one in mine.values())
-    assert "state-unreadable" in {one["id"] for one in result}
+    assert all(finding["hint"].startswith('sudo chown -R "$(id -u):$(id -g)" ') for finding in mine.values())
+    assert "state-unreadable" in {finding["id"] for finding in result}
 
 
 @pytest.mark.slow  # six starts of the launcher; test_rules.py has the same findings
@@ -229,7 +229,7 @@ def test_the_real_launcher_says_what_the_doctor_says(home: Home) -> None:
         task = [tao, "model", "detectnet_v2", "train"]
         done = subprocess.run(task, env=home.environ, capture_output=True, text=True, timeout=60)
         assert said in done.stderr, content
-        ids = {one["id"] for one in home.json("doctor")["data"]["findings"]}
+        ids = {finding["id"] for finding in home.json("doctor")["data"]["findings"]}
         assert ids & {"login-missing", "docker-config-broken"} == ({id} - {"docker-down"})
         assert id in ids
 

@@ -30,8 +30,8 @@ from tests.support.doctor_cases import (
 )
 
 
-def found(machine: Machine) -> dict[str, Finding]:
-    return {one.id: one for one in doctor.evaluate(machine, machine.home.variables)}
+def findings_by_id(machine: Machine) -> dict[str, Finding]:
+    return {finding.id: finding for finding in doctor.evaluate(machine, machine.home.variables)}
 
 
 def test_each_has_a_case_and_a_section_of_its_name_in_the_reference() -> None:
@@ -44,35 +44,35 @@ def test_each_has_a_case_and_a_section_of_its_name_in_the_reference() -> None:
 
 
 def test_a_sound_machine_has_no_findings() -> None:
-    assert list(found(SOUND)) == []
+    assert list(findings_by_id(SOUND)) == []
 
 
 @pytest.mark.parametrize("id", CASES)
 def test_each_rule_has_a_positive_and_a_negative_case(id: str) -> None:
-    finding = found(changed(SOUND, **CASES[id][0]))[id]
+    finding = findings_by_id(changed(SOUND, **CASES[id][0]))[id]
     assert finding.where and finding.hint
     assert finding.why or id == "launcher-import"
     assert not re.search(r"[!]|please", " ".join([finding.what, finding.why, finding.hint]), re.I)
     if id != "tao-several":
         done = subprocess.run(["bash", "-n"], input=finding.hint, text=True, capture_output=True)
         assert (done.returncode, done.stderr) == (0, ""), finding.hint
-    assert id not in found(changed(SOUND, **CASES[id][1]))
+    assert id not in findings_by_id(changed(SOUND, **CASES[id][1]))
 
 
 @pytest.mark.parametrize("package", CONFLICTS)
 def test_packages_that_do_not_fit(package: str) -> None:
     does_not_fit, fits = CONFLICTS[package]
-    result = found(changed(SOUND, **does_not_fit))["launcher-import"]
+    result = findings_by_id(changed(SOUND, **does_not_fit))["launcher-import"]
     assert package in result.what and result.why and result.hint
-    assert "launcher-import" not in found(changed(SOUND, **fits))
+    assert "launcher-import" not in findings_by_id(changed(SOUND, **fits))
 
 
 def test_one_command_fixes_all_conflicts() -> None:
     rotten = beside((3, 12, 1), False, requests="2.32.4", urllib3="2.5.0", tabulate="0.8.7", six="1.15.0")
-    result = [one for one in found(changed(SOUND, **rotten)).values() if one.severity == "error"]
-    assert [one.id for one in result] == ["launcher-import"]
+    result = [finding for finding in findings_by_id(changed(SOUND, **rotten)).values() if finding.severity == "error"]
+    assert [finding.id for finding in result] == ["launcher-import"]
     assert all(name in result[0].what for name in ("tabulate", "six", "distutils", "requests"))
-    assert {one.hint for one in result} == {
+    assert {finding.hint for finding in result} == {
         "/home/ana/venv/bin/python -m pip install 'tabulate>=0.9' 'six>=1.16' setuptools 'requests<2.32' 'urllib3<2'"
     }
 
@@ -80,18 +80,18 @@ def test_one_command_fixes_all_conflicts() -> None:
 def test_gpus_of_an_engine_elsewhere_are_not_looked_for_here() -> None:
     remote = engines(address="ssh://lab")
     machine = changed(SOUND, docker__host="ssh://lab", gpus__gpus=(), gpus__hook="", **remote)
-    assert not found(machine).keys() & {"gpu-driver", "gpu-runtime"}
+    assert not findings_by_id(machine).keys() & {"gpu-driver", "gpu-runtime"}
 
 
 @pytest.mark.parametrize("path", ["", "mounts.json", "/x.json ", "\t/x.json", "$HOME/x.json", "/data/${USER}.json"])
 def test_paths_of_launcher_mounts_that_tao_does_not_find(path: str) -> None:
-    assert "lm-bad-path" in found(changed(SOUND, **variables(LAUNCHER_MOUNTS=path)))
+    assert "lm-bad-path" in findings_by_id(changed(SOUND, **variables(LAUNCHER_MOUNTS=path)))
 
 
 @pytest.mark.parametrize(("version", "skipped"), [("4.0.1", False), ("0.1.21", False), ("5.0.0", True), ("", True)])
 def test_override_registry_skips_the_login_from_5_on(version: str, skipped: bool) -> None:
     machine = changed(SOUND, **tao(version=version), **variables(OVERRIDE_REGISTRY=""), login__registries=())
-    assert ("login-missing" in found(machine)) is not skipped
+    assert ("login-missing" in findings_by_id(machine)) is not skipped
 
 
 @pytest.mark.parametrize(("owner", "hint"), [(0, "sudo chown -R "), (1001, "ls -l")])
@@ -101,8 +101,8 @@ def test_only_what_sudo_left_to_root_is_made_the_users_own(owner: int, hint: str
         SOUND, login__state="unreadable", login__problem="permission denied", login__owner=owner,
         state__foreign=(("/home/ana/.config/taoprofiles", owner),),
     )  # fmt: skip
-    assert found(machine)["docker-config-broken"].hint.startswith(hint)
-    assert found(machine)["state-not-mine"].hint.startswith(hint)
+    assert findings_by_id(machine)["docker-config-broken"].hint.startswith(hint)
+    assert findings_by_id(machine)["state-not-mine"].hint.startswith(hint)
 
 
 VENV = "'/home/ana/my venv'"
@@ -117,7 +117,7 @@ TOOLKIT = (
 DRIVERS = "see https://docs.nvidia.com/datacenter/tesla/driver-installation-guide"
 COLIMA = "unix:///home/ana/.colima/docker.sock"
 AT_OTHER = {"docker__host": OTHER, "docker__first__address": OTHER}
-NO_ENGINE = {f"docker__{one}__trouble": "absent" for one in ("first", "second")}
+NO_ENGINE = {f"docker__{client}__trouble": "absent" for client in ("first", "second")}
 ABSENT = {**engines(trouble="absent", id=""), "docker__has_daemon": False}
 MISMATCH = "Failed to initialize NVML: Driver/library version mismatch"
 DEAD = tao(trouble="no-interpreter", python="/home/ana/my venv/bin/python3.8", previous="nvidia-tao==5.5.1")
@@ -169,7 +169,7 @@ HINTS: list[tuple[dict, str, str]] = [
 
 @pytest.mark.parametrize(("changes", "id", "hint"), HINTS)
 def test_a_hint_is_for_this_fault_and_this_machine(changes: dict, id: str, hint: str) -> None:
-    finding = found(changed(SOUND, **changes))[id]
+    finding = findings_by_id(changed(SOUND, **changes))[id]
     assert finding.hint == hint
 
 
@@ -185,7 +185,7 @@ def test_a_hint_is_for_this_fault_and_this_machine(changes: dict, id: str, hint:
     ],
 )
 def test_a_finding_names_what_is_wrong(changes: dict, id: str, words: str) -> None:
-    finding = found(changed(SOUND, **changes))[id]
+    finding = findings_by_id(changed(SOUND, **changes))[id]
     assert words in f"{finding.where}: {finding.what}; {finding.why}"
 
 
@@ -195,5 +195,5 @@ WORDS = st.text(max_size=30)
 @given(st.dictionaries(st.sampled_from([*beside()["launchers__on_path"][0].packages]), WORDS), WORDS, WORDS)
 def test_versions_of_any_form_are_judged(packages: dict[str, str], version: str, imports: str) -> None:
     machine = changed(SOUND, **tao(packages=packages, version=version, imports=imports))
-    for one in found(machine).values():
-        shlex.split(one.hint) if one.id != "tao-several" else None
+    for finding in findings_by_id(machine).values():
+        shlex.split(finding.hint) if finding.id != "tao-several" else None

@@ -57,10 +57,10 @@ def check(shell: str, texts: list[str], folder: Path, **environ: str) -> None:
     variables = named(texts)
     script = folder / "variables"
     script.write_bytes(format_variables(variables, form, hidden=["KEY"]).encode())
-    found = environment([find_command(shell), *arguments, str(script)], HOME=str(folder), **environ)
-    found = {key.decode(): value for key, value in found.items()}  # type: ignore[attr-defined]
-    assert {name: found.get(name) for name in variables} == {name: value.encode() for name, value in variables.items()}
-    assert "KEY" not in found
+    result = environment([find_command(shell), *arguments, str(script)], HOME=str(folder), **environ)
+    result = {key.decode(): value for key, value in result.items()}  # type: ignore[attr-defined]
+    assert {name: result.get(name) for name in variables} == {name: value.encode() for name, value in variables.items()}
+    assert "KEY" not in result
 
 
 @pytest.mark.parametrize("locale", ["C", "C.UTF-8", "POSIX"])
@@ -154,9 +154,9 @@ def test_the_real_command_in_a_shell(awkward_home: Home, shell: str, line: str) 
     environ = {**home.environ, "PATH": path, "LANG": "C"}
     done = subprocess.run([find_command(shell), *options, "-c", line], env=environ, capture_output=True, timeout=60)
     assert done.stderr == b""
-    found = dict(item.split(b"=", 1) for item in done.stdout.split(b"\0") if item)  # type: ignore[misc]
+    result = dict(item.split(b"=", 1) for item in done.stdout.split(b"\0") if item)  # type: ignore[misc]
     wanted: dict[str, bytes] = home.wanted  # type: ignore[attr-defined]
-    assert {name: found.get(name.encode()) for name in wanted} == wanted
+    assert {name: result.get(name.encode()) for name in wanted} == wanted
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "gbk"])
@@ -168,5 +168,5 @@ def test_output_in_another_encoding(home: Home, encoding: str) -> None:
         done = subprocess.run([home.taoprof, *words], env=around, capture_output=True, cwd=home.root, timeout=60)
         assert b"Traceback" not in done.stderr, (words, done.stderr[-200:])
         assert done.returncode == status, words
-    found = environment(["bash", "-c", f'eval "$({home.taoprof} env a)"; exec env -0'], **around)
-    assert found[b"A"] == "漢字 😀 ü".encode()  # type: ignore[index]
+    result = environment(["bash", "-c", f'eval "$({home.taoprof} env a)"; exec env -0'], **around)
+    assert result[b"A"] == "漢字 😀 ü".encode()  # type: ignore[index]

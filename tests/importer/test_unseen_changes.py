@@ -63,9 +63,9 @@ def test_a_command_that_may_write_the_mounts_file_makes_it_unknown(tmp_path: Pat
     ],
 )
 def test_a_usual_command_leaves_the_mounts_file_known(tmp_path: Path, command: str) -> None:
-    found = read(tmp_path, notebook([START, f"m = {MAPPING}\n{write('m')}", command]))
-    assert found.mapping == MAPPING
-    assert not [note for note in found.notes if "may " in note]
+    result = read(tmp_path, notebook([START, f"m = {MAPPING}\n{write('m')}", command]))
+    assert result.mapping == MAPPING
+    assert not [note for note in result.notes if "may " in note]
 
 
 @pytest.mark.parametrize(
@@ -83,8 +83,8 @@ def test_globals_in_code_that_is_not_followed_leaves_variables_known(tmp_path: P
 
 
 def test_a_message_names_the_import_of_the_notebook_itself(tmp_path: Path) -> None:
-    found = read(tmp_path, notebook([START, "import __main__"]))
-    assert found.notes[0].endswith("skipped from here on: the notebook is imported as a module")
+    result = read(tmp_path, notebook([START, "import __main__"]))
+    assert result.notes[0].endswith("skipped from here on: the notebook is imported as a module")
 
 
 @pytest.mark.parametrize(
@@ -125,8 +125,8 @@ def test_code_that_gets_neither_the_path_nor_an_open_file_cannot_write_the_mappi
     ],
 )
 def test_a_magic_that_may_set_a_name_makes_it_unknown(tmp_path: Path, code: str) -> None:
-    found = read(tmp_path, notebook([START + "x = '/a'", code, "os.environ['R'] = x"]))
-    assert found.variables.get("R", "/b") == "/b"
+    result = read(tmp_path, notebook([START + "x = '/a'", code, "os.environ['R'] = x"]))
+    assert result.variables.get("R", "/b") == "/b"
 
 
 @pytest.mark.parametrize(
@@ -161,8 +161,8 @@ def test_a_magic_that_may_set_a_name_makes_it_unknown(tmp_path: Path, code: str)
 )
 def test_names_and_variables_that_are_reached_indirectly_do_not_keep_their_values(tmp_path: Path, code: str) -> None:
     start = START + "x = os.environ['A'] = '/a'"
-    found = read(tmp_path, notebook([start, code, "os.environ['R'] = x + os.environ['A']"]))
-    assert found.variables.get("R", "/a/b") == "/a/b"
+    result = read(tmp_path, notebook([start, code, "os.environ['R'] = x + os.environ['A']"]))
+    assert result.variables.get("R", "/a/b") == "/a/b"
 
 
 @pytest.mark.parametrize(
@@ -183,8 +183,8 @@ def test_names_and_variables_that_are_reached_indirectly_do_not_keep_their_value
 )
 def test_usual_code_leaves_names_and_variables_known(tmp_path: Path, code: str) -> None:
     start = START + "from nets import load\nx = os.environ['A'] = '/a'"
-    found = read(tmp_path, notebook([start, code, "os.environ['R'] = x + os.environ['A']"]))
-    assert found.variables["R"] == "/a/a"
+    result = read(tmp_path, notebook([start, code, "os.environ['R'] = x + os.environ['A']"]))
+    assert result.variables["R"] == "/a/a"
 
 
 @pytest.mark.parametrize(
@@ -209,9 +209,9 @@ def test_usual_code_leaves_names_and_variables_known(tmp_path: Path, code: str) 
 )
 def test_what_follows_code_that_may_fail_is_not_taken_to_be_run(tmp_path: Path, code: str) -> None:
     cells = [START + "os.environ['R'] = '/a'", f"{code}\nos.environ['R'] = '/b'", "os.environ['S'] = '/c'"]
-    found = read(tmp_path, notebook(cells))
-    assert found.variables.get("R", "/a") == "/a"
-    assert found.variables["S"] == "/c"
+    result = read(tmp_path, notebook(cells))
+    assert result.variables.get("R", "/a") == "/a"
+    assert result.variables["S"] == "/c"
 
 
 def test_a_path_function_with_an_option_is_unknown(tmp_path: Path) -> None:
@@ -230,9 +230,9 @@ def test_a_module_that_is_imported_again_loses_nothing(tmp_path: Path) -> None:
 
 def test_a_module_that_is_imported_again_in_code_that_is_not_followed_loses_nothing(tmp_path: Path) -> None:
     code = "try:\n    import os\n    from os.path import normpath\nexcept ImportError:\n    pass"
-    found = read(tmp_path, notebook([START + "os.environ['R'] = '/a'", code, code]))
-    assert found.variables["R"] == "/a"
-    assert not found.notes
+    result = read(tmp_path, notebook([START + "os.environ['R'] = '/a'", code, code]))
+    assert result.variables["R"] == "/a"
+    assert not result.notes
 
 
 @pytest.mark.parametrize(
@@ -254,35 +254,35 @@ def test_a_file_of_unknown_path_with_another_end_is_not_the_mounts_file(
 ) -> None:
     """Notebooks write labels and spec files into folders that are not known."""
     mapping = f"import glob\nname = glob.glob('x')[0]\ntao_configs = {MAPPING}\n"
-    found = read(tmp_path, notebook([START + mapping + write(), f"open({path}, 'w').write('{{}}')"]))
-    assert (found.mapping == MAPPING) is is_known
+    result = read(tmp_path, notebook([START + mapping + write(), f"open({path}, 'w').write('{{}}')"]))
+    assert (result.mapping == MAPPING) is is_known
 
 
 def test_variables_that_the_code_needs_and_does_not_set_are_asked_for(tmp_path: Path) -> None:
     """Scripts take them from the shell or from a .env file."""
     mounts = "tao_configs = {'Mounts': [{'source': os.environ['A'] + '/x', 'destination': os.environ['B']}]}\n"
     cells = ["import os\n" + mounts + write()]
-    found = read(tmp_path, notebook(cells))
-    assert [(question.name, str(question.location)) for question in found.questions] == [
+    result = read(tmp_path, notebook(cells))
+    assert [(question.name, str(question.location)) for question in result.questions] == [
         ("A", "cell 1, line 2"),
         ("B", "cell 1, line 2"),
     ]
-    found = read(tmp_path, notebook(cells), A="/a", B="/b")
-    assert found.mapping == {"Mounts": [{"source": "/a/x", "destination": "/b"}]}
-    assert found.variables == {"A": "/a", "B": "/b"}
+    result = read(tmp_path, notebook(cells), A="/a", B="/b")
+    assert result.mapping == {"Mounts": [{"source": "/a/x", "destination": "/b"}]}
+    assert result.variables == {"A": "/a", "B": "/b"}
 
 
 def test_a_guard_against_a_variable_that_is_not_set_claims_nothing(tmp_path: Path) -> None:
     guard = "import os\nkey = os.environ.get('NOPE')\nif key is None:\n    raise ValueError('NOPE')\n"
     cell = guard + f"tao_configs = {MAPPING}\n" + write()
-    found = read(tmp_path, notebook([cell]))
-    assert [question.name for question in found.questions] == ["NOPE"]
-    assert "raised by the code itself, which may depend on NOPE" in found.notes[0]
+    result = read(tmp_path, notebook([cell]))
+    assert [question.name for question in result.questions] == ["NOPE"]
+    assert "raised by the code itself, which may depend on NOPE" in result.notes[0]
     assert read(tmp_path, notebook([cell]), NOPE="1").mapping == MAPPING
 
 
 def test_a_folder_to_change_to_that_does_not_exist_is_named(tmp_path: Path) -> None:
-    found = read(tmp_path, notebook([START + "os.chdir('nope')\nos.environ['R'] = '/b'"]))
-    assert found.notes == [
+    result = read(tmp_path, notebook([START + "os.chdir('nope')\nos.environ['R'] = '/b'"]))
+    assert result.notes == [
         "cell 1, line 5: the folder 'nope' does not exist here; the cell may end at this line when run"
     ]

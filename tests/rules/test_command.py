@@ -71,13 +71,13 @@ def check(words: list[str], variables: Mapping[str, str] = VARIABLES, **more: An
     return check_command(words, CommandContext(MOUNTS, variables, **{"folder": "", **more}))
 
 
-def found(words: str, **more: Any) -> list[Finding]:
+def findings_of(words: str, **more: Any) -> list[Finding]:
     options = {"environ": {"HOME": "/h/ana"}, "folder": "/h/ana/p", "files": Files(), **more}
     return check(["tao", "model", "dino", *shlex.split(words)], **options)
 
 
 def ids(words: str, **more: Any) -> list[str]:
-    return [finding.id for finding in found(words, **more)]
+    return [finding.id for finding in findings_of(words, **more)]
 
 
 SOUND = (
@@ -152,7 +152,7 @@ def test_the_findings_of_a_command(words: str, options: dict[str, Any], expected
 )
 def test_host_path(words: str, better: str) -> None:
     """The corrected command is right for the launcher's shell."""
-    hints = {one.hint for one in found(words) if one.id == "host-path"}
+    hints = {finding.hint for finding in findings_of(words) if finding.id == "host-path"}
     assert hints == {f"tao model dino {better}"}
     again = check(shlex.split(hints.pop()), files=Files(every=True), environ={"HOME": "/h"})
     assert again == []
@@ -160,8 +160,8 @@ def test_host_path(words: str, better: str) -> None:
 
 def test_a_command_with_a_secret_is_not_repeated() -> None:
     for words in ("train -k hidden -e /h/ana/p/specs/train.yaml", "train x=s3cret-token -e /h/ana/p/specs/train.yaml"):
-        (one,) = found(words)
-        assert one.hint == "-e /specs/train.yaml"
+        (finding,) = findings_of(words)
+        assert finding.hint == "-e /specs/train.yaml"
 
 
 @given(st.sampled_from(["-k", "--api_key", "--encryption-key"]), st.text(st.sampled_from("aZ$ '/;\"~"), min_size=6))
@@ -169,12 +169,12 @@ def test_secrets_are_masked(option: str, value: str) -> None:
     secret = "q7q7" + value
     for words in ([option, secret], [f"-k{secret}"], [f"-k={secret}"], [f"x={{api_key: /{secret}, dir: /home/x}}"]):
         reported = check(["tao", "x", *words], {}, files=Files(every=False))
-        assert not [one for one in reported if secret[:4] in str(one.as_dict())]
+        assert not [finding for finding in reported if secret[:4] in str(finding.as_dict())]
 
 
 def test_a_secret_variable_is_masked() -> None:
     for words in ("train 'x=/data/$MY_TOKEN' \"a b $MY_TOKEN\"", "train '/x/$MY_TOKEN'"):
-        assert "s3cret-token" not in str([one.as_dict() for one in found(words)])
+        assert "s3cret-token" not in str([finding.as_dict() for finding in findings_of(words)])
 
 
 @pytest.mark.parametrize("word", ["trian", "rtain", "tran", "ttrain", "traim", "train"])
@@ -184,7 +184,7 @@ def test_a_misspelt_action(word: str) -> None:
         context = CommandContext(MOUNTS, VARIABLES, files=Files(every=True), folder="")
         findings = check_command(words, context) or check_task(words, context)
         hints = [] if word == "train" else [f"{program} train -e /specs/train.yaml"]
-        assert [(one.id, one.hint) for one in findings] == [("action-misspelt", hint) for hint in hints]
+        assert [(finding.id, finding.hint) for finding in findings] == [("action-misspelt", hint) for hint in hints]
 
 
 @pytest.mark.parametrize("word", ["generate", "convert", "retrain", "run", "trial", "tarni", "Train2x", "-e", "t", ""])
@@ -208,9 +208,9 @@ def test_another_action(word: str) -> None:
     ],
 )  # fmt: skip
 def test_missing_file(words: str, path: str, behind: str, hint: str) -> None:
-    (one,) = found(words.format(path))
+    (finding,) = findings_of(words.format(path))
     what = f"no such file in the container: '{path}' (on this host: '/h/ana/{behind}')"
-    assert (one.id, one.what, one.hint) == ("missing-file", what, hint)
+    assert (finding.id, finding.what, finding.hint) == ("missing-file", what, hint)
 
 
 MOVE = "or move the files into the mounted folder"
@@ -226,9 +226,10 @@ MOVE = "or move the files into the mounted folder"
     ],
 )
 def test_a_link_that_leads_out(name: str, target: str, hint: str) -> None:
-    (one,) = found(f"train image_dir=/data/{name}")
-    assert (one.id, one.what) == ("missing-file", f"'/data/{name}' is a link to '{target}', which is in no mount")
-    assert one.hint.startswith(hint)
+    (finding,) = findings_of(f"train image_dir=/data/{name}")
+    what = f"'/data/{name}' is a link to '{target}', which is in no mount"
+    assert (finding.id, finding.what) == ("missing-file", what)
+    assert finding.hint.startswith(hint)
 
 
 @pytest.mark.parametrize(
@@ -242,17 +243,17 @@ def test_a_link_that_leads_out(name: str, target: str, hint: str) -> None:
     ],
 )
 def test_unmapped(words: str, why: str) -> None:
-    (one,) = found(words)
-    assert (one.id, one.why) == ("unmapped-path", why)
-    assert one.hint.endswith(" mounted destinations: /data, /results, /specs, /workspace/tao-experiments")
+    (finding,) = findings_of(words)
+    assert (finding.id, finding.why) == ("unmapped-path", why)
+    assert finding.hint.endswith(" mounted destinations: /data, /results, /specs, /workspace/tao-experiments")
 
 
 @pytest.mark.parametrize("words", ["train -k '$NO_KEY'", "train --gpus '$NUM_GPUS'", "train 'x=$A/$NO'", "train '$NO'"])
 def test_a_variable_that_nobody_sets(words: str) -> None:
     for quoted in (True, False):
-        (one,) = found(words, is_quoted=quoted, environ={"A": "/data"})
-        assert (one.id, one.why) == ("arg-empty-variable", one.why)
-        assert "is not set" in one.what
+        (finding,) = findings_of(words, is_quoted=quoted, environ={"A": "/data"})
+        assert (finding.id, finding.why) == ("arg-empty-variable", finding.why)
+        assert "is not set" in finding.what
 
 
 @pytest.mark.parametrize(
@@ -269,8 +270,8 @@ def test_a_variable_that_nobody_sets(words: str) -> None:
     ],
 )
 def test_needs_quoting(words: str, what: str, spelling: str | None) -> None:
-    reported = [one for one in found(f"train {words}") if one.id == "arg-needs-quoting"]
-    assert [one.what for one in reported] == [f"the launcher's shell {what}"]
+    reported = [finding for finding in findings_of(f"train {words}") if finding.id == "arg-needs-quoting"]
+    assert [finding.what for finding in reported] == [f"the launcher's shell {what}"]
     if spelling:
         assert reported[0].hint.endswith(f" train {spelling}"), "the whole command, to paste"
         assert "arg-needs-quoting" not in ids(f"train {spelling}"), "what the hint says to write is not complained of"
@@ -282,19 +283,21 @@ def test_needs_quoting(words: str, what: str, spelling: str | None) -> None:
     ["train -k", "train -k -e /specs/train.yaml", "train -r ''", "train -e -r /results/x", "train results_dir="],
 )
 def test_an_option_without_a_value(words: str) -> None:
-    problems = [one for one in found(words, is_quoted=True) if one.what == "it has no value"]
-    assert [(one.id, one.where) for one in problems] == [("arg-empty-variable", words.split()[1].strip("="))]
+    reported = [finding for finding in findings_of(words, is_quoted=True) if finding.what == "it has no value"]
+    assert [(finding.id, finding.where) for finding in reported] == [
+        ("arg-empty-variable", words.split()[1].strip("="))
+    ]
 
 
 def test_an_option_and_its_value_in_one_word() -> None:
     words = "train '-e /h/ana/p/specs/train.yaml'"
-    (one,) = found(words)
-    assert (one.id, one.hint) == ("host-path", "tao model dino train -e /specs/train.yaml")
-    (one,) = found("train '-e /specs/train.yaml'", is_run=True, profile="p")
-    assert (one.id, one.where) == ("arg-needs-quoting", "-e")
-    assert one.hint == "taoprof run p -- tao model dino train -e /specs/train.yaml"
-    (one,) = found("train '-k $KEY'", is_run=True, profile="p")
-    assert (one.where, one.what) == ("-k", "'-k $KEY' is one argument; the task needs '-k' and '$KEY' as two")
+    (finding,) = findings_of(words)
+    assert (finding.id, finding.hint) == ("host-path", "tao model dino train -e /specs/train.yaml")
+    (finding,) = findings_of("train '-e /specs/train.yaml'", is_run=True, profile="p")
+    assert (finding.id, finding.where) == ("arg-needs-quoting", "-e")
+    assert finding.hint == "taoprof run p -- tao model dino train -e /specs/train.yaml"
+    (finding,) = findings_of("train '-k $KEY'", is_run=True, profile="p")
+    assert (finding.where, finding.what) == ("-k", "'-k $KEY' is one argument; the task needs '-k' and '$KEY' as two")
 
 
 @pytest.mark.parametrize(
@@ -312,43 +315,43 @@ def test_an_option_and_its_value_in_one_word() -> None:
 def test_sudo_does_not_pass_the_mounts_file_on(wrappers: str, is_lost: bool, hint: str) -> None:
     findings = check([*wrappers.split(), "tao", "model", "dino", "train"])
     lost = [("home-under-sudo", "error", hint)] if is_lost else []
-    assert [(one.id, one.severity, one.hint) for one in findings] == lost
+    assert [(finding.id, finding.severity, finding.hint) for finding in findings] == lost
 
 
 def test_a_launcher_behind_another_program() -> None:
     words = ["timeout", "-k", "5", "8h", "env", "A=1", "tao", "model", "dino", "train", "-e", "/specs/no.yaml"]
-    assert [one.id for one in check(words, files=Files())] == ["missing-file"]
+    assert [finding.id for finding in check(words, files=Files())] == ["missing-file"]
     assert check(["echo", "tao", "model", "dino", "-e", "/specs/no.yaml"], files=Files()) == []
 
 
 def test_without_docker_paths_are_those_of_this_host() -> None:
     environ = {"HOME": "/h/ana", "TAO_DOCKER_DISABLE": "1"}
     assert ids("train -e /h/ana/p/specs/train.yaml -r /h/ana/out/x", environ=environ) == []
-    (one,) = found("train -e /specs/train.yaml", environ=environ)
-    assert (one.id, one.hint) == ("missing-file", "tao model dino train -e /h/ana/p/specs/train.yaml")
-    (one,) = found("train -e /h/ana/p/specs/no.yaml -r /h/ana/new", environ=environ)
-    assert (one.id, one.what) == ("missing-file", "no such file: '/h/ana/p/specs/no.yaml'")
+    (finding,) = findings_of("train -e /specs/train.yaml", environ=environ)
+    assert (finding.id, finding.hint) == ("missing-file", "tao model dino train -e /h/ana/p/specs/train.yaml")
+    (finding,) = findings_of("train -e /h/ana/p/specs/no.yaml -r /h/ana/new", environ=environ)
+    assert (finding.id, finding.what) == ("missing-file", "no such file: '/h/ana/p/specs/no.yaml'")
     assert ids("train -e /specs/train.yaml", environ=environ, behaviour=behaviour_of("0.1.24")) == []
 
 
 def test_a_hint_is_quoted_for_the_launchers_mode() -> None:
-    (two,) = found('train "x=it\'s"')
+    (two,) = findings_of('train "x=it\'s"')
     assert two.hint.endswith("""'"x=it'"'"'\\'"'"''"'"'s"'""")
-    (one,) = found('train "x=it\'s"', environ={"CI_PROJECT_DIR": "/x"})
-    assert one.hint.endswith("""'"x=it'"'"'s"'""")
+    (finding,) = findings_of('train "x=it\'s"', environ={"CI_PROJECT_DIR": "/x"})
+    assert finding.hint.endswith("""'"x=it'"'"'s"'""")
 
 
 @given(st.lists(st.text(st.sampled_from("a/=-[]{},:'\"$~ .+"), max_size=12), max_size=5))
 def test_any_words_can_be_judged(words: list[str]) -> None:
     reported = check(["tao", *words], files=Files(every=False), environ={"HOME": "/h"})
-    assert all(one.severity and one.what and "\n" not in one.where for one in reported)
+    assert all(finding.severity and finding.what and "\n" not in finding.where for finding in reported)
     list(path_arguments(["tao", *words]))
 
 
 def test_a_very_long_command_is_not_repeated_for_each_word() -> None:
     reported = check(["tao", *["x=(1,2)"] * 3000], {}, files=Files(every=False))
     assert len(reported) == 3000
-    assert all(len(one.hint) < 200 for one in reported)
+    assert all(len(finding.hint) < 200 for finding in reported)
 
 
 def test_deep_and_long_words() -> None:
@@ -366,7 +369,7 @@ def test_deep_and_long_words() -> None:
     ],
 )
 def test_each_hint_with_the_whole_command_has_every_correction(words: str) -> None:
-    hints = {finding.hint for finding in found(words, is_run=True, profile="p") if " train " in finding.hint}
+    hints = {finding.hint for finding in findings_of(words, is_run=True, profile="p") if " train " in finding.hint}
     assert len(hints) == 1, hints
     assert "/h/ana" not in hints.pop()
 

@@ -81,16 +81,16 @@ def prototxt(data: dict, indent: str = "") -> str:
     """Write a table as protobuf text, in the ways that NVIDIA's specs are written."""
     lines = []
     for number, (name, value) in enumerate(data.items()):
-        for one in value if isinstance(value, list) else [value]:
-            if isinstance(one, dict):
-                lines.append(f"{indent}{name} {{  # '/no/path' \"\n{prototxt(one, indent + '  ')}{indent}}}\n")
-            elif isinstance(one, str):
-                escaped = one.replace("\\", "\\\\").replace('"', '\\"').replace("'", "\\'")
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, dict):
+                lines.append(f"{indent}{name} {{  # '/no/path' \"\n{prototxt(item, indent + '  ')}{indent}}}\n")
+            elif isinstance(item, str):
+                escaped = item.replace("\\", "\\\\").replace('"', '\\"').replace("'", "\\'")
                 if number % 2:
                     escaped = "".join(c if c.isascii() else "".join(f"\\{b:03o}" for b in c.encode()) for c in escaped)
                 lines.append(f'{indent}{name}: "{escaped}"\n' if number % 3 else f"{indent}{name}:'{escaped}'\n")
             else:
-                lines.append(f"{indent}{name}: {one}\n")
+                lines.append(f"{indent}{name}: {item}\n")
     return "".join(lines)
 
 
@@ -114,8 +114,8 @@ def test_lines(entries: list[tuple[str, str]]) -> None:
         written["json"] += f'\n"k{number}":\n{quoted},\n'
         wanted.append((2 * number + 2, f"k{number}", path))
     for form in ("yaml", "toml", "prototxt"):
-        assert [(one.line, one.key, path) for one, path in paths(written[form], form)] == wanted
-    as_json = [(one.line, one.key, path) for one, path in paths(written["json"], "json")]
+        assert [(item.line, item.key, path) for item, path in paths(written[form], form)] == wanted
+    as_json = [(item.line, item.key, path) for item, path in paths(written["json"], "json")]
     assert as_json == [(3 * number + 4, f"k{number}", path) for number, (_, path) in enumerate(entries)]
 
 
@@ -142,7 +142,7 @@ evaluate:
 
 
 def test_a_yaml_spec_as_people_write_it() -> None:
-    spec_texts = [(one.line, one.keys[0], one.key, path) for one, path in paths(DINO, "yaml")]
+    spec_texts = [(item.line, item.keys[0], item.key, path) for item, path in paths(DINO, "yaml")]
     assert spec_texts == [
         (4, "dataset", "image_dir", "/data/raw-data/train2017/"),
         (5, "dataset", "json_file", "/data/annotations/train.json"),
@@ -153,7 +153,7 @@ def test_a_yaml_spec_as_people_write_it() -> None:
         (13, "results_dir", "results_dir", "/results"),
         (16, "notes", "notes", "/in/a/block"),
     ]
-    assert (("evaluate", "checkpoint"), "???") in [one[1:] for one in read_values(DINO, "yaml")[0]]
+    assert (("evaluate", "checkpoint"), "???") in [item[1:] for item in read_values(DINO, "yaml")[0]]
 
 
 URLS = 'a: "file:///a/b"\nb: "http://x/y"\n'
@@ -174,10 +174,10 @@ def test_file_urls_are_paths_and_other_urls_are_not(form: str, text: str) -> Non
 @moderate(150)
 @given(st.one_of(st.text(max_size=60), st.text(st.sampled_from(list("a/ \n\t'\"\\#:-[]{},|>&!=?$.")), max_size=60)))
 def test_anything_can_be_read(form: str, text: str) -> None:
-    found = read_values(text, form)[0]
+    values = read_values(text, form)[0]
     lines = len(re.findall("\r\n|[\n\r\x85\u2028\u2029]", text)) + 1  # as YAML counts them
-    assert all(1 <= one.line <= lines for one in found)
-    assert [one.line for one in found] == sorted(one.line for one in found)
+    assert all(1 <= item.line <= lines for item in values)
+    assert [item.line for item in values] == sorted(item.line for item in values)
 
 
 HOSTILE = (

@@ -111,7 +111,7 @@ def test_a_terminal_is_the_containers_too_unless_it_is_another_jobs(home: Traini
     words = train(home, "detectnet_v2", 60)
     with Terminal([home.taoprof, "run", *words], environ=home.environ, cwd=home.root) as terminal:
         terminal.wait_for("training as", timeout=60)
-        (record,) = until(lambda: [one for one in home.holds() if one["phase"] == "bound"], "the hold is bound")
+        (record,) = until(lambda: [item for item in home.holds() if item["phase"] == "bound"], "the hold is bound")
         assert home.engine.inspect(record["container"])["Config"]["Tty"] is True
         terminal.send("\x03")
         status, _ = terminal.finish()
@@ -181,16 +181,16 @@ def got(home: TrainingHome, container: str) -> dict[str, Any]:
         "image": config["Image"],
         "command": config["Cmd"] or [],
         "mounts": sorted(
-            (one["Source"], one["Target"], one.get("ReadOnly", False)) for one in host.get("Mounts") or []
+            (item["Source"], item["Target"], item.get("ReadOnly", False)) for item in host.get("Mounts") or []
         ),
         "env": sorted(word for word in config["Env"] if word != "PATH=/usr/local/bin:/bin"),
         "user": config["User"],
         "shm": host["ShmSize"],
-        "ulimits": {one["Name"]: (one["Soft"], one["Hard"]) for one in host["Ulimits"] or []},
+        "ulimits": {item["Name"]: (item["Soft"], item["Hard"]) for item in host["Ulimits"] or []},
         "ports": sorted(f"{b['HostPort']}:{port}" for port, at in (host["PortBindings"] or {}).items() for b in at),
         "network": host["NetworkMode"],
         "privileged": host["Privileged"],
-        "gpus": [(one["Count"], one["DeviceIDs"] or [], one["Capabilities"]) for one in devices],
+        "gpus": [(item["Count"], item["DeviceIDs"] or [], item["Capabilities"]) for item in devices],
         "labels": {key: value for key, value in (config["Labels"] or {}).items() if key.startswith("taoprofiles.p")},
         "tty": config["Tty"],
         "rm": host["AutoRemove"],
@@ -202,12 +202,14 @@ def planned(plan: Plan, command: list[str]) -> dict[str, Any]:
     return {
         "image": plan.image,
         "command": command,
-        "mounts": sorted((one.source, one.destination, one.read_only) for one in plan.mounts),
+        "mounts": sorted((item.source, item.destination, item.read_only) for item in plan.mounts),
         "env": sorted(f"{name}={SECRET if value is None else value}" for name, value in plan.env.items()),
         "user": plan.user or "",
         "shm": plan.shm_size or 64 << 20,
         "ulimits": {name: (limit, limit) for name, limit in plan.ulimits.items()},
-        "ports": sorted(f"{one.host}:{one.container}/{one.protocol}" for one in plan.ports if one.host is not None),
+        "ports": sorted(
+            f"{port.host}:{port.container}/{port.protocol}" for port in plan.ports if port.host is not None
+        ),
         "network": plan.network or "default",
         "privileged": plan.privileged,
         "gpus": [] if plan.gpus == [] else [(*asked, [["gpu"]])],
@@ -249,10 +251,10 @@ def test_the_engine_reads_the_rendered_arguments_as_they_were_planned(training_h
         try:
             renderer = Store(context).renderer("p")
             plan = plan_target(renderer, "docker", command, image=image, gpus=wish)
-            made, _ = export(renderer, "docker", plan)
+            rendered, _ = export(renderer, "docker", plan)
         except CannotRenderError:
             return
-        container = created(home, made.text, dict.fromkeys(plan.secrets, SECRET))
+        container = created(home, rendered.text, dict.fromkeys(plan.secrets, SECRET))
         try:
             assert got(home, container) == planned(
                 plan, ["".join(str(piece) for piece in word) for word in plan.command]
@@ -311,7 +313,7 @@ def test_compose_starts_the_same_container(home: TrainingHome) -> None:
         assert f"A_KEY={SECRET}" in container["Config"]["Env"]
         host = container["HostConfig"]
         assert (host["ShmSize"], host["NetworkMode"], host["Init"]) == (16 << 30, "none", True)
-        limits = {one["Name"]: (one["Soft"], one["Hard"]) for one in host["Ulimits"]}
+        limits = {item["Name"]: (item["Soft"], item["Hard"]) for item in host["Ulimits"]}
         assert limits == {"memlock": (-1, -1), "stack": (67108864, 67108864)}
         (device,) = host["DeviceRequests"]
         assert (device["Count"], device["Capabilities"]) == (-1, [["gpu"]])

@@ -126,12 +126,12 @@ class Killing:
         if part == "taoprof":
             return [hold["pid"] for hold in self.home.holds() if hold["id"] == run]
         tagged = {pid for pid, tag in processes.with_variable(os.getuid(), RUN_VARIABLE) if tag == run}
-        found = processes.scan()
+        running = processes.scan()
         if part == "tee":
-            return [process.pid for process in found if f"/{run}.log" in " ".join(process.argv)]
+            return [process.pid for process in running if f"/{run}.log" in " ".join(process.argv)]
         of_part = {
-            "client": [process.pid for process in found if process.container is not None],
-            "launcher": [process.pid for process in found if self.home.tao in process.argv[:2]],
+            "client": [process.pid for process in running if process.container is not None],
+            "launcher": [process.pid for process in running if self.home.tao in process.argv[:2]],
         }
         return sorted(tagged.intersection(of_part.get(part, [])))
 
@@ -142,17 +142,17 @@ class Killing:
 
     def is_running(self, container: str, run: str) -> bool:
         inspected = json.loads(self.home.engine.docker("inspect", container, check=False) or "[]")
-        return any(one["State"]["Running"] and f"{RUN_VARIABLE}={run}" in one["Config"]["Env"] for one in inspected)
+        return any(item["State"]["Running"] and f"{RUN_VARIABLE}={run}" in item["Config"]["Env"] for item in inspected)
 
     def find(self, run: str) -> dict[str, Any]:
-        (found,) = [one for one in self.home.json("history", "--all")["data"]["runs"] if one["id"] == run]
-        return dict(found)
+        (record,) = [item for item in self.home.json("history", "--all")["data"]["runs"] if item["id"] == run]
+        return dict(record)
 
     def left(self) -> list[Any]:
         return [*self.home.holds(), *(self.home.state / "holds").glob("[!.]*")]
 
     def describe(self, run: str) -> str:
-        inspected = [self.home.engine.docker("inspect", one, check=False) for one in self.containers(run)]
+        inspected = [self.home.engine.docker("inspect", container, check=False) for container in self.containers(run)]
         tagged = [
             (pid, processes.command_line(pid))
             for pid, tag in processes.with_variable(os.getuid(), RUN_VARIABLE)

@@ -81,10 +81,10 @@ FAMILIES = {
 
 @pytest.mark.parametrize(("sample", "text"), FAMILIES.items())
 def test_each_family_is_read_as_it_counts(tmp_path: Path, sample: tuple[str, int], text: str) -> None:
-    found, now = read_sample(tmp_path / "status.json", *sample)
+    reported, now = read_sample(tmp_path / "status.json", *sample)
     with mock.patch("taoprofiles.cli.status.time.time", return_value=now):
-        assert status.progress_text(Hold(since=now), found) == text
-    json.dumps(found.as_dict(now), allow_nan=False)
+        assert status.progress_text(Hold(since=now), reported) == text
+    json.dumps(reported.as_dict(now), allow_nan=False)
 
 
 ZONES = [0, 8 * 3600, -5 * 3600, 19_800, 13 * 3600, -12 * 3600]
@@ -97,10 +97,10 @@ def test_lines_of_an_earlier_run_are_not_taken_for_this_one(tmp_path: Path, zone
     since = time_of(lines[6]) - zone - 15
     for count in range(1, len(lines) + 1):
         content, moment = b"".join(lines[:count]), time_of(lines[count - 1]) - zone + 0.2
-        found = progress.read_file(str(write(tmp_path / "status.json", content, moment)), since)
-        assert (found is not None) == (count > 6)
+        reported = progress.read_file(str(write(tmp_path / "status.json", content, moment)), since)
+        assert (reported is not None) == (count > 6)
         earlier = progress.read_file(str(write(tmp_path / "status.json", content[:-20], since + 3)), since)
-        for figures in (found, earlier):
+        for figures in (reported, earlier):
             if figures is not None:
                 assert figures.epoch in (None, 3, 4)
                 assert {value for metric in figures.metrics for value in metric.values} <= {10.4, 9.4}
@@ -117,13 +117,13 @@ def test_a_file_that_was_only_touched_says_nothing(tmp_path: Path) -> None:
     assert progress.read_file(str(tmp_path / "absent\0"), 0) is None
 
 
-def is_consistent(found: Progress | None) -> bool:
-    if found is None or found.epoch is None:
+def is_consistent(reported: Progress | None) -> bool:
+    if reported is None or reported.epoch is None:
         return True
-    losses = [metric.values for metric in found.metrics if metric.name == "train_loss"]
+    losses = [metric.values for metric in reported.metrics if metric.name == "train_loss"]
     return (
-        found.epochs == 50
-        and found.seconds_per_epoch in (None, found.epoch * 60)
+        reported.epochs == 50
+        and reported.seconds_per_epoch in (None, reported.epoch * 60)
         and all(values == sorted(values) and values[-1] * 4 == int(values[-1] * 4) for values in losses)
     )
 
@@ -143,8 +143,8 @@ COUNTED = {
 @pytest.mark.parametrize("case", COUNTED)
 def test_how_epochs_are_counted(tmp_path: Path, case: str) -> None:
     fields, expected = COUNTED[case]
-    found = progress.read_file(str(write(tmp_path / "status.json", line(1, **fields), NOW + 1)), NOW)
-    assert (found.epoch, found.epochs, found.share) == expected
+    reported = progress.read_file(str(write(tmp_path / "status.json", line(1, **fields), NOW + 1)), NOW)
+    assert (reported.epoch, reported.epochs, reported.share) == expected
 
 
 LEFT = {
@@ -163,11 +163,11 @@ LEFT = {
 def test_the_time_that_is_left(tmp_path: Path, case: str) -> None:
     fields, expected = LEFT[case]
     content = line(1, **{"epoch": 1, "max_epoch": 4, **fields})
-    found = progress.read_file(str(write(tmp_path / "status.json", content, NOW + 1)), NOW)
-    assert found.seconds_left(NOW + 1) == expected
-    later = found.seconds_left(NOW + 100)
+    reported = progress.read_file(str(write(tmp_path / "status.json", content, NOW + 1)), NOW)
+    assert reported.seconds_left(NOW + 1) == expected
+    later = reported.seconds_left(NOW + 100)
     assert (later is None) == (expected is None), "it becomes less while nothing is written"
-    assert found.seconds_left(NOW + 10**6) is None, "and is not known when it is over"
+    assert reported.seconds_left(NOW + 10**6) is None, "and is not known when it is over"
 
 
 HOSTILE = st.one_of(
@@ -193,13 +193,13 @@ def test_hostile_lines_give_figures_that_can_be_shown_or_none(
     written += [json.dumps({**json.loads(line(3)), **fields}).encode() + b"\n" for fields in lines]
     content = b"".join(written)
     for text in (content, content[: len(content) - cut], content + garbage, garbage + b"\n" + content):
-        found = progress.read_file(str(write(path, text, NOW + 5)), NOW - 1)
-        if found is not None:
-            json.dumps(found.as_dict(NOW), allow_nan=False)
-            shown = output.table([("id", status.progress_text(Hold(since=NOW), found))])
+        reported = progress.read_file(str(write(path, text, NOW + 5)), NOW - 1)
+        if reported is not None:
+            json.dumps(reported.as_dict(NOW), allow_nan=False)
+            shown = output.table([("id", status.progress_text(Hold(since=NOW), reported))])
             assert all(can_be_shown(row) and len(row) < 600 for row in shown)
-            assert found.epoch is None or 0 <= found.epoch <= 1e9
-            assert found.share is None or 0 <= found.share <= 1
+            assert reported.epoch is None or 0 <= reported.epoch <= 1e9
+            assert reported.share is None or 0 <= reported.share <= 1
 
 
 @given(st.lists(st.one_of(st.integers(1, 50), st.binary(max_size=40), st.just(0)), max_size=30), st.integers(0, 300))
@@ -210,10 +210,10 @@ def test_damaged_files_give_the_figures_of_a_whole_line(
     epochs = sorted(part for part in parts if isinstance(part, int))
     lines = [part + b"\n" if isinstance(part, bytes) else epoch_line(epochs[0], epochs.pop(0)) for part in parts]
     content = b"".join(lines)
-    found = progress.read_file(str(write(path, content[: len(content) - cut], NOW + 60)), NOW - 1)
-    assert is_consistent(found)
-    if found is not None and found.epoch is not None:
-        assert found.epoch in parts
+    reported = progress.read_file(str(write(path, content[: len(content) - cut], NOW + 60)), NOW - 1)
+    assert is_consistent(reported)
+    if reported is not None and reported.epoch is not None:
+        assert reported.epoch in parts
 
 
 WRITER = """
@@ -258,14 +258,14 @@ def test_a_writer_that_truncates_and_writes_in_halves_is_read_right_or_not_at_al
 
         def has_read_enough() -> bool:
             reads.extend(progress.read_file(str(path), since) for _ in range(500))
-            return len({found.epoch for found in reads if found is not None}) > 20
+            return len({reported.epoch for reported in reads if reported is not None}) > 20
 
         until(has_read_enough, "figures are seen meanwhile")
         assert writer.poll() is None
     finally:
         writer.kill()
         writer.wait()
-    assert [found for found in reads if not is_consistent(found)] == []
+    assert [reported for reported in reads if not is_consistent(reported)] == []
 
 
 def test_a_file_of_a_gigabyte_is_read_at_its_end_alone(tmp_path: Path) -> None:
@@ -287,9 +287,9 @@ def test_a_file_of_a_gigabyte_is_read_at_its_end_alone(tmp_path: Path) -> None:
         os.utime(path, (NOW + 9, NOW + 9))
         size = 0
         with mock.patch("os.pread", counted):
-            found = progress.read_file(str(path), NOW - 1)
+            reported = progress.read_file(str(path), NOW - 1)
         assert size <= 2 * sum(progress.WINDOWS)
-        assert (found and found.epoch) == (7 if end.startswith(b"{") else None)
+        assert (reported and reported.epoch) == (7 if end.startswith(b"{") else None)
 
 
 def test_a_file_that_does_not_change_is_read_once(tmp_path: Path) -> None:
@@ -350,11 +350,12 @@ def test_status_shows_how_far_each_run_is(sandbox: Sandbox) -> None:
     values = {"time_per_step": "0:00:01", "eta": "3:35:20", "time_per_epoch": "0:03:10", "max_epoch": 79}
     (folder / "status.json").write_bytes(b"".join(epoch_line(second, epoch, **values) for epoch in (9, 10, 11)))
     data = sandbox.json("status")["data"]
-    assert [found["progress"]["epoch"] for found in data["runs"]] == [12]
-    found = data["runs"][0]["progress"]
-    assert (found["epochs"], found["share"], found["seconds_per_epoch"], found["state"]) == (80, 0.15, 190, "running")
-    assert 12_800 < found["seconds_left"] <= 12_921
-    assert found["metrics"] == [{"name": "train_loss", "value": 2.75, "history": [2.25, 2.5, 2.75]}]
+    assert [reported["progress"]["epoch"] for reported in data["runs"]] == [12]
+    reported = data["runs"][0]["progress"]
+    fields = [reported[name] for name in ("epochs", "share", "seconds_per_epoch", "state")]
+    assert fields == [80, 0.15, 190, "running"]
+    assert 12_800 < reported["seconds_left"] <= 12_921
+    assert reported["metrics"] == [{"name": "train_loss", "value": 2.75, "history": [2.25, 2.5, 2.75]}]
     shown = "epoch 12/80, 3 min 10 s per epoch, 3 h 35 min left, train_loss 2.75"
     assert f"{shown} ▁▄█\n" in sandbox.run("status", check=True).stdout
     ascii_only = {**sandbox.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
