@@ -101,11 +101,16 @@ class SourceFile:
         self._code = read(content, where)
         folder = context.folder if path is None else os.path.dirname(context.absolute(path))
         self._folder = os.path.normpath(folder)
+        self._name = "" if path is None else os.path.basename(path)
 
     def evaluate(self, user_values: Mapping[str, str]) -> ImportResult:
         """Evaluate the code with the user's values by name. Raises UsageError for an empty folder."""
         user_values = {name: self._expanded(name, value) for name, value in user_values.items()}
-        state = State(self._context, TracedStr([Segment(self._folder, "folder")]), user_values)
+        folder = TracedStr([Segment(self._folder, "folder")])
+        state = State(self._context, folder, user_values)
+        if not self.is_notebook:  # where Python's __file__ does not exist
+            unknown = state.unknown("a script from a pipe has no path")
+            state.names["__file__"] = join_path(folder, self._name) if self._name else unknown
         evaluator = Evaluator(state)
         for cell in self._code.cells:
             state.location = SourceLocation(cell.number, 1)

@@ -396,7 +396,10 @@ class Evaluator:
 
     def _call_function(self, function: Function, positional: list[Any], named: dict[str, Any]) -> Any:
         """Call a function of the file itself."""
-        bound = attempt(lambda: function.signature.bind(*positional, **named))
+        try:
+            bound = function.signature.bind(*positional, **named)
+        except TypeError as error:
+            raise SimulatedException(f"TypeError: {function.name}(): {error}") from None
         bound.apply_defaults()
         outer = self.locals, self.local_names, self.state.location
         self.locals, self.local_names = bound.arguments, function.local_names
@@ -600,7 +603,9 @@ class Evaluator:
             for name, default in zip(names, defaults, strict=True)
         ]
         local_names = frozenset([*names, *(name for part in parts for name in bound_names(part))])
-        self.bind(node.name, Function(Signature(parameters), node.body, local_names, self.state.location.cell))
+        self.bind(
+            node.name, Function(node.name, Signature(parameters), node.body, local_names, self.state.location.cell)
+        )
 
     def _run_classdef(self, node: ast.ClassDef | ast.FunctionDef) -> None:
         """Bind a class or function that is not followed: any call of something unknown may run its code."""

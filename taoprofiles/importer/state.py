@@ -202,6 +202,7 @@ class Library:
 class Function:
     """A function that the imported code defines, with plain parameters."""
 
+    name: str
     signature: Signature
     body: list[ast.stmt]
     local_names: frozenset[str]

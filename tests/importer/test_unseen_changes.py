@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from taoprofiles.importer import build
 from taoprofiles.importer.state import Unknown
-from tests.importer.notebooks import read, write
+from tests.importer.notebooks import context, read, write
 from tests.support.notebooks import notebook
 
 START = (
@@ -80,6 +81,20 @@ def test_a_command_that_changes_the_older_mounts_file_leaves_the_other_one_known
 def test_globals_in_code_that_is_not_followed_leaves_variables_known(tmp_path: Path) -> None:
     code = "try:\n    print('x' in globals())\nfinally:\n    pass\nos.environ['R'] = os.environ['A']"
     assert read(tmp_path, notebook([START + "os.environ['A'] = '/a'", code])).variables["R"] == "/a"
+
+
+def test_a_script_knows_its_own_path_and_a_notebook_has_none(tmp_path: Path) -> None:
+    code = "import os\nos.environ['R'] = os.path.dirname(os.path.abspath(__file__)) + '/specs'"
+    assert read(tmp_path, code.encode()).variables == {"R": f"{tmp_path}/specs"}
+    assert "name '__file__' is not defined" in read(tmp_path, notebook([code])).notes[0]
+    piped = build.SourceFile(context(tmp_path), code.encode(), where=build.STDIN, path=None).evaluate({})
+    assert "R" not in piped.variables
+    assert not piped.notes
+
+
+def test_a_message_names_the_function_that_is_called_with_other_arguments(tmp_path: Path) -> None:
+    found = read(tmp_path, notebook(["def show(path):\n    pass\nshow('a', images=2)"]))
+    assert found.notes[0].endswith("TypeError: show(): got an unexpected keyword argument 'images'")
 
 
 def test_a_message_names_the_import_of_the_notebook_itself(tmp_path: Path) -> None:
