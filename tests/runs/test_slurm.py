@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -275,6 +276,21 @@ def test_a_run_goes_on_while_slurm_cannot_be_asked(
     )  # fmt: skip
     assert call(home, "wait", run["id"]).status == 0
     assert (tmp_path / "asked").read_text().count("\n") == 4
+
+
+@pytest.mark.parametrize(("age", "seconds"), [(0, 1), (100, 5), (86400, 30)])
+def test_a_cluster_is_queried_less_often_the_older_its_job_is(
+    home: Home, monkeypatch: pytest.MonkeyPatch, age: int, seconds: int
+) -> None:
+    queried: list[int] = []
+    clock = SimpleNamespace(now=0, monotonic=lambda: clock.now, time=lambda: age)
+    monkeypatch.setattr(lookup, "time", clock)
+    monkeypatch.setattr(lookup, "ended_run", lambda *_: queried.append(clock.now))
+    ends = lookup.watch_end(home.context, Hold(cluster="slurm", since=0))
+    for second in range(61):
+        clock.now = second
+        assert next(ends) is None
+    assert queried == list(range(0, 61, seconds))
 
 
 def test_a_run_of_a_cluster_that_is_gone_can_be_released(fake_home: Home, tmp_path: Path) -> None:
