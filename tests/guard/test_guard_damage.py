@@ -48,6 +48,7 @@ def test_an_invalid_mapping_file_is_reported_and_waited_for(sandbox: Sandbox, ki
         looks = guard.notifications.count("WATCHDOG=1")
         guard.wait_for_loops(3)
         assert guard.notifications.count("WATCHDOG=1") - looks < 40, "it does not look without end"
+        assert guard.log_text().count("needs the previous mapping") == 1, "it is said once"
         if kind == "huge":
             assert mapping.stat().st_mode & 0o777 == 0o640
         mapping.rmdir() if kind == "folder" else mapping.unlink()

@@ -170,10 +170,10 @@ def test_what_goes_on_in_the_background_keeps_its_output_and_not_the_run(sandbox
 
 
 def test_a_pager_that_reads_no_further_keeps_neither_the_end_nor_the_log(sandbox: Sandbox) -> None:
-    # More than the pager's pipe (64 KiB) takes, and no more than that and the command's own pipe take: how much of it
-    # is being copied meanwhile depends on the size of single writes.
+    # The first part is more than the pager's pipe (64 KiB) takes; so the second one stays in the command's own pipe.
     reader, writer = os.pipe()
-    words = (sandbox.taoprof, "run", "b", "--", "sh", "-c", "yes | head -c 100000; echo end")
+    script = "yes | head -c 70000; sleep 0.5; yes | head -c 30000; echo end"
+    words = (sandbox.taoprof, "run", "b", "--", "sh", "-c", script)
     run = sandbox.start(*words, stdout=writer)
     os.close(writer)
     assert run.wait(20) == 0
