@@ -10,6 +10,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from taoprofiles.guard.daemon import Daemon
 from taoprofiles.guard.guard import Guard, Options, RateLimiter, should_seal
+from taoprofiles.guard.watcher import MappingWatcher
 from taoprofiles.holds import manage
 from taoprofiles.holds.hold import Hold, blocking_holds
 from taoprofiles.storage.journal import History
@@ -113,6 +115,22 @@ def test_a_status_that_a_busy_manager_did_not_receive_is_sent_again(
     assert manager.recv(100).endswith(b"STATUS=watching 'a': not in use")
     assert len(checks) == 1, "no tick was needed"
     assert daemon._next_report == NEVER
+
+
+def test_it_watches_the_file_to_which_the_mapping_file_leads_now(sandbox: Sandbox) -> None:
+    """Also if that is in the same folder as before: else a change of it would be seen at the next tick."""
+    for name in ("one", "other"):
+        (sandbox.root / name).write_bytes(sandbox.mapping_file.read_bytes())
+    watcher = MappingWatcher(sandbox.context, mock.Mock())
+    try:
+        for name in ("one", "other"):
+            sandbox.mapping_file.unlink()
+            sandbox.mapping_file.symlink_to(name)
+            assert not watcher.is_current()
+            watcher.arm()
+            assert watcher.is_current()
+    finally:
+        watcher._disarm()
 
 
 @pytest.mark.parametrize("who", ["plain", "run --shared"])
