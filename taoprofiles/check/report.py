@@ -436,9 +436,8 @@ def _check_start(
         yield from start.check_program(words, command_context)
     if command_context.is_without_docker:
         yield start.without_docker()
-        unread = simulation.read_mounts_file(
-            target.path, host, simulation.StartLog()
-        )  # it says which paths are the container's
+        # The launcher does not read it; it says which paths are the container's.
+        unread = simulation.read_mounts_file(target.path, host, simulation.StartLog())
         volumes = simulation.get_volumes(unread.mounts) if unread is not None else {}
         yield from check_command(command, replace(command_context, mounts=volumes))
     yield from _check_login(context, prediction)

@@ -210,7 +210,7 @@ def _is_own(leftover: str, path: str) -> bool:
 
     Raises TaoprofError.
     """
-    with errors_as("look at", leftover), suppress(FileNotFoundError):
+    with errors_as("access", leftover), suppress(FileNotFoundError):
         now = files.stat_or_none(path)
         return os.lstat(leftover).st_uid in (os.geteuid(), now.st_uid if now else -1)
     return False

@@ -132,7 +132,7 @@ def exists(path: str) -> bool:
 
 
 def _status_if_exists(path: str, *, follow_symlinks: bool) -> os.stat_result | None:
-    with errors_as("look at", path), suppress(FileNotFoundError, NotADirectoryError):
+    with errors_as("access", path), suppress(FileNotFoundError, NotADirectoryError):
         return os.stat(path, follow_symlinks=follow_symlinks)
     return None
 
