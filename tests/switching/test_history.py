@@ -196,6 +196,22 @@ def test_a_foreign_write_in_the_moment_of_a_switch_that_is_killed(home: Home) ->
     assert home.mapping_file.read_bytes() == FOREIGN
 
 
+def test_a_switch_names_the_entry_of_a_foreign_write_in_its_moment(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.run("use", "a", check=True)
+    really = atomic.exchange
+
+    def write_first(name: str, other: str) -> bool:
+        if other.endswith("_mounts.json"):
+            Path(other).write_bytes(FOREIGN)
+        return really(name, other)
+
+    monkeypatch.setattr(atomic, "exchange", write_first)
+    number = switch.switch_profile(home.context, "b").saved_entry
+    monkeypatch.undo()
+    home.run("undo", str(number), check=True)
+    assert home.mapping_file.read_bytes() == FOREIGN
+
+
 def test_an_editor_saved_in_the_moment_of_a_set(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     path = home.profile("a")
     really = atomic.replace
