@@ -208,6 +208,7 @@ class _Code:
             self._lose_namespace(f"{name}() is not followed")
         elif name == "globals":  # which gives the names, and no variable but by the name 'environ'
             self._state.note(f"{MAY_SET}: globals() is not followed")
+            self._state.deferred.all_names |= self._later
             self._lose_names("globals() is not followed")
         if self._later:
             self._state.deferred.mentioned.add(name)

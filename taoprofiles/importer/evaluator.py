@@ -144,7 +144,7 @@ class Evaluator:
             state.deferred.mounts_file |= names_mounts_file(value)
             if not isinstance(value, Library):  # code that uses 'os.path' must not lose the environment at 'import os'
                 mark_escaped(self, value)
-        if name in state.deferred.bound:
+        if name in state.deferred.bound or (state.deferred.all_names and not isinstance(value, Library)):
             value = state.unknown(f"{name} may be set by code that import cannot evaluate")
         if name in state.user_values and isinstance(value, (str, Unknown)):
             value = state.with_user_value(name, value)

@@ -312,6 +312,7 @@ class DeferredEffects:
     mentioned: set[str] = field(default_factory=set)
     """Names whose lists, dictionaries and functions it uses."""
     bound: set[str] = field(default_factory=set)
+    all_names: bool = False
     variables: set[str] = field(default_factory=set)
     all_variables: bool = False
     folder: bool = False

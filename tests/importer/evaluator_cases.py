@@ -107,6 +107,7 @@ LATER = [
     ("r = os\nos.environ['A'] = '1'\nif NO:\n    os = None\nos.environ['A'] = '2'", "r.environ['A']"),
     ("os.environ['A'] = '1'\nfrom string import *\nos.environ['A'] = '2'", "os.environ['A']"),
     ("x = 'a'\ndef f(): globals()['x'] = 'b'\nf()", "x"),
+    ("class K:\n    def go(self): globals()['x'] = 'b'\nk = K()\nx = 'a'\nk.go()", "x"),
     ("x = 'a'\nwhile YES:\n    globals().update(x='b')\n    break", "x"),
     ("os.environ['A'] = '1'\nlist(map(os.environ.pop, ['A']))", "os.environ.get('A', 'none')"),
     ("def f(x): os.environ.update({'A': '2'}, B='2')\nos.environ['A'] = '1'\nlist(map(f, 'a'))", "os.environ['A']"),
