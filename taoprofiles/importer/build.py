@@ -221,7 +221,7 @@ class ImportResult:
         state = self.state
         python = [
             name for name, value in state.names.items()
-            if isinstance(value, str) or (isinstance(value, Unknown) and not value.source)
+            if name != "__file__" and (isinstance(value, str) or (isinstance(value, Unknown) and not value.source))
         ]  # fmt: skip
         return [*(name for name in state.history if name in state.accessed), *state.unset, *python]
 

@@ -96,6 +96,9 @@ def test_a_mistyped_variable_is_refused_before_anything_is_asked(home: Home) -> 
     assert status == 2
     assert " no variable 'PROJECT' in 'a.ipynb'" in output.decode()
     assert "needs one value" not in output.decode()
+    (home.root / "a.py").write_text("import os\nos.listdir()\n")
+    error = home.run("import", "a.py", "--set", "PROJECT=~/x").stderr
+    assert "no variable 'PROJECT' in 'a.py'; variables: none" in error, "__file__ is not one that can be given"
 
 
 def test_a_folder_is_asked_about_once(home: Home) -> None:
