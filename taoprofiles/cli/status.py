@@ -24,7 +24,7 @@ from taoprofiles.switching.status import Status
 
 if TYPE_CHECKING:
     from taoprofiles.holds.liveness import ActiveHolds
-    from taoprofiles.holds.manage import WaitingCommand
+    from taoprofiles.holds.queue import WaitingCommand
     from taoprofiles.runs.progress import Progress, ProgressReader
     from taoprofiles.runs.resources import GpuUse
     from taoprofiles.system.gpus import Gpu
@@ -57,20 +57,21 @@ def get_report(context: Context, reader: ProgressReader | None = None) -> Status
 
     ``reader`` is one that has read the progress of runs before.
     """
-    from taoprofiles.holds import manage
+    from taoprofiles.holds.manage import active_holds
+    from taoprofiles.holds.queue import waiting_commands
 
     now = status.get_status(context)
     similar = _similar_profile(context, now)  # first: what does not answer then is reported by the search for holds
-    active = manage.active_holds(context, others=True)
-    queue = manage.waiting_commands(context)
+    active = active_holds(context, others=True)
+    queue = waiting_commands(context)
     queued = {command.id for command in queue}
     active.holds = [hold for hold in active.holds if hold.id not in queued]  # they hold nothing yet
     jobs = [hold for hold in active.holds if hold.cluster is not None]
     if jobs:
-        from taoprofiles.runs import direct
+        from taoprofiles.runs.jobs import refresh
         from taoprofiles.system.clusters import STATUS_TIMEOUT
 
-        problems = direct.refresh(context, jobs, STATUS_TIMEOUT)
+        problems = refresh(context, jobs, STATUS_TIMEOUT)
         active.unchecked += [f"the last known state of jobs is shown: {problem}" for problem in problems]
         active.holds = [hold for hold in active.holds if hold.ended is None]
     runs = [hold for hold in active.holds if hold.kind != "manual"]

@@ -491,7 +491,7 @@ class _Search:
         if hold.kind == "manual":
             return self._is_manual_alive(hold)
         if hold.cluster is not None:
-            return True  # no process or container of this machine tells; runs/direct.py asks the cluster
+            return True  # no process or container of this machine tells; runs/jobs.py asks the cluster
         if hold.host_id != self._here:
             return self._is_alive_elsewhere(hold)
         has_process = self._records.is_locked(hold) or hold.id in self._tagged

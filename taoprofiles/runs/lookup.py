@@ -15,11 +15,12 @@ from taoprofiles.errors import NotFoundError, TaoprofError, UsageError
 from taoprofiles.holds.hold import AGENT, OWN_KINDS, RUN_VARIABLE, Hold
 from taoprofiles.holds.liveness import ActiveHolds, find_active_holds
 from taoprofiles.holds.logs import KEPT_LOGS, LogReader, RunLog
-from taoprofiles.holds.manage import RETRY_INTERVAL, active_holds, wait_for_exit
+from taoprofiles.holds.manage import active_holds
+from taoprofiles.holds.queue import RETRY_INTERVAL, wait_for_exit
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.launcher.argv import parse_launcher_argv
 from taoprofiles.profiles.store import Store
-from taoprofiles.runs import direct
+from taoprofiles.runs import jobs
 from taoprofiles.storage import files
 from taoprofiles.storage.locks import Lock
 from taoprofiles.storage.paths import Context, is_inside
@@ -112,7 +113,7 @@ def ended_run(context: Context, run: Hold) -> Hold | None:
     if run.ended is not None:
         return run
     if run.cluster is not None:
-        for problem in direct.refresh(context, [run]):
+        for problem in jobs.refresh(context, [run]):
             raise problem
         return None if run.ended is None else run
     records = HoldRecords(context)
@@ -207,7 +208,7 @@ def stop(context: Context, hold_id: str) -> tuple[Hold, str]:
     """
     hold = find_stoppable(context, active_holds(context), hold_id)
     if hold.cluster is not None:
-        direct.cancel(context, hold)
+        jobs.cancel(context, hold)
         return hold, f"{hold.cluster} job {hold.job} cancelled"
     done = ""
     if hold.container:
@@ -297,7 +298,7 @@ def find_stoppable(context: Context, active: ActiveHolds, hold_id: str) -> Hold:
             raise UsageError(f"'{hold_id}' is the name of a profile", hint=f"its run: taoprof stop {run.id}") from None
         raise NotFoundError(f"run {run.id} has already ended", hint=f"'taoprof wait {run.id}' shows how") from None
     if hold.cluster is not None:
-        direct.refresh(context, [hold])
+        jobs.refresh(context, [hold])
         if hold.ended is not None:
             active.holds.remove(hold)
             return find_stoppable(context, active, hold_id)
@@ -340,8 +341,8 @@ def open_log(context: Context, run: Hold) -> LogReader:
     secrets = Store(context).secret_values(run.profile)
     if run.cluster == "kubernetes":
         if ended_run(context, run) is None:
-            return direct.PodLog(context, run, secrets)
-        direct.keep_log(context, run)
+            return jobs.PodLog(context, run, secrets)
+        jobs.keep_log(context, run)
     try:
         return LogReader(RunLog(context, run.id).path, secrets)
     except NotFoundError:

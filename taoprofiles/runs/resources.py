@@ -14,7 +14,7 @@ from taoprofiles.system import processes
 from taoprofiles.system.gpus import Gpu, is_count, list_gpus, parse_gpus, to_indices, visible_devices
 
 if TYPE_CHECKING:
-    from taoprofiles.holds.manage import Request
+    from taoprofiles.holds.queue import Request
 
 
 _MPS_SERVER = "nvidia-cuda-mps"

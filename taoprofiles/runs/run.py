@@ -21,7 +21,7 @@ from taoprofiles.errors import TaoprofError, UsageError, reason_of
 from taoprofiles.holds.hold import RUN_VARIABLE, ContainerTask, Hold, without_run_tag
 from taoprofiles.holds.liveness import HEARTBEAT
 from taoprofiles.holds.logs import RunLog, trim
-from taoprofiles.holds.manage import wait_for_exit
+from taoprofiles.holds.queue import wait_for_exit
 from taoprofiles.holds.records import HoldRecords
 from taoprofiles.launcher import probes, simulation
 from taoprofiles.launcher.argv import parse_launcher_argv, unwrapped

@@ -21,7 +21,7 @@ from taoprofiles.errors import TaoprofError, UsageError
 from taoprofiles.holds.hold import QUEUED, RUN_VARIABLE, Hold, new_hold
 from taoprofiles.holds.liveness import find_active_holds
 from taoprofiles.holds.logs import RunLog
-from taoprofiles.holds.manage import Request, wait_until_free
+from taoprofiles.holds.queue import Request, wait_until_free
 from taoprofiles.holds.records import HoldRecords, JobRecords, Notifications
 from taoprofiles.launcher.argv import launcher_words, parse_launcher_argv, parse_runner, unwrapped
 from taoprofiles.launcher.behaviour import runs_in_ci, runs_without_docker
@@ -30,7 +30,7 @@ from taoprofiles.mounts import mapping
 from taoprofiles.profiles.store import Store
 from taoprofiles.rules.command_paths import CommandContext, find_host_results
 from taoprofiles.rules.start import find_missing_program
-from taoprofiles.runs import direct, notify, resources
+from taoprofiles.runs import direct, jobs, notify, resources
 from taoprofiles.runs.run import COMMAND_NOT_FOUND, NOT_EXECUTABLE, CommandError, Run
 from taoprofiles.storage import atomic, files
 from taoprofiles.storage.journal import History
@@ -303,7 +303,7 @@ class _Plan:
         It is called twice: without the run's id, to refuse what is wrong before anything is written, and with it.
         """
         if self.options.on is not None:
-            direct.plan_job(run, self.renderer, self.command, self.options)
+            jobs.plan_job(run, self.renderer, self.command, self.options)
         elif self.options.image is not None:
             wanted = resources.with_tag(self.rendered, run.hold)
             direct.use_docker(run, self.renderer, self.command, self.options, wanted)
@@ -336,7 +336,7 @@ class _Plan:
         """
         records = HoldRecords(self.context)
         if self.options.on is not None or any(record.cluster for record in records.all({})):
-            direct.refresh_writers(self.context, hold)
+            jobs.refresh_writers(self.context, hold)
         own_gpus = self.options.own_gpus
         return resources.ask_driver(self.context.environ, own_gpus, [] if own_gpus is None else records.all({}))
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taoprofiles.holds.manage import EVERYTHING, Request
+from taoprofiles.holds.queue import EVERYTHING, Request
 from taoprofiles.system import processes
 from tests.support.commands import Terminal
 from tests.support.engine import until

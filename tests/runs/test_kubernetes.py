@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from taoprofiles.holds.records import HoldRecords
-from taoprofiles.runs import direct as jobs
-from taoprofiles.runs import lookup
+from taoprofiles.runs import jobs, lookup
 from tests.support.commands import call, one_clear_error
 from tests.support.engine import until
 from tests.support.home import Home, require, write_program

@@ -12,7 +12,7 @@ import pytest
 
 from taoprofiles.holds import manage
 from taoprofiles.holds.hold import ContainerTask, HeldError, Hold
-from taoprofiles.holds.manage import Request, wait_until_free
+from taoprofiles.holds.queue import Request, wait_until_free
 from taoprofiles.runs.run import Monitor
 from taoprofiles.switching import switch
 from tests.support.engine import until

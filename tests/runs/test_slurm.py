@@ -13,8 +13,7 @@ import pytest
 from taoprofiles.errors import TaoprofError
 from taoprofiles.holds.hold import Hold
 from taoprofiles.holds.records import HoldRecords
-from taoprofiles.runs import direct as jobs
-from taoprofiles.runs import lookup
+from taoprofiles.runs import jobs, lookup
 from taoprofiles.system import clusters
 from taoprofiles.system.clusters import SlurmClient
 from tests.support.commands import call

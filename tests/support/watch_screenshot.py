@@ -17,7 +17,7 @@ from taoprofiles.cli import watch
 from taoprofiles.cli.status import StatusReport
 from taoprofiles.holds.hold import Hold
 from taoprofiles.holds.liveness import ActiveHolds
-from taoprofiles.holds.manage import Request, WaitingCommand
+from taoprofiles.holds.queue import Request, WaitingCommand
 from taoprofiles.runs.progress import Metric, Progress
 from taoprofiles.storage.paths import Context
 from taoprofiles.switching.status import Status

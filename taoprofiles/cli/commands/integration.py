@@ -22,7 +22,8 @@ from taoprofiles.cli.output import Declined, Result, print_progress, table
 from taoprofiles.errors import NotFoundError, TaoprofError, UsageError
 from taoprofiles.guard.service import UNIT, Service
 from taoprofiles.holds.hold import AGENT, HeldError, shorten_command
-from taoprofiles.holds.manage import active_holds, waiting_commands
+from taoprofiles.holds.manage import active_holds
+from taoprofiles.holds.queue import waiting_commands
 from taoprofiles.masking import shorten
 from taoprofiles.profiles import kernels
 from taoprofiles.profiles.store import Store

@@ -12,6 +12,7 @@ from taoprofiles.cli.output import STDERR, Declined, Result, exit_status, print_
 from taoprofiles.errors import UsageError
 from taoprofiles.holds import manage
 from taoprofiles.holds.hold import AGENT, QUEUED, format_age
+from taoprofiles.holds.queue import leave_queue
 from taoprofiles.storage.paths import Context
 
 if TYPE_CHECKING:
@@ -89,9 +90,9 @@ def _detach(context: Context, args: argparse.Namespace, options: RunOptions) -> 
 
 def _submit(run: Run) -> Result:
     """Submit a prepared run to its cluster; the result is its id."""
-    from taoprofiles.runs import direct
+    from taoprofiles.runs import jobs
 
-    direct.submit(run)
+    jobs.submit(run)
     hold = run.hold
     job = f"job {hold.job}" if hold.job else "job, whose id is not known yet"
     messages = [*run.notes, f"submitted: {hold.cluster} {job}. To follow it: taoprof logs -f {hold.id}"]
@@ -151,11 +152,11 @@ def shell_command(context: Context, args: argparse.Namespace) -> Result:
 def stop_command(context: Context, args: argparse.Namespace) -> Result:
     from taoprofiles.runs.lookup import find_run, find_stoppable, stop
 
-    if manage.leave_queue(context, args.id):
+    if leave_queue(context, args.id):
         return Result({"id": args.id, "container": None}, [f"{args.id}: left the queue"])
     active = manage.active_holds(context)
     hold = find_stoppable(context, active, args.id)
-    if hold.phase == QUEUED and manage.leave_queue(context, hold.id):  # of which only the beginning of its id was given
+    if hold.phase == QUEUED and leave_queue(context, hold.id):  # of which only the beginning of its id was given
         return Result({"id": hold.id, "container": None}, [f"{hold.id}: left the queue"])
     own = [other.id for other in active.holds if other.user == context.user and other.kind not in ("manual", AGENT)]
     is_last = own[-1:] == [hold.id] and time.time() - hold.since < LONG_AGO

@@ -130,7 +130,7 @@ def _switch(context: Context, args: argparse.Namespace, name: str) -> switch.Swi
         prompts.confirm_release(hold, yes=args.yes)
     if args.wait is None:
         return attempt()
-    from taoprofiles.holds.manage import Request, wait_until_free
+    from taoprofiles.holds.queue import Request, wait_until_free
 
     request = Request(name, ["taoprof", "use", name], mapping=True)
     return wait_until_free(context, request, lambda _: attempt(), seconds=args.wait, say=print_progress)
