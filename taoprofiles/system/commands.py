@@ -59,8 +59,8 @@ def run_bounded(
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
-    except (OSError, ValueError) as error:
-        reason = reason_of(error) if isinstance(error, OSError) else "no such name"  # a NUL in a path or a variable
+    except (OSError, ValueError, RuntimeError) as error:  # a NUL in a path or a variable; no thread can be started
+        reason = reason_of(error) if isinstance(error, OSError) else str(error)
         return CompletedCommand(-1, "", "", f"it cannot be started: {reason}", is_missing=True)
     finally:
         if source >= 0 and isinstance(stdin, bytes):
