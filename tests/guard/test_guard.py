@@ -329,10 +329,10 @@ HOLDS = st.lists(
 
 
 @given(HOLDS)
-def test_sealed_is_what_somebody_needs_and_nobody_needs_otherwise(found: list[Hold]) -> None:
-    needing = [hold for hold in found if hold.shared and not hold.released]
-    assert should_seal(found, "here") == (bool(needing) and all(hold.digest == "here" for hold in needing))
-    assert not (should_seal(found, "here") and blocking_holds(found, "here"))
+def test_sealed_is_what_somebody_needs_and_nobody_needs_otherwise(holds: list[Hold]) -> None:
+    needing = [hold for hold in holds if hold.shared and not hold.released]
+    assert should_seal(holds, "here") == (bool(needing) and all(hold.digest == "here" for hold in needing))
+    assert not (should_seal(holds, "here") and blocking_holds(holds, "here"))
 
 
 @given(st.integers(0, 10), st.lists(st.floats(0, 30), max_size=100))

@@ -295,15 +295,15 @@ def refuses(_: FakeEngine) -> Callable[[socket], None]:
     return lambda connection: answer(connection, {"message": "no"}, status="500 Internal Server Error")
 
 
-@pytest.mark.parametrize(("how", "said"), [(hangs, "no response within"), (refuses, "HTTP status 500")])
+@pytest.mark.parametrize(("how", "message"), [(hangs, "no response within"), (refuses, "HTTP status 500")])
 def test_an_engine_that_is_of_no_use_hinders_nothing(
-    sandbox: Sandbox, how: Callable[[FakeEngine], Callable[[socket], None]], said: str
+    sandbox: Sandbox, how: Callable[[FakeEngine], Callable[[socket], None]], message: str
 ) -> None:
     """Nobody waits for it: restores are as fast as ever, and so is the end."""
     with FakeEngine(sandbox.folder) as engine:
         engine.rules[""] = how(engine)
         with GuardProcess(sandbox, environ=engine.environ) as guard:
-            guard.until_logged(said)
+            guard.until_logged(message)
             guard.hold()
             for number in range(3):
                 overwrite_is_undone(sandbox, guard, b"foreign %d" % number)

@@ -205,7 +205,7 @@ class Writer:
             self.last = {self.sandbox.content()}
         if is_exact:
             self.shapes, mode = {self._shape()}, self._mode()
-            self.modes = {one for one in self.modes if (one & ~0o222 if self.holds else one) == mode} or self.modes
+            self.modes = {bits for bits in self.modes if (bits & ~0o222 if self.holds else bits) == mode} or self.modes
             target = os.path.realpath(self.path)
             for other in self._others():
                 if str(other.resolve()) != target:
@@ -217,18 +217,18 @@ class Writer:
         if self.holds:
             if content != self.wanted:
                 return f"held is {self.wanted!r:.60}, but there is {content!r:.60}"
-            if mode not in {one & ~0o222 for one in self.modes | {mode for mode, _ in self.undone}}:
-                return f"its modes may be {[oct(one) for one in self.modes]}, sealed; it has {mode:o}"
+            if mode not in {bits & ~0o222 for bits in self.modes | {mode for mode, _ in self.undone}}:
+                return f"its modes may be {[oct(bits) for bits in self.modes]}, sealed; it has {mode:o}"
             if self._shape() not in self.shapes:
                 return f"its symlink may be {self.shapes}; it is {self._shape()}"
         elif content not in self.last:
             return f"written last was one of {self.last!r:.200}, but there is {content!r:.60}"
         elif content is not None and (mode not in self.modes or self._shape() not in self.shapes):
             return f"{mode:o} is none of {self.modes}, or {self._shape()} none of {self.shapes}"
-        for one in [*self.to_keep, *self.hidden, *([] if content is None else [content])]:
+        for data in [*self.to_keep, *self.hidden, *([] if content is None else [content])]:
             # A symlink that is swapped in the microseconds of a restore is swapped back unread: its file has it still.
-            if not self.history.has_content(one) and one not in [other.read_bytes() for other in self._others()]:
-                return f"neither kept nor in the file of a symlink that was swapped back: {one!r:.60}"
+            if not self.history.has_content(data) and data not in [other.read_bytes() for other in self._others()]:
+                return f"neither kept nor in the file of a symlink that was swapped back: {data!r:.60}"
         return ""
 
     def report(self) -> str:

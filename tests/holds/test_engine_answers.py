@@ -91,7 +91,7 @@ FAULTS: dict[str, Serve | bytes] = {
 
 
 def breaks(engine: FakeEngine, fault: str, path: str = "/") -> None:
-    """Have the engine answer so whatever is asked below ``path``."""
+    """Make the engine answer so whatever is asked below ``path``."""
     serve = FAULTS[fault]
     if isinstance(serve, bytes):
         engine.rules[path] = lambda connection: connection.sendall(serve)

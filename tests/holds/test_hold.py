@@ -25,11 +25,11 @@ HOLDS = st.builds(
 @given(st.lists(HOLDS), st.sampled_from("xyz"))
 def test_blocking_holds(holds: list[Hold], wanted: str) -> None:
     """Nothing that needs the same mapping, has let go, or has a file of its own; and all else."""
-    found = blocking_holds(holds, wanted)
+    blocking = blocking_holds(holds, wanted)
     for hold in holds:
         needs_another = hold.shared and not hold.released and hold.digest != wanted
-        assert any(one is hold for one in found) == needs_another
-    assert [hold for hold in holds if any(one is hold for one in found)] == found, "in the same order"
+        assert any(other is hold for other in blocking) == needs_another
+    assert [hold for hold in holds if any(other is hold for other in blocking)] == blocking, "in the same order"
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def is_held(sandbox: Sandbox, how: str) -> bool:
     return held
 
 
-KILLS = [(one,) for one in ("run", "tao", "client")] + list(itertools.permutations(("run", "tao", "client"), 2))
+KILLS = [(process,) for process in ("run", "tao", "client")] + list(itertools.permutations(("run", "tao", "client"), 2))
 KILLS = KILLS if ALL else KILLS[::4]
 
 
@@ -267,17 +267,17 @@ def test_a_damaged_record_is_reported_and_nothing_changed(sandbox: Sandbox) -> N
 
 
 def test_a_manual_hold(sandbox: Sandbox) -> None:
-    made = sandbox.json("hold", "a", "--reason", "a demo at ten")["data"]
+    hold = sandbox.json("hold", "a", "--reason", "a demo at ten")["data"]
     (holder,) = sandbox.refused("b")
-    wanted = {"id": made["id"], "reason": "a demo at ten", "kind": "manual", "user": "ana"}
+    wanted = {"id": hold["id"], "reason": "a demo at ten", "kind": "manual", "user": "ana"}
     assert {key: holder[key] for key in wanted} == wanted
     assert "a demo at ten" in sandbox.run("use", "b").stderr
     sandbox.run("use", "a", check=True)
     assert sandbox.run("hold", "b", "--reason", "x").returncode == 2, "b is not active"
     assert sandbox.run("release", "zzzzz").returncode == 4
-    one_clear_error(sandbox.run("stop", made["id"]), 2)
+    one_clear_error(sandbox.run("stop", hold["id"]), 2)
     one_clear_error(sandbox.run("stop", "nothing"), 4)
-    sandbox.run("release", made["id"], check=True)
+    sandbox.run("release", hold["id"], check=True)
     sandbox.run("use", "b", check=True)
     assert list(sandbox.records.iterdir()) == []
     sandbox.run("hold", "--reason", "x", check=True)
@@ -291,7 +291,7 @@ def test_a_time_limit_does_not_depend_on_the_clock(sandbox: Sandbox, monkeypatch
     clock, boot = time.time, time.clock_gettime
     monkeypatch.setattr(time, "time", lambda: clock() + 7200)
     active = manage.active_holds(sandbox.context).holds
-    assert [one.id for one in active] == [hold.id], "the clock was set, no time has passed"
+    assert [active_hold.id for active_hold in active] == [hold.id], "the clock was set, no time has passed"
     monkeypatch.setattr(time, "clock_gettime", lambda number: boot(number) + 61)
     assert manage.active_holds(sandbox.context).holds == []
 

@@ -69,10 +69,10 @@ def test_two_runs_in_parallel_have_their_own_mounts_and_block_nothing(home: Trai
     wanted = {"detectnet_v2": local_mounts(kitti), "segformer": host_mounts(city)}
     home.run("set", "segformer", "WANDB_KEY=a token of mine", "container.env.API_TOKEN=${WANDB_KEY}", check=True)
     with (
-        BackgroundRun(home, *train(home, "detectnet_v2", 60)) as one,
-        BackgroundRun(home, *train(home, "segformer", 60, 0, "--gpus", "1,")) as two,
+        BackgroundRun(home, *train(home, "detectnet_v2", 60)) as detectnet_run,
+        BackgroundRun(home, *train(home, "segformer", 60, 0, "--gpus", "1,")) as segformer_run,
     ):
-        for run in (one, two):
+        for run in (detectnet_run, segformer_run):
             record = run.bound()
             container = home.engine.inspect(record["container"])
             assert bind_mounts(container) == wanted[record["profile"]]
@@ -82,7 +82,7 @@ def test_two_runs_in_parallel_have_their_own_mounts_and_block_nothing(home: Trai
             assert (container["HostConfig"]["ShmSize"], container["HostConfig"]["AutoRemove"]) == (16 << 30, True)
             assert (record["shared"], record["differences"]) == (False, [])
         assert "API_TOKEN=a token of mine" in container["Config"]["Env"]
-        shown = Path(f"/proc/{_client(two)}/cmdline").read_bytes()
+        shown = Path(f"/proc/{_client(segformer_run)}/cmdline").read_bytes()
         assert b"API_TOKEN" in shown
         assert b"a token of mine" not in shown
         (device,) = container["HostConfig"]["DeviceRequests"]
@@ -92,10 +92,10 @@ def test_two_runs_in_parallel_have_their_own_mounts_and_block_nothing(home: Trai
         assert (again.returncode, "another training is writing to" in again.stderr) == (5, True)
         again = home.run("run", *train(home, "segformer", 1, 0, "--gpus", "0,1", "--force"))
         assert (again.returncode, "the GPUs that it requests are in use" in again.stderr) == (5, True)
-        one.process.terminate()  # forwarded to the task
-        assert one.process.wait(30) == 143, one.log_text()
-        home.run("stop", two.record["id"], check=True)
-        assert two.process.wait(30) == 143, two.log_text()
+        detectnet_run.process.terminate()  # forwarded to the task
+        assert detectnet_run.process.wait(30) == 143, detectnet_run.log_text()
+        home.run("stop", segformer_run.record["id"], check=True)
+        assert segformer_run.process.wait(30) == 143, segformer_run.log_text()
     assert home.holds() == []
 
 
@@ -198,7 +198,7 @@ def got(home: TrainingHome, container: str) -> dict[str, Any]:
 
 
 def planned(plan: Plan, command: list[str]) -> dict[str, Any]:
-    asked = (-1, []) if plan.gpus == "all" else (0, plan.gpus) if isinstance(plan.gpus, list) else (plan.gpus, [])
+    request = (-1, []) if plan.gpus == "all" else (0, plan.gpus) if isinstance(plan.gpus, list) else (plan.gpus, [])
     return {
         "image": plan.image,
         "command": command,
@@ -212,7 +212,7 @@ def planned(plan: Plan, command: list[str]) -> dict[str, Any]:
         ),
         "network": plan.network or "default",
         "privileged": plan.privileged,
-        "gpus": [] if plan.gpus == [] else [(*asked, [["gpu"]])],
+        "gpus": [] if plan.gpus == [] else [(*request, [["gpu"]])],
         "labels": {"taoprofiles.profile": plan.name},
         "tty": plan.tty is not False,
         "rm": True,
@@ -223,7 +223,7 @@ SECRET = "one value, 'for' all \"secrets\" $HOME"
 
 
 def created(home: TrainingHome, text: str, environ: dict[str, str]) -> str:
-    """Have a bash read the rendered command, with ``create`` in the place of ``run``; return the container's id."""
+    """Let a bash read the rendered command, with ``create`` in the place of ``run``; return the container's id."""
     script = f'docker() {{ shift; "$DOCKER" create "$@"; }}\n{text}'
     around = {**home.engine._environ, "DOCKER": home.engine._docker, "LANG": "C.UTF-8", **environ}
     done = subprocess.run(["bash", "-c", script], env=around, capture_output=True, text=True, timeout=60, check=False)

@@ -90,8 +90,8 @@ def test_a_user_without_a_name(training_home: TrainingHome, image: str, layout: 
         text = f'[[mounts]]\nsource = "{project}"\ndestination = "/work"\n[docker]\nuser = "auto"\n'
         home.profile("p", f'layout = "custom"\nimage = "{image}"\n{text}')
     else:
-        made = as_user(home, "new", "p", "--layout", layout, "--image", image, "--project-dir", str(project))
-        assert made.returncode == 0, made.stderr
+        creation = as_user(home, "new", "p", "--layout", layout, "--image", image, "--project-dir", str(project))
+        assert creation.returncode == 0, creation.stderr
     folders = [f"/results/.tao-runtime/home{below}" for below in ("", "/.cache/torch")] if layout == "tao7" else []
     done = as_user(home, "run", "p", "--gpus", "none", "--", "python", "-S", "-c", TASK, inside, *folders)
     assert done.returncode == 0, done.stderr

@@ -48,7 +48,7 @@ class Watched:
 
     def status(self, seconds: float = 3) -> int | None:
         """Wait until the container is over, or the watch is; return the exit status of its task."""
-        over = lambda: self.faults or any(one.is_over for one in self.monitor.containers)  # noqa: E731
+        over = lambda: self.faults or any(task.is_over for task in self.monitor.containers)  # noqa: E731
         until(over, "the container is over", seconds=seconds, details=lambda: self.monitor.problem)
         assert self.faults == []
         (container,) = self.monitor.containers
@@ -151,7 +151,7 @@ def test_the_last_of_several_tasks_counts_once(fake_engine: FakeEngine, watched:
     for status in ("3", "0"):
         fake_engine.event("exec_start: x", tagged)
         fake_engine.event("exec_die", tagged, exitCode=status)
-    until(lambda: [one.status for one in watched.monitor.containers] == [0], "the second one is seen")
+    until(lambda: [task.status for task in watched.monitor.containers] == [0], "the second one is seen")
     before = fake_engine.listeners()
     fake_engine.cut()
     until(lambda: fake_engine.listeners() > before, "it listens again")

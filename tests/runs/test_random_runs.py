@@ -101,8 +101,8 @@ class RunModel:
         self.active = self.active if blockers else name
 
     def hold(self) -> None:
-        made = manage.hold(self.sandbox.context, None, reason="x")
-        self.by_hand.append((made.id, self.active))
+        hold = manage.hold(self.sandbox.context, None, reason="x")
+        self.by_hand.append((hold.id, self.active))
 
     def release(self) -> None:
         hold_id, _ = self.by_hand.pop(self.random.randrange(len(self.by_hand)))

@@ -99,7 +99,7 @@ def test_arguments_reach_the_task_unchanged(home: TrainingHome) -> None:
 def slow_engine(home: TrainingHome) -> Iterator[tuple[dict[str, str], threading.Event, threading.Event]]:
     """An engine that answers nobody until it is let go, as it seems to a launcher during a long pull."""
     path = home.root / "slow.sock"
-    asked, go, over = threading.Event(), threading.Event(), threading.Event()
+    connected, go, over = threading.Event(), threading.Event(), threading.Event()
 
     async def pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         with suppress(OSError):
@@ -109,7 +109,7 @@ def slow_engine(home: TrainingHome) -> Iterator[tuple[dict[str, str], threading.
             target.write_eof()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.set()
+        connected.set()
         while not go.is_set():
             await asyncio.sleep(0.1)
         engine_reader, engine_writer = await asyncio.open_unix_connection(SOCKET)
@@ -126,7 +126,7 @@ def slow_engine(home: TrainingHome) -> Iterator[tuple[dict[str, str], threading.
     thread.start()
     try:
         until(path.exists, "it listens")
-        yield {"DOCKER_HOST": f"unix://{path}"}, asked, go
+        yield {"DOCKER_HOST": f"unix://{path}"}, connected, go
     finally:
         over.set()
         thread.join()
@@ -143,12 +143,12 @@ def refused(home: TrainingHome) -> dict[str, Any]:
 
 
 def test_a_plain_training_is_held_from_its_start_to_the_end_of_its_container(home: TrainingHome) -> None:
-    with slow_engine(home) as (environ, asked, go):
+    with slow_engine(home) as (environ, connected, go):
         launch = home.launch("detectnet_v2", "train", "60", environ=environ)
         pid = launch.process.pid
         until(lambda: (home_sees := home.holds()) and home_sees[0]["pid"] == pid, "the launcher is seen")
         assert refused(home)["phase"] == "pending"
-        assert asked.wait(30)
+        assert connected.wait(30)
         holder = refused(home)
         assert (holder["pid"], holder["phase"], holder["container"]) == (pid, "pending", None)
         text = home.run("use", "segformer").stderr

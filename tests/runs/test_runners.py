@@ -120,7 +120,7 @@ def test_it_is_checked(home: Home, runner: list[str]) -> None:
     assert set(ids(home, "--", *runner, *sound)) == always
     extra = home.root / "extra.json"
     extra.write_text(json.dumps({"Mounts": [{"source": str(home.root), "destination": "/specs"}]}))
-    found = {
+    cases = {
         "dst-duplicate": ["--mounts_file", str(extra), *sound],
         "runner-mounts-file": ["--mounts_file", "/nowhere.json", *sound],
         "key-ignored": ["--env", "HF_TOKEN", *sound],
@@ -132,7 +132,7 @@ def test_it_is_checked(home: Home, runner: list[str]) -> None:
         "host-path": [*sound[:-1], f"{home.root}/specs/train.yaml"],
         "src-missing": ["--volume", "/nowhere:/x", *sound],
     }
-    for id, words in found.items():
+    for id, words in cases.items():
         assert set(ids(home, "--", *runner, *words)) == {*always, id}, id
     assert "runner-mounts-file" in ids(home, "--", *runner, *sound, LAUNCHER_MOUNTS="/x.json")
     assert "runner-ignores-options" in ids(home, "p", "--", *runner, *sound)
@@ -150,9 +150,9 @@ def test_it_is_checked(home: Home, runner: list[str]) -> None:
     ],
 )  # fmt: skip
 def test_its_command_line(words: str, name: str, task: list[str]) -> None:
-    found = parse_runner(words.split())
-    assert (found.name, found.task) == (name, task)
-    assert parse_runner(found.words) is not None
+    runner = parse_runner(words.split())
+    assert (runner.name, runner.task) == (name, task)
+    assert parse_runner(runner.words) is not None
 
 
 @pytest.mark.parametrize("words", ["", "tao", "python3", "python3 x.py tao_pt.py", "echo tao_pt"])

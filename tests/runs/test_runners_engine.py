@@ -48,9 +48,9 @@ def test_one_without_taoprof_holds_the_mapping(training_home: TrainingHome, runn
     words = [*runner, "--no-tty", "--", "segformer", "train", "60"]
     process = subprocess.Popen(words, env=environ, cwd=home.root, stdin=subprocess.DEVNULL, start_new_session=True)
     try:
-        found = until(lambda: [hold for hold in home.holds() if hold["container"]], "its container is found")
-        assert [(hold["kind"], hold["shared"], hold["pid"]) for hold in found] == [("found", True, process.pid)]
-        assert found[0]["command"][:2] == ["tao_pt", "--no-tty"]
+        holds = until(lambda: [hold for hold in home.holds() if hold["container"]], "its container is found")
+        assert [(hold["kind"], hold["shared"], hold["pid"]) for hold in holds] == [("found", True, process.pid)]
+        assert holds[0]["command"][:2] == ["tao_pt", "--no-tty"]
         one_clear_error(home.run("use", "detectnet_v2"), 5)
         process.kill()
         process.wait()

@@ -517,7 +517,7 @@ def test_history_of_a_path_lists_the_runs_that_wrote_there(sandbox: Sandbox) -> 
     sandbox.tao.write_text("#!/bin/sh\nexit 2\n")  # the launcher refuses its arguments, and starts no container
     assert sandbox.run("run", "a", "--", *train("/results")).returncode == 2
     for path, number in {"results": 1, "results/weights/x.pth": 1, ".": 1, "data": 0}.items():
-        assert [one["status"] for one in sandbox.json("history", str(project / path))["data"]["runs"]] == [0] * number
+        assert [item["status"] for item in sandbox.json("history", str(project / path))["data"]["runs"]] == [0] * number
     text = sandbox.run("history", str(project / "results")).stdout
     assert "exit status 0" in text
     assert "/workspace/tao-experiments" in text
@@ -555,8 +555,8 @@ def test_of_many_runs_few_are_read(sandbox: Sandbox, monkeypatch: pytest.MonkeyP
         return real_paths(paths)
 
     monkeypatch.setattr(lookup, "real_paths", ask_few)
-    found = sandbox.json("history", str(sandbox.root / "projects/b"))["data"]["runs"]
-    assert [one["id"] for one in found] == ["wanted"]
+    runs = sandbox.json("history", str(sandbox.root / "projects/b"))["data"]["runs"]
+    assert [record["id"] for record in runs] == ["wanted"]
     assert len(sandbox.json("history", str(folder))["data"]["runs"]) == 20
     assert len(sandbox.json("history", str(folder), "--all")["data"]["runs"]) == 1000
 

@@ -72,17 +72,17 @@ def mapping_of(sandbox: Sandbox, name: str) -> dict[str, Any]:
 
 @pytest.fixture
 def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
-    with Sandbox(tmp_path) as made:
+    with Sandbox(tmp_path) as sandbox:
         for name in ("a", "b"):
-            folder = made.root / name
+            folder = sandbox.root / name
             folder.mkdir()
-            made.profile(
+            sandbox.profile(
                 name,
                 f'layout = "custom"\n[variables]\nSPECS_DIR = "/specs/{name}"\n'
                 f'[[mounts]]\nsource = "{folder}"\ndestination = "/workspace"\n',
             )
-        made.run("use", "a", check=True)
-        yield made
+        sandbox.run("use", "a", check=True)
+        yield sandbox
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def program(sandbox: Sandbox) -> Iterator[Program]:
 
 
 def holders(sandbox: Sandbox) -> list[tuple[str, str, int]]:
-    return [(one["kind"], one["profile"], one["pid"]) for one in sandbox.json("status")["data"]["holds"]]
+    return [(hold["kind"], hold["profile"], hold["pid"]) for hold in sandbox.json("status")["data"]["holds"]]
 
 
 def test_use_gives_the_process_a_profile_until_it_ends(sandbox: Sandbox) -> None:
@@ -197,19 +197,19 @@ def test_a_shared_use_whose_hold_cannot_be_written_changes_nothing(sandbox: Sand
 
 
 def test_shared_is_refused_by_holds_of_others_not_by_the_own(sandbox: Sandbox) -> None:
-    one, two = Program(sandbox), Program(sandbox)
-    assert one.tell("taoprofiles.use('b', shared=True).shared") is True
+    first, second = Program(sandbox), Program(sandbox)
+    assert first.tell("taoprofiles.use('b', shared=True).shared") is True
     assert sandbox.mapping() == mapping_of(sandbox, "b")
-    before = two.environ()
-    assert two.tell("taoprofiles.use('a', shared=True)")["error"] == "held"
-    assert two.environ() == before
-    assert one.tell("taoprofiles.use('a', shared=True).name") == "a", "our own hold is in nobody's way"
+    before = second.environ()
+    assert second.tell("taoprofiles.use('a', shared=True)")["error"] == "held"
+    assert second.environ() == before
+    assert first.tell("taoprofiles.use('a', shared=True).name") == "a", "our own hold is in nobody's way"
     assert sandbox.mapping() == mapping_of(sandbox, "a")
-    assert holders(sandbox) == [("notebook", "a", one.pid)]
-    child = one.tell("subprocess.Popen(['sleep', '60']).pid")
-    assert one.tell("taoprofiles.use('b', shared=True)")["error"] == "held", "but what we started needs it"
+    assert holders(sandbox) == [("notebook", "a", first.pid)]
+    child = first.tell("subprocess.Popen(['sleep', '60']).pid")
+    assert first.tell("taoprofiles.use('b', shared=True)")["error"] == "held", "but what we started needs it"
     os.kill(child, signal.SIGKILL)
-    for program in (one, two):
+    for program in (first, second):
         program.end()
     assert holders(sandbox) == []
 

@@ -43,8 +43,8 @@ def tee_of(sandbox: Sandbox) -> int:
     path = str(until(lambda: list((sandbox.state / "logs").glob("*.log")), "there is a log")[0])
 
     def find_tee() -> list[int]:
-        found = [process for process in processes.scan() if "taoprofiles.runs.tee" in process.argv]
-        return [process.pid for process in found if path in process.argv[-1]]
+        tees = [process for process in processes.scan() if "taoprofiles.runs.tee" in process.argv]
+        return [process.pid for process in tees if path in process.argv[-1]]
 
     return until(find_tee, "the output is copied")[0]
 

@@ -388,8 +388,8 @@ def test_error_after_the_rename_takes_it_back(used: Home, monkeypatch: pytest.Mo
     with pytest.raises(TaoprofError, match="cannot write"):
         switch.switch_profile(used.context, "c")
     assert used.mapping_file.read_bytes() == before
-    found = get_status(used.context)
-    assert (found.name, found.state) == ("b", "active")
+    mapping_status = get_status(used.context)
+    assert (mapping_status.name, mapping_status.state) == ("b", "active")
 
 
 def test_nobody_else_can_prevent_a_switch(used: Home, monkeypatch: pytest.MonkeyPatch) -> None:

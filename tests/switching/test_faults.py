@@ -82,14 +82,14 @@ def check_error(status: int, out: str, err: str) -> None:
 
 def check_home(scene: Scene, home: Home) -> None:
     """Check what must hold after anything: the right profile is named, and all goes on as usual with the next one."""
-    found = home.content()
-    assert found in (scene.old, scene.new), f"neither the old nor the new mapping: {found!r}"
+    content = home.content()
+    assert content in (scene.old, scene.new), f"neither the old nor the new mapping: {content!r}"
     assert home.mapping_file.is_symlink() == (scene.state == "symlink")
-    if found is not None:
+    if content is not None:
         mode = 0o600 if scene.old is None else stat.S_IMODE(scene.home.mapping_file.stat().st_mode)
         assert stat.S_IMODE(home.mapping_file.stat().st_mode) == mode
     states = {"none": (None, "none"), "foreign": (None, "unmanaged")}
-    expected = ("b", "active") if found == scene.new else states.get(scene.state, ("a", "active"))
+    expected = ("b", "active") if content == scene.new else states.get(scene.state, ("a", "active"))
     data = call(home, "current", "--json").envelope["data"]
     assert (data["name"], data["state"]) == expected
     for words in (["use", "c"], ["history"], ["list"]):

@@ -191,8 +191,8 @@ def test_a_foreign_write_in_the_moment_of_a_switch_that_is_killed(home: Home) ->
     assert not kept(home, FOREIGN)
     home.run("use", "c", check=True)
     assert kept(home, FOREIGN), "the only copy was in the temporary file"
-    found = next(e for e in home.json("history")["data"]["entries"] if e["action"] == "found")
-    home.run("undo", str(found["id"] + 1), check=True)
+    entry = next(e for e in home.json("history")["data"]["entries"] if e["action"] == "found")
+    home.run("undo", str(entry["id"] + 1), check=True)
     assert home.mapping_file.read_bytes() == FOREIGN
 
 
@@ -241,9 +241,9 @@ def test_removing_a_link_leaves_what_it_leads_to(home: Home) -> None:
 
 def test_undo_does_not_remove_the_active_profile(home: Home) -> None:
     home.run("new", "dino", "--layout", "custom", check=True)
-    made = home.json("history")["data"]["entries"][0]["id"]
+    entry_id = home.json("history")["data"]["entries"][0]["id"]
     home.run("use", "dino", check=True)
-    done = home.run("undo", str(made))
+    done = home.run("undo", str(entry_id))
     assert done.returncode == 2
     assert done.stderr.startswith("taoprof: error: 'dino' is the active profile"), "nothing is said to be undone"
 
@@ -263,8 +263,8 @@ def test_a_switch_between_the_two_reads_of_a_look(home: Home, monkeypatch: pytes
         return content
 
     monkeypatch.setattr(files, "read", read)
-    found = status.get_status(home.context)
-    assert (found.name, found.state) == ("c", "active")
+    mapping_status = status.get_status(home.context)
+    assert (mapping_status.name, mapping_status.state) == ("c", "active")
 
 
 SWITCHER = """

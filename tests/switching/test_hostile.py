@@ -475,13 +475,13 @@ BAD_HOMES = [
 @pytest.mark.parametrize("environ", BAD_HOMES, ids=lambda environ: str(environ)[:40])
 def test_home_that_is_no_folder_or_no_absolute_path(filled: Home, environ: dict[str, str]) -> None:
     (name, value), *_ = environ.items()
-    given = {name: value.format(root=filled.root)}
+    variables = {name: value.format(root=filled.root)}
     for words in (["use", "a"], ["new", "n"]):
-        done = unchanged(filled, words, 3, environ=given)
-        if not given[name].startswith("/"):
+        done = unchanged(filled, words, 3, environ=variables)
+        if not variables[name].startswith("/"):
             assert "absolute path" in done.err
             assert name in done.err
-    clean(call(filled, "list", environ=given))
+    clean(call(filled, "list", environ=variables))
 
 
 def test_home_that_is_not_there(filled: Home) -> None:

@@ -38,8 +38,8 @@ def refused(home: Home, *words: str, status: int) -> str:
     assert first.startswith("taoprof: error: ")
     assert all(line.startswith("hint: ") for line in rest) and len(rest) <= 1
     after = home.tree()
-    made = [name for name in after if name not in before]
-    assert all(name in (".local", ".local/state", ".local/state/taoprofiles") for name in made), made
+    new_paths = [name for name in after if name not in before]
+    assert all(name in (".local", ".local/state", ".local/state/taoprofiles") for name in new_paths), new_paths
     assert {name: after[name] for name in before} == before
     return first
 
@@ -271,10 +271,10 @@ def test_another_program_creates_it_while_it_is_replaced(home: Home, monkeypatch
     real = atomic._stat
 
     def created_after(target: str, **options: bool) -> os.stat_result | None:
-        found = real(target, **options)
-        if found is None and target == home.context.mapping_file:
+        stat_result = real(target, **options)
+        if stat_result is None and target == home.context.mapping_file:
             home.mapping_file.write_bytes(FOREIGN)
-        return found
+        return stat_result
 
     monkeypatch.setattr(atomic, "_stat", created_after)
     assert home.run("use", "a", check=True).stderr.endswith(

@@ -148,13 +148,13 @@ def test_folders_of_another_machine_are_not_looked_for_here(home: Home) -> None:
     words = words.replace("IMAGE", "nvcr.io/nvidia/tao/tao-toolkit:7.1.0-pyt")
     environ = {"DOCKER_HOST": "tcp://192.0.2.1:2376"}
     done = call(home, "--json", "check", "--", *words.split(), environ=environ)
-    found = {finding["id"]: finding for finding in done.envelope["data"]["findings"]}
-    assert "src-missing" not in found
-    assert "missing-file" not in found
-    assert found["paths-unchecked"]["severity"] == "warning"
-    assert found["paths-unchecked"]["what"].startswith("the engine is on another machine, tcp://192.0.2.1:2376")
-    assert found["spec-unchecked"]["what"] == "the spec file '/home/t.yaml' is not a file of this machine"
-    assert "unmapped-path" in found, "which needs no look at that machine"
+    findings = {finding["id"]: finding for finding in done.envelope["data"]["findings"]}
+    assert "src-missing" not in findings
+    assert "missing-file" not in findings
+    assert findings["paths-unchecked"]["severity"] == "warning"
+    assert findings["paths-unchecked"]["what"].startswith("the engine is on another machine, tcp://192.0.2.1:2376")
+    assert findings["spec-unchecked"]["what"] == "the spec file '/home/t.yaml' is not a file of this machine"
+    assert "unmapped-path" in findings, "which needs no look at that machine"
     assert "paths-unchecked" not in call(home, "check", "--", *words.split()).out
 
 

@@ -93,11 +93,11 @@ def test_folders_are_looked_for_on_the_machine_of_the_engine(training_home: Trai
     words = ["docker", "run", "--gpus", "all", "--shm-size", "1g", "-v", f"{home.root}/here it is:/data", "-v",
              f"{home.root}/it's gone:/gone", "nvcr.io/nvidia/tao/tao-toolkit:7.1.0-pyt", "dino", "train"]  # fmt: skip
     findings = call(home, "--json", "check", "--", *words, environ=ssh.environ).envelope["data"]["findings"]
-    found = {finding["id"]: finding for finding in findings}
-    assert found["src-missing"]["what"] == f"'{home.root}/it's gone' does not exist on the engine's machine"
+    by_id = {finding["id"]: finding for finding in findings}
+    assert by_id["src-missing"]["what"] == f"'{home.root}/it's gone' does not exist on the engine's machine"
     assert [f["id"] for f in findings].count("src-missing") == 1
-    assert found["paths-unchecked"]["severity"] == "info"
-    subprocess.run(["sh", "-c", found["src-missing"]["hint"]], env={**home.environ, **ssh.environ}, check=True)
+    assert by_id["paths-unchecked"]["severity"] == "info"
+    subprocess.run(["sh", "-c", by_id["src-missing"]["hint"]], env={**home.environ, **ssh.environ}, check=True)
     assert (home.root / "it's gone").is_dir()
     findings = call(home, "--json", "check", "--", *words, environ=ssh.environ).envelope["data"]["findings"]
     assert "src-missing" not in {finding["id"] for finding in findings}

@@ -61,10 +61,10 @@ def test_what_scan_finds() -> None:
     started = [subprocess.Popen([name, "100"], executable="/bin/sleep") for name in names]
     try:
         until(lambda: all(processes.has_command_line(process.pid) for process in started), "they run")
-        found = {process.pid: process for process in processes.scan()}
-        assert [process.pid in found for process in started] == [True, True, False]
-        assert found[started[0].pid].uid == os.getuid()
-        assert found[started[0].pid].argv == ["tao", "100"]
+        by_pid = {process.pid: process for process in processes.scan()}
+        assert [process.pid in by_pid for process in started] == [True, True, False]
+        assert by_pid[started[0].pid].uid == os.getuid()
+        assert by_pid[started[0].pid].argv == ["tao", "100"]
     finally:
         for process in started:
             process.kill()
