@@ -398,13 +398,13 @@ def _main() -> None:
 
     def read(content: bytes) -> str:
         source = build.SourceFile(context, content, where="file", path=f"{folder}/file")
-        found = source.evaluate({})
-        if found.questions:
-            found = source.evaluate({question.name: "/answer" for question in found.questions if question.name})
-        made, notes = build.build(found, name="net", where="file")
-        for text in [*found.notes, *notes]:
+        result = source.evaluate({})
+        if result.questions:
+            result = source.evaluate({question.name: "/answer" for question in result.questions if question.name})
+        profile, notes = build.build(result, name="net", where="file")
+        for text in [*result.notes, *notes]:
             printable(text)
-        parse(to_toml(made).encode(), name="net", path="net.toml")
+        parse(to_toml(profile).encode(), name="net", path="net.toml")
         return "imported"
 
     read(_mounts("'~root/warm/up'", "ä = 1\n"))  # expanduser imports pwd at its first '~user'

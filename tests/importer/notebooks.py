@@ -26,16 +26,16 @@ def context(home: Path) -> Context:
     return Context({"HOME": str(home), "USER": "ana", "PATH": "/usr/bin:/bin"})
 
 
-def read(home: Path, content: bytes, *, folder: Path | None = None, **given: str) -> ImportResult:
+def read(home: Path, content: bytes, *, folder: Path | None = None, **values: str) -> ImportResult:
     """Read a notebook or a script that stands in ``folder``."""
     path = str((folder or home) / "file")
-    result = build.SourceFile(context(home), content, where="file", path=path).evaluate(given)
+    result = build.SourceFile(context(home), content, where="file", path=path).evaluate(values)
     build.reject_unused_values(result, "file")
     return result
 
 
-def rendered(home: Path, found: ImportResult) -> tuple[dict[str, str], dict[str, Any]]:
+def rendered(home: Path, result: ImportResult) -> tuple[dict[str, str], dict[str, Any]]:
     """Make a profile of it, and give what that sets: its variables and its mapping."""
-    profile, _ = build.build(found, name="net", where="file")
+    profile, _ = build.build(result, name="net", where="file")
     renderer = Renderer(template(profile, name="net"), context(home), name="net", path="net.toml")
     return renderer.variables(), renderer.mapping()

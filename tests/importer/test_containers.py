@@ -101,12 +101,12 @@ def test_a_script_mounts_what_it_mounts_when_bash_runs_it(home: Home, text: str)
     environ = {"PATH": f"{docker.parent}:/usr/bin:/bin", "HOME": str(home.root)}
     done = subprocess.run(["bash", str(script)], cwd=script.parent, env=environ, capture_output=True, text=True)
     words = done.stdout.splitlines()
-    given = [words[number + 1].split(":") for number, word in enumerate(words) if word == "-v"]
-    assert given, done.stderr
+    volumes = [words[number + 1].split(":") for number, word in enumerate(words) if word == "-v"]
+    assert volumes, done.stderr
     assert call(home, "import", str(script), "--name", "p").status == 0
     data = home.json("show", "p")["data"]
     mounts = [(os.path.normpath(mount["source"]), mount["destination"]) for mount in data["mounts"]]
-    assert mounts == [(os.path.normpath(source), destination) for source, destination in given]
+    assert mounts == [(os.path.normpath(source), destination) for source, destination in volumes]
     assert not {"name", "1"} & data["variables"].keys()
 
 

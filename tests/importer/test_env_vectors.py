@@ -17,7 +17,9 @@ from tests.importer.notebooks import read
 from tests.support.notebooks import notebook
 
 Vector: TypeAlias = tuple[str, str, str | None, str | None]
-VECTORS: list[Vector] = [tuple(one) for one in json.loads(Path(__file__).with_name("env_vectors.json").read_text())]
+VECTORS: list[Vector] = [
+    tuple(vector) for vector in json.loads(Path(__file__).with_name("env_vectors.json").read_text())
+]
 NAMES = [f"{setup}; {cell}".removeprefix("; ") for setup, cell, _, _ in VECTORS]
 
 
@@ -37,8 +39,8 @@ def test_ipython_does_what_the_vector_says(executions: dict[str, Execution], nam
 
 @pytest.mark.parametrize(("setup", "cell", "value", "error"), VECTORS, ids=NAMES)
 def test_reading_finds_the_same(tmp_path: Path, setup: str, cell: str, value: str | None, error: str | None) -> None:
-    found = read(tmp_path, notebook([setup, cell]))
-    assert found.variables.get("K") == value or (found.left_out and value == "FIXME")
+    result = read(tmp_path, notebook([setup, cell]))
+    assert result.variables.get("K") == value or (result.left_out and value == "FIXME")
     doubts = ("nothing expands", "keeps the comment", "the quotes are")
-    notes = [note for note in found.notes if not any(doubt in note for doubt in doubts)]
-    assert (notes == []) == (error is None), found.notes
+    notes = [note for note in result.notes if not any(doubt in note for doubt in doubts)]
+    assert (notes == []) == (error is None), result.notes

@@ -30,29 +30,29 @@ def executions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Execution]
     return execute(tmp_path_factory.mktemp("doubtful"), {name: [START, *cells] for name, cells in CASES.items()})
 
 
-def differs(found: Any, real: Any) -> bool:
-    """Whether something known is not what it really is."""
-    if isinstance(found, Unknown):
+def differs(evaluated: Any, real: Any) -> bool:
+    """Check whether something known is not what it really is."""
+    if isinstance(evaluated, Unknown):
         return False
-    if isinstance(found, dict) and isinstance(real, dict):
-        return found.keys() != real.keys() or any(differs(found[key], real[key]) for key in found)
-    if isinstance(found, list) and isinstance(real, list):
-        return len(found) != len(real) or any(map(differs, found, real))
-    return bool(found != real)
+    if isinstance(evaluated, dict) and isinstance(real, dict):
+        return evaluated.keys() != real.keys() or any(differs(evaluated[key], real[key]) for key in evaluated)
+    if isinstance(evaluated, list) and isinstance(real, list):
+        return len(evaluated) != len(real) or any(map(differs, evaluated, real))
+    return bool(evaluated != real)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_static_evaluation_equals_execution_or_is_unknown(executions: dict[str, Execution], name: str) -> None:
     home, folder, cells, real = executions[name]
-    found = read(home, notebook(cells), folder=folder)
-    left_out = {variable for variable, _ in found.left_out} | {"HOME"}
-    known = {variable: value for variable, value in found.variables.items() if variable not in left_out}
+    result = read(home, notebook(cells), folder=folder)
+    left_out = {variable for variable, _ in result.left_out} | {"HOME"}
+    known = {variable: value for variable, value in result.variables.items() if variable not in left_out}
     assert {variable: real.environ.get(variable) for variable in known} == known
-    said = " ".join(found.notes)
-    if "may set variables" not in said and "name is not known" not in said:
+    notes = " ".join(result.notes)
+    if "may set variables" not in notes and "name is not known" not in notes:
         assert real.environ.keys() - left_out == known.keys()
-    if "under a condition" not in said:
-        assert not differs(found.mapping, real.mapping)
+    if "under a condition" not in notes:
+        assert not differs(result.mapping, real.mapping)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_a_value_made_of_a_path_refers_to_its_variable(tmp_path: Path) -> None:
         "    {'source': os.fspath(Path.home() / 'h'), 'destination': '/h'},\n"
         "]}\n(Path.home() / '.tao_mounts.json').write_text(json.dumps(m))"
     )
-    found = read(tmp_path, notebook([START, cell]))
-    profile, _ = build.build(found, name="net", where="file")
+    result = read(tmp_path, notebook([START, cell]))
+    profile, _ = build.build(result, name="net", where="file")
     sources = [mount.source for mount in profile.mounts or []]
     assert sources == ["${A}/x", "${A}/y", "${A}/z", "${A}/v", "~/h"]

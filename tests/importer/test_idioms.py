@@ -416,16 +416,16 @@ def executions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Execution]
 def test_static_evaluation_equals_execution(executions: dict[str, Execution], name: str) -> None:
     idiom, (home, folder, _, real) = IDIOMS[name], executions[name]
     content = notebook([cell.replace("{HOME}", str(home)) for cell in idiom.cells])
-    found = read(home, content, folder=folder, **idiom.given)
+    result = read(home, content, folder=folder, **idiom.given)
     assert real.mapping is not None
-    assert found.mapping == real.mapping, found.notes
-    unknown = {left for left, _ in found.left_out}
+    assert result.mapping == real.mapping, result.notes
+    unknown = {left for left, _ in result.left_out}
     assert unknown <= idiom.left_out | {"PATH"}
     expected = {key: value for key, value in real.environ.items() if key not in (*unknown, "HOME")}
-    assert {**found.variables, "HOME": ""} == {**expected, "HOME": ""}, found.notes
+    assert {**result.variables, "HOME": ""} == {**expected, "HOME": ""}, result.notes
     if not idiom.loose:
         ours = {key: value for key, value in expected.items() if key != "PATH"}
-        assert rendered(home, found) == (as_profiles(ours, home), as_launcher_takes(real.mapping, home, folder))
+        assert rendered(home, result) == (as_profiles(ours, home), as_launcher_takes(real.mapping, home, folder))
 
 
 def as_profiles(variables: dict[str, str], home: Path) -> dict[str, str]:

@@ -32,7 +32,7 @@ def read_all(what: list[int] | list[str], folder: Path, *, share: float = 1) -> 
     before = sorted(path.name for path in folder.iterdir())
     done = subprocess.run(
         [sys.executable, "-m", "tests.importer.malformed_notebooks", str(folder), str(share)],
-        input="".join(f"{json.dumps(one)}\n" for one in what),
+        input="".join(f"{json.dumps(case)}\n" for case in what),
         env={**os.environ, "PYTHONPATH": f"{ROOT}:{folder}"},
         cwd=folder,
         capture_output=True,
@@ -40,11 +40,11 @@ def read_all(what: list[int] | list[str], folder: Path, *, share: float = 1) -> 
     )
     outcomes = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(outcomes) == len(what), f"ended in {what[len(outcomes)]!r}: {done.returncode} {done.stderr[-3000:]}"
-    for one, outcome, seconds, megabytes, problem, events in outcomes:
-        assert problem == "", (one, problem)
-        assert events == [], (one, "reading it did more than reading")
-        assert seconds < SECONDS, (one, outcome)
-        assert megabytes < MEGABYTES, (one, outcome)
+    for case, outcome, seconds, megabytes, problem, events in outcomes:
+        assert problem == "", (case, problem)
+        assert events == [], (case, "reading it did more than reading")
+        assert seconds < SECONDS, (case, outcome)
+        assert megabytes < MEGABYTES, (case, outcome)
     assert sorted(path.name for path in folder.iterdir()) == before
     assert (folder / "canary.txt").read_text() == "untouched"
 

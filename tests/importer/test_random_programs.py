@@ -108,10 +108,10 @@ def test_static_evaluation_equals_execution_or_is_unknown(tmp_path: Path) -> Non
     compared = 0
     programs = {str(number): Writer(SEED + number).program() for number in range(PROGRAMS)}
     for home, folder, cells, real in execute(tmp_path, programs).values():
-        found = read(home, notebook(cells), folder=folder)
-        if len(real.errors) != sum("the cell ends" in note or "not Python" in note for note in found.notes):
+        result = read(home, notebook(cells), folder=folder)
+        if len(real.errors) != sum("the cell ends" in note or "not Python" in note for note in result.notes):
             continue  # something that is not followed raised, and is taken not to
         compared += 1
-        assert {name: real.environ.get(name) for name in found.variables} == found.variables, "\n---\n".join(cells)
-        assert found.mapping is None or not differs(found.mapping, real.mapping), cells
+        assert {name: real.environ.get(name) for name in result.variables} == result.variables, "\n---\n".join(cells)
+        assert result.mapping is None or not differs(result.mapping, real.mapping), cells
     assert compared > PROGRAMS / 3

@@ -93,8 +93,8 @@ def test_a_script_knows_its_own_path_and_a_notebook_has_none(tmp_path: Path) -> 
 
 
 def test_a_message_names_the_function_that_is_called_with_other_arguments(tmp_path: Path) -> None:
-    found = read(tmp_path, notebook(["def show(path):\n    pass\nshow('a', images=2)"]))
-    assert found.notes[0].endswith("TypeError: show(): got an unexpected keyword argument 'images'")
+    result = read(tmp_path, notebook(["def show(path):\n    pass\nshow('a', images=2)"]))
+    assert result.notes[0].endswith("TypeError: show(): got an unexpected keyword argument 'images'")
 
 
 def test_a_message_names_the_import_of_the_notebook_itself(tmp_path: Path) -> None:

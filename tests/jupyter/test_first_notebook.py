@@ -50,8 +50,8 @@ def place(home: TrainingHome, path: str, train: str, *new: str) -> Path:
 
 
 def imported(home: TrainingHome, notebook: Path, project: Path, *options: str) -> None:
-    given = f"LOCAL_PROJECT_DIR=~/{project.relative_to(home.root)}"
-    home.run("import", notebook.name, "--set", given, *options, cwd=notebook.parent, check=True)
+    assignment = f"LOCAL_PROJECT_DIR=~/{project.relative_to(home.root)}"
+    home.run("import", notebook.name, "--set", assignment, *options, cwd=notebook.parent, check=True)
 
 
 @pytest.fixture
@@ -125,5 +125,5 @@ def picture(browser: Browser, notebook: Notebook, folder: Path, name: str, cell:
     for theme in ("light", "dark"):
         browser.theme(theme)
         browser.page.evaluate(STEADY, [str(browser.lab.home.root), held])  # each time: a panel has drawn itself again
-        made = notebook.screenshot(folder / f"{name}-{theme}.png", cell=cell)
-        assert made.stat().st_size < 120_000, f"{made} is too large for a page"
+        image = notebook.screenshot(folder / f"{name}-{theme}.png", cell=cell)
+        assert image.stat().st_size < 120_000, f"{image} is too large for a page"

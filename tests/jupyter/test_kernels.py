@@ -58,7 +58,7 @@ def rendered(home: Home, profile: str) -> dict[str, Any]:
 
 def is_profiles(mapping: dict[str, Any], wanted: dict[str, Any]) -> bool:
     """Check whether a mapping is the profile's; its environment may have the run tag for the containers."""
-    variables = [one for one in mapping.get("Envs", []) if not one["variable"].startswith("TAOPROF_")]
+    variables = [variable for variable in mapping.get("Envs", []) if not variable["variable"].startswith("TAOPROF_")]
     plain = {key: value for key, value in mapping.items() if key != "Envs"} | ({"Envs": variables} if variables else {})
     return plain == wanted
 
@@ -116,12 +116,15 @@ def test_an_interrupt_changes_nothing(home: Home) -> None:
 
 
 def test_two_kernels_on_one_notebook_are_two_holds(home: Home) -> None:
-    with Kernel(home, notebook="alpha/train.ipynb") as one, Kernel(home, notebook="alpha/train.ipynb") as two:
-        first, second = load_and_use(one), load_and_use(two)
-        assert holders(home) == sorted(("notebook", "alpha", kernel.pid) for kernel in (one, two))
+    with (
+        Kernel(home, notebook="alpha/train.ipynb") as first_kernel,
+        Kernel(home, notebook="alpha/train.ipynb") as second_kernel,
+    ):
+        first, second = load_and_use(first_kernel), load_and_use(second_kernel)
+        assert holders(home) == sorted(("notebook", "alpha", kernel.pid) for kernel in (first_kernel, second_kernel))
         assert first["LAUNCHER_MOUNTS"] != second["LAUNCHER_MOUNTS"]
-        one.kill()
-        assert holders(home) == [("notebook", "alpha", two.pid)]
+        first_kernel.kill()
+        assert holders(home) == [("notebook", "alpha", second_kernel.pid)]
         assert Path(second["LAUNCHER_MOUNTS"]).exists()
 
 
@@ -138,22 +141,22 @@ def test_release_gives_everything_back(home: Home) -> None:
 
 
 def test_shared_holds_the_mapping_file_until_the_kernel_is_killed(home: Home) -> None:
-    with Kernel(home) as one, Kernel(home) as two:
-        there = load_and_use(one, "alpha --shared")
+    with Kernel(home) as first_kernel, Kernel(home) as second_kernel:
+        there = load_and_use(first_kernel, "alpha --shared")
         assert there.get("LAUNCHER_MOUNTS", str(home.mapping_file)) == str(home.mapping_file)
         assert home.mapping() == rendered(home, "alpha")
         refused = home.run("use", "beta", "--json")
         assert refused.returncode == 5, (refused.stdout, refused.stderr)
-        assert [holder["pid"] for holder in json.loads(refused.stdout)["error"]["holders"]] == [one.pid]
-        load(two)
-        before = read_environ(two)
-        in_notebook = two.execute("%taoprof use beta --shared")
+        assert [holder["pid"] for holder in json.loads(refused.stdout)["error"]["holders"]] == [first_kernel.pid]
+        load(second_kernel)
+        before = read_environ(second_kernel)
+        in_notebook = second_kernel.execute("%taoprof use beta --shared")
         assert in_notebook.failed
-        assert f"pid {one.pid}" in in_notebook.output, "who holds it"
-        assert read_environ(two) == before
-        assert holders(home) == [("notebook", "alpha", one.pid)]
-        one.kill()
-        two.run("%taoprof use beta --shared")
+        assert f"pid {first_kernel.pid}" in in_notebook.output, "who holds it"
+        assert read_environ(second_kernel) == before
+        assert holders(home) == [("notebook", "alpha", first_kernel.pid)]
+        first_kernel.kill()
+        second_kernel.run("%taoprof use beta --shared")
         assert home.mapping() == rendered(home, "beta")
 
 
@@ -210,8 +213,8 @@ RUNNERS = {
 def test_a_notebook_that_is_run_by_a_program_leaves_no_hold(home: Home, runner: str) -> None:
     require(importlib.util.find_spec(runner), f"{runner} is not installed")
     share_kernel(home)
-    asked = "!taoprof status --json > held.json"
-    write_notebook(home.root / "train.ipynb", LOAD, "%taoprof use alpha", asked, "import os; print(os.getpid())")
+    status_cell = "!taoprof status --json > held.json"
+    write_notebook(home.root / "train.ipynb", LOAD, "%taoprof use alpha", status_cell, "import os; print(os.getpid())")
     done = subprocess.run(
         [sys.executable, "-m", runner, *RUNNERS[runner]],
         env={**home.environ, "PATH": kernel_path()},

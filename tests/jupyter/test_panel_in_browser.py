@@ -133,7 +133,7 @@ def report_progress(file: Path) -> None:
     }
     report = {"epoch": 12, "max_epoch": 80, "time_per_epoch": "0:01:30", "eta": "1:42:00", "kpi": {"loss": 0.0312}}
     lines = [line | {"status": "STARTED"}, line | {"status": "RUNNING"} | report]
-    file.write_text("".join(f"{json.dumps(one)}\n" for one in lines))
+    file.write_text("".join(f"{json.dumps(entry)}\n" for entry in lines))
 
 
 def test_it_says_when_it_is_not_live(home: Home) -> None:
@@ -153,12 +153,12 @@ def test_it_says_when_it_is_not_live(home: Home) -> None:
         notebook.run(1)
         panel.until("head", "it updates when the cell ends")
         home.run("hold", "--reason", "meanwhile", check=True)
-        asked = len(panel.asked)
+        queries = len(panel.asked)
         (home.root / "enough").touch()
         notebook.idle()
         panel.until("running", "meanwhile")
         panel.until("head", "live, ")
-        assert len(panel.asked) - asked < 5, "nothing has piled up"
+        assert len(panel.asked) - queries < 5, "nothing has piled up"
         browser.page.evaluate(RESTART)
         panel.until("head", "restarted or has ended: run the cell again")
         panel.press("Use in this notebook")

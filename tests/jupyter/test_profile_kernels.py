@@ -199,7 +199,7 @@ def test_kills_leave_no_hold_and_take_no_other(home: Home, tmp_path: Path) -> No
         try:
             assert parent.stdout is not None
             pid = int(parent.stdout.readline())
-            assert sorted(one[2] for one in held(home)) == sorted([other.pid, pid])
+            assert sorted(hold[2] for hold in held(home)) == sorted([other.pid, pid])
         finally:
             os.killpg(parent.pid, signal.SIGKILL)
         until(lambda: held(home) == [("notebook", "alpha", other.pid)], "the server's kernel has ended")

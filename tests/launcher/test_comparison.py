@@ -32,7 +32,7 @@ def inspected(*mounts: str, **more: Any) -> dict[str, Any]:
 
 
 def test_nothing_differs() -> None:
-    asked = wanted(
+    mapping = wanted(
         *("/data:/d", "/out:/o/"),
         Envs=[{"variable": "A", "value": "1"}, {"variable": "B", "value": ""}],
         DockerOptions={"user": "1000:1000", "shm_size": "16G", "ulimits": {"memlock": -1, "stack": 67108864}},
@@ -43,11 +43,11 @@ def test_nothing_differs() -> None:
         Config={"Env": ["PATH=/bin", "A=1", "B="], "User": "1000:1000"},
         HostConfig={"ShmSize": 16 * 1024**3, "Ulimits": limits},
     )
-    assert differences(asked, got, ci=True) == []
+    assert differences(mapping, got, ci=True) == []
 
 
 @pytest.mark.parametrize(
-    ("asked", "got", "reported"),
+    ("wanted_mounts", "got", "reported"),
     [
         ("{link}:/d", "{real}:/d", None),
         ("/data:/d /out:/o", "", NONE),
@@ -65,11 +65,11 @@ def test_nothing_differs() -> None:
         ("/data:/d", "/data:/d /cache:/c", "'/cache' is mounted on '/c', which the profile does not ask for"),
     ],
 )  # fmt: skip
-def test_mounts(tmp_path: Path, asked: str, got: str, reported: str | None) -> None:
+def test_mounts(tmp_path: Path, wanted_mounts: str, got: str, reported: str | None) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     places = {"real": tmp_path / "real", "link": tmp_path / "link"}
-    mounts, binds = (words.format(**places).split() for words in (asked, got))
+    mounts, binds = (words.format(**places).split() for words in (wanted_mounts, got))
     assert differences(wanted(*mounts), inspected(*binds)) == ([reported.format(**places)] if reported else [])
 
 
@@ -84,9 +84,9 @@ def test_mounts(tmp_path: Path, asked: str, got: str, reported: str | None) -> N
     ],
 )
 def test_options(options: dict[str, Any], config: dict[str, Any], host: dict[str, Any], reported: str) -> None:
-    asked, got = wanted(DockerOptions=options), inspected(Config=config, HostConfig=host)
-    assert differences(asked, got) == [reported]
-    assert differences(asked, got, ci=True) == [reported, IN_CI]
+    mapping, got = wanted(DockerOptions=options), inspected(Config=config, HostConfig=host)
+    assert differences(mapping, got) == [reported]
+    assert differences(mapping, got, ci=True) == [reported, IN_CI]
 
 
 @pytest.mark.parametrize(
@@ -95,14 +95,14 @@ def test_options(options: dict[str, Any], config: dict[str, Any], host: dict[str
      ("100", 100), (100, 100), ("1.5g", 3 << 29), (" 2g", 2 << 30), ("2gb", 2 << 30)],
 )  # fmt: skip
 def test_shared_memory(size: str | int, amount: int) -> None:
-    asked = wanted(DockerOptions={"shm_size": size})
-    assert differences(asked, inspected(HostConfig={"ShmSize": amount})) == []
+    mapping = wanted(DockerOptions={"shm_size": size})
+    assert differences(mapping, inspected(HostConfig={"ShmSize": amount})) == []
 
 
 def test_the_value_of_a_variable_is_masked() -> None:
-    asked = wanted(Envs=[{"variable": "NGC_API_KEY", "value": "s3cret"}])
+    mapping = wanted(Envs=[{"variable": "NGC_API_KEY", "value": "s3cret"}])
     for environ in (["NGC_API_KEY=other"], None):
-        reported = differences(asked, inspected(Config={"Env": environ}))
+        reported = differences(mapping, inspected(Config={"Env": environ}))
         assert reported == ["the variable NGC_API_KEY differs from the mapping"]
 
 

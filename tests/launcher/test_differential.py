@@ -39,7 +39,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def happened(answer: dict[str, Any]) -> dict[str, Any]:
-    """Say what a launcher did in the terms of ``predicted``."""
+    """Return what a launcher did in the terms of ``predicted``."""
     read = [path for path in answer["opened"] if not path.endswith("/config.json")]
     kind, message = answer["raised"] or ("SystemExit" if answer["status"] else None, None)
     return {

@@ -40,8 +40,8 @@ def old(request: pytest.FixtureRequest, training_home: TrainingHome) -> Iterator
     require((folder / "bin/tao").exists(), f"the launcher {request.param} is not installed in {folder}")
     engine = training_home.engine
     (config,) = folder.glob("lib/*/site-packages/*/config/config.json")
-    found = json.loads(config.read_text())
-    images = found.get("task_group", {}).get("model", found)["dockers"]
+    content = json.loads(config.read_text())
+    images = content.get("task_group", {}).get("model", content)["dockers"]
     engine.images[f"detectnet_v2 of {request.param}"] = next(
         f"{about['docker_registry']}/{name}:{tag}"
         for name, tags in images.items()

@@ -40,10 +40,10 @@ pieces = st.lists(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("launched")
+    root = tmp_path_factory.mktemp("launched")
     for name in ("a", "b", "ab", "a b", "[a]"):
-        (made / name).touch()
-    return made
+        (root / name).touch()
+    return root
 
 
 @moderate(150)
@@ -68,7 +68,7 @@ def test_what_a_word_becomes(word: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "made"),
+    ("word", "words"),
     [
         *((word, [word]) for word in ("/specs/train.yaml", "a.[0].image_dir=/data", "[/a,/b]", "é/ü", "{a:1}", "a#b")),
         *((word, [word]) for word in ("train.x=~/x", "/x/*.txt")),
@@ -78,10 +78,10 @@ def test_what_a_word_becomes(word: str, folder: Path) -> None:
         ("~/x", ["/home/ana/x"]), ("x=~/x", ["x=/home/ana/x"]),
     ],
 )  # fmt: skip
-def test_known_words(word: str, made: list[str] | None, folder: Path) -> None:
-    assert split_like_bash(word, ENVIRON) == made
-    if made is not None:
-        assert launched([word], folder) == made
+def test_known_words(word: str, words: list[str] | None, folder: Path) -> None:
+    assert split_like_bash(word, ENVIRON) == words
+    if words is not None:
+        assert launched([word], folder) == words
 
 
 def test_a_glob_that_matches(folder: Path) -> None:

@@ -29,8 +29,8 @@ def launcher(engine: Engine) -> Iterator[Launcher]:
     launcher.end()
 
 
-def inspected(found: dict[str, Any], image_env: list[str]) -> dict[str, Any]:
-    host, config = found["HostConfig"], found["Config"]
+def inspected(container: dict[str, Any], image_env: list[str]) -> dict[str, Any]:
+    host, config = container["HostConfig"], container["Config"]
     return {
         "image": config["Image"],
         "volumes": sorted(host["Binds"] or []),
@@ -67,7 +67,7 @@ def test_the_engine_has_what_was_predicted(launcher: Launcher, engine: Engine, t
     make_tree(root)
     image = engine.images["detectnet_v2"]
     image_env = json.loads(engine.docker("image", "inspect", "--format={{json .Config.Env}}", image))
-    made: dict[str, Call] = {}
+    calls: dict[str, Call] = {}
 
     @settings(
         max_examples=CASES,
@@ -85,13 +85,13 @@ def test_the_engine_has_what_was_predicted(launcher: Launcher, engine: Engine, t
         launcher.ask(environ, cwd, arguments)
         answer = launcher.answer()
         assert prediction.call and answer["container"], (prediction.refusals, answer, case)
-        made[answer["container"]] = prediction.call
+        calls[answer["container"]] = prediction.call
 
     try:
         each()
-        assert len(made) >= CASES
-        found = json.loads(engine.docker("inspect", "--type=container", *made))
-        for each_found in found:
-            assert inspected(each_found, image_env) == expected(made[each_found["Id"]])
+        assert len(calls) >= CASES
+        containers = json.loads(engine.docker("inspect", "--type=container", *calls))
+        for container in containers:
+            assert inspected(container, image_env) == expected(calls[container["Id"]])
     finally:
-        engine.docker("rm", "--force", *made)
+        engine.docker("rm", "--force", *calls)

@@ -44,8 +44,8 @@ def test_the_launchers_own_words(home: Home, launcher: Launcher, name: str) -> N
     (home.root / ".docker/config.json").write_text('{"auths": {"nvcr.io": {}}}')
     launcher.ask(home.environ, str(home.root), ["model", "detectnet_v2", "train"])
     kind, message = launcher.answer()["raised"]
-    said = f"{kind}: {message!r}" if kind == "KeyError" else f"{kind}: {message}"  # as a traceback ends
+    last_line = f"{kind}: {message!r}" if kind == "KeyError" else f"{kind}: {message}"  # as a traceback ends
     documented = [
         line for line in SECTIONS[name.partition(":")[0]].splitlines() if line.startswith(("json.", "docker.", kind))
     ]
-    assert any(re.match(pattern(line), said) for line in documented), said
+    assert any(re.match(pattern(line), last_line) for line in documented), last_line

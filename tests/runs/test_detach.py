@@ -347,7 +347,7 @@ class Trainings:
     def start(self, *wait: str) -> str:
         script = "echo started; until read status <~/$TAOPROF_RUN; do sleep 0.02; done 2>/dev/null; exit $status"
         message = "waiting" if self.sandbox.holds() else ""
-        return self.sandbox.detach("sh", "-c", script, *TRAIN, options=("--wait", *wait), said=message)
+        return self.sandbox.detach("sh", "-c", script, *TRAIN, options=("--wait", *wait), printed=message)
 
     def end(self, run: str, status: int) -> None:
         (self.sandbox.root / run).write_text(f"{status}\n")

@@ -120,8 +120,8 @@ def test_a_run_that_ends_in_the_queue_is_told_but_has_no_hook(sandbox: Sandbox, 
     task = ("unet", "train", "-r", "/workspace/tao-experiments/x")
     options = ("--wait", "--notify", web.url)
     first = sandbox.detach("sh", "-c", "exec sleep 1000", *task, options=options)
-    second = sandbox.detach("sh", "-c", "exit 3", *task, options=options, said="waiting")
-    third = sandbox.detach("sh", "-c", "exit 4", *task, options=options, said="waiting")
+    second = sandbox.detach("sh", "-c", "exit 3", *task, options=options, printed="waiting")
+    third = sandbox.detach("sh", "-c", "exit 4", *task, options=options, printed="waiting")
     sandbox.run("stop", second, "--yes", check=True)
     assert sandbox.run("wait", second).returncode == 143
     sandbox.run("stop", first, "--yes", check=True)

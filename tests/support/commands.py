@@ -39,13 +39,13 @@ def call(
 ) -> CommandResult:
     """Run a command line in this process, with the home's environment and captured streams."""
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
-    given = io.TextIOWrapper(io.BytesIO(stdin), "utf-8")
+    standard_input = io.TextIOWrapper(io.BytesIO(stdin), "utf-8")
     before = Path.cwd()
     os.chdir(cwd or home.root)
     try:
         with (
             mock.patch.dict(os.environ, {**home.environ, **(environ or {})}, clear=True),
-            mock.patch.object(sys, "stdin", given),
+            mock.patch.object(sys, "stdin", standard_input),
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
         ):

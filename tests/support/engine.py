@@ -152,7 +152,7 @@ def new_log(folder: Path, name: str) -> Path:
 
 
 def answers(path: str = SOCKET) -> bool:
-    """Whether a daemon answers on the socket."""
+    """Check whether a daemon answers on the socket."""
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(5)

@@ -94,11 +94,11 @@ def valid_profiles(draw: st.DrawFn) -> Profile:
     own = draw(st.lists(names, max_size=4, unique=True))
     derived = list(layout_variables(layout, project_dir="", notebook_dir="", network=""))
     own = [name for name in own if name not in derived]
-    given = {name: draw(expressions(own[:number])) for number, name in enumerate(own)}
+    variables = {name: draw(expressions(own[:number])) for number, name in enumerate(own)}
     if derived:
         # What the layout derives may be overridden by what does not come back to it.
-        given |= {name: draw(expressions(own)) for name in draw(st.lists(st.sampled_from(derived), max_size=2))}
-    shuffled = draw(st.permutations(list(given.items())))
+        variables |= {name: draw(expressions(own)) for name in draw(st.lists(st.sampled_from(derived), max_size=2))}
+    shuffled = draw(st.permutations(list(variables.items())))
     known = own + derived
     data: dict[str, Any] = {"layout": layout, "variables": dict(shuffled)}
     if layout != "custom" or draw(st.booleans()):

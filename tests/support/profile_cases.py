@@ -40,9 +40,9 @@ def mount(source: str, destination: str = "/data", **more: Any) -> SetUp:
     return file({"Mounts": [{"source": source, "destination": destination, **more}]})
 
 
-def option(**given: Any) -> SetUp:
+def option(**options: Any) -> SetUp:
     """A mounts file with these DockerOptions."""
-    return file({"Mounts": [], "DockerOptions": given})
+    return file({"Mounts": [], "DockerOptions": options})
 
 
 def env(name: str, value: Any) -> SetUp:
@@ -70,14 +70,14 @@ def two(home: Home, first: tuple[str, str], second: tuple[str, str]) -> list[str
 
 @set_up
 def with_folder(home: Home, name: str, then: SetUp) -> list[str] | tuple[Finding, ...]:
-    """Have a folder first."""
+    """Make a folder first."""
     (home.root / name).mkdir(parents=True, exist_ok=True)
     return then(home)
 
 
 @set_up
 def with_environ(home: Home, then: SetUp, **more: str) -> list[str] | tuple[Finding, ...]:
-    """Have these in the environment."""
+    """Set these in the environment."""
     home.environ |= {name: value.replace("HOMEDIR", str(home.root)) for name, value in more.items()}
     return then(home)
 
@@ -87,8 +87,8 @@ def port(home: Home, *, is_taken: bool) -> tuple[Finding, ...]:
     """Publish on a port that somebody has, or has had."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         number = server.getsockname()[1]
-        given, known = {"ports": {"8888": number}, "shm_size": "1G"}, {number} if is_taken else set()
-        return tuple(start.check_options(given, in_profile({}), memory=0, used_ports=known))
+        options, known = {"ports": {"8888": number}, "shm_size": "1G"}, {number} if is_taken else set()
+        return tuple(start.check_options(options, in_profile({}), memory=0, used_ports=known))
 
 
 @set_up
@@ -146,11 +146,11 @@ def owned(count: int) -> SetUp:
 
 
 @set_up
-def as_user(home: Home, given: dict[str, str], uid: int = 1000) -> tuple[Finding, ...]:
+def as_user(home: Home, options: dict[str, str], uid: int = 1000) -> tuple[Finding, ...]:
     """Those DockerOptions as user 1000 has them, whoever runs the tests."""
     context = OtherUser(home.environ)
     context.uid = context.gid = uid
-    return tuple(container.check_user(given, (), in_profile({}), context))
+    return tuple(container.check_user(options, (), in_profile({}), context))
 
 
 @set_up

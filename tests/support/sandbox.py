@@ -180,12 +180,12 @@ class Sandbox(Home):
         return tao, run
 
     def detach(
-        self, *command: str, options: tuple[str, ...] = (), environ: dict[str, str] | None = None, said: str = ""
+        self, *command: str, options: tuple[str, ...] = (), environ: dict[str, str] | None = None, printed: str = ""
     ) -> str:
-        """Start a detached run of profile b and return its id; ``said``: what is printed beside it."""
+        """Start a detached run of profile b and return its id; ``printed``: what is printed beside it."""
         words = ("run", "b", "--detach", *options, "--", *command)
         done = self.run(*words, environ=environ or {}, stdin=subprocess.DEVNULL)
-        assert done.returncode == 0 and said in done.stderr and bool(said) == bool(done.stderr), (said, done)
+        assert done.returncode == 0 and printed in done.stderr and bool(printed) == bool(done.stderr), (printed, done)
         assert re.fullmatch(r"[2-9a-z]{5}\n", done.stdout)
         return done.stdout.strip()
 
@@ -236,7 +236,7 @@ def kill_run(tao: Tao, run: subprocess.Popen[str]) -> None:
 
 
 def gone(pid: int) -> bool:
-    """Whether a process has ended; a zombie has."""
+    """Check whether a process has ended; a zombie has."""
     return processes.start_time(pid) is None
 
 
@@ -301,7 +301,7 @@ class FakeEngine:
         return container_id
 
     def event(self, action: str, container_id: str, *, stamp: int | None = None, **attributes: str) -> None:
-        """Tell of an event to all that listen, now and later."""
+        """Send an event to all that listen, now and later."""
         event = {
             "Type": "container",
             "id": container_id,
@@ -370,15 +370,15 @@ class FakeEngine:
 
     def _stream(self, connection: socket.socket, since: float) -> None:
         with self._changed:
-            given, cuts, old = 0, self._cuts, len(self._events)
+            sent, cuts, old = 0, self._cuts, len(self._events)
         connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n")
         while not self.over.is_set():
             with self._changed:
                 self._changed.wait_for(
-                    lambda at=given: len(self._events) > at or self._cuts != cuts or self.over.is_set(), 1
+                    lambda at=sent: len(self._events) > at or self._cuts != cuts or self.over.is_set(), 1
                 )
-                fresh = list(enumerate(self._events[given:], given))
-                given = len(self._events)
+                fresh = list(enumerate(self._events[sent:], sent))
+                sent = len(self._events)
                 ended = self._cuts != cuts
             for number, line in fresh:
                 try:

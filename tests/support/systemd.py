@@ -110,7 +110,7 @@ class Machine(LoggedProcess):
 
     def command(self, *words: str, **environ: str) -> list[str]:
         """The command line that runs ``words`` as the user, inside."""
-        given = {
+        variables = {
             "HOME": str(self.home),
             "USER": USER,
             "LANG": "C.UTF-8",
@@ -118,7 +118,7 @@ class Machine(LoggedProcess):
             "XDG_RUNTIME_DIR": f"/run/user/{UID}",
             **environ,
         }
-        pairs = [f"{name}={value}" for name, value in given.items()]
+        pairs = [f"{name}={value}" for name, value in variables.items()]
         as_user = ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--init-groups", "env", "-i", *pairs]
         return self._inside(*as_user, "env", f"--chdir={self.home}", *words)
 
