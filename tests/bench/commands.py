@@ -69,7 +69,7 @@ def timed(command: list[str], environ: dict[str, str]) -> float:
 
 def others(home: Path, environ: dict[str, str]) -> dict[str, list[str]]:
     """Name the switching commands of other tools that are installed here, set up so that each has work to do."""
-    found = {}
+    commands = {}
     if shutil.which("kubectx"):
         names = ("one", "two")
         contexts = "".join(f"- name: {n}\n  context: {{cluster: c, user: u}}\n" for n in names)
@@ -79,16 +79,16 @@ def others(home: Path, environ: dict[str, str]) -> dict[str, list[str]]:
             "clusters:\n- name: c\n  cluster: {server: 'https://127.0.0.1:1'}\nusers:\n- name: u\n  user: {}\n"
         )
         if shutil.which("kubectl"):
-            found["kubectx -"] = ["kubectx", "-"]
+            commands["kubectx -"] = ["kubectx", "-"]
             subprocess.run(["kubectx", "two"], env=environ, check=False, capture_output=True)
     if shutil.which("docker"):
-        made = subprocess.run(
+        done = subprocess.run(
             ["docker", "context", "create", "bench", "--docker", "host=unix:///nowhere"],
             env=environ, check=False, capture_output=True,
         )  # fmt: skip
-        if made.returncode == 0:
-            found["docker context use"] = ["docker", "context", "use", "bench"]
-    return found
+        if done.returncode == 0:
+            commands["docker context use"] = ["docker", "context", "use", "bench"]
+    return commands
 
 
 def main() -> int:

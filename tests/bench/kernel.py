@@ -79,7 +79,7 @@ def main() -> int:
         rounds = [(timed("plain", environ), timed("taoprof-p1", environ)) for _ in range(options.rounds + 1)][1:]
     slow = False
     for at, what in enumerate(WHAT):
-        bare, ours = ([one[kernel][at] for one in rounds] for kernel in (0, 1))
+        bare, ours = ([times[kernel][at] for times in rounds] for kernel in (0, 1))
         more = statistics.median(mine - base for mine, base in zip(ours, bare, strict=True))
         slow |= at == 0 and more > GOAL
         sys.stdout.write(

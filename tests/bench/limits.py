@@ -72,7 +72,7 @@ def mappings(folder: Path) -> dict[str, bytes]:
 
     endless = range(1_000_000)
     deep = ["/a" * number for number in range(1, 1500)]
-    found = {
+    files = {
         "10,000 mounts that exist": mounts((name, f"/d{n}") for n, name in enumerate(names)),
         "10,000 mounts that do not": mounts((f"{name}x", f"/d{n}") for n, name in enumerate(names)),
         "1 MB of short mounts": mounts((f"/{n}", f"/{n}") for n in endless),
@@ -91,8 +91,8 @@ def mappings(folder: Path) -> dict[str, bytes]:
             {"Mounts": [{"source": "/" + "x" * (MAPPING_LIMIT - 100), "destination": "/a"}]}
         ).encode(),
     }
-    assert all(len(content) <= MAPPING_LIMIT for content in found.values())
-    return found
+    assert all(len(content) <= MAPPING_LIMIT for content in files.values())
+    return files
 
 
 def prepare(home: Home) -> dict[str, str]:

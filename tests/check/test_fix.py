@@ -193,11 +193,11 @@ def test_what_is_wrong_with_a_file_that_is_not_json(home: Home, text: str, line:
     assert hint in refused.err, refused
 
 
-@pytest.mark.parametrize("given", ["$HOME/x.json", "${HOME}/x.json", " HOMEDIR/x.json", "HOMEDIR/x.json ", "x.json"])
-def test_the_file_that_launcher_mounts_was_to_name(home: Home, given: str) -> None:
+@pytest.mark.parametrize("value", ["$HOME/x.json", "${HOME}/x.json", " HOMEDIR/x.json", "HOMEDIR/x.json ", "x.json"])
+def test_the_file_that_launcher_mounts_was_to_name(home: Home, value: str) -> None:
     (home.root / "x.json").touch()
-    environ = {"LAUNCHER_MOUNTS": given.replace("HOMEDIR", str(home.root))}
-    verbs = ("doctor",) if given == "x.json" else ("check", "doctor")  # a relative one is read from here
+    environ = {"LAUNCHER_MOUNTS": value.replace("HOMEDIR", str(home.root))}
+    verbs = ("doctor",) if value == "x.json" else ("check", "doctor")  # a relative one is read from here
     for verb in verbs:
         data = home.json(verb, environ=environ)["data"]["findings"]
         (hint,) = (finding["hint"] for finding in data if finding["id"] == "lm-bad-path")

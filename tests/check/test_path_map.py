@@ -51,8 +51,10 @@ def test_it_marks_what_check_finds(home: Home) -> None:
     variables = 'HIDDEN = "~/project/data/train"\nGONE = "/workspace/gone"\nLOST = "/elsewhere"\nIMAGE = "/usr/bin"\n'
     home.profile("p", "\n".join(['schema = 1\nlayout = "custom"\n[variables]', variables, *tables]))
     drawn = path_map(home, "p")
-    found = home.json("check", "p")["data"]["findings"]
-    assert {(finding.id, finding.what) for finding in drawn.findings} <= {(one["id"], one["what"]) for one in found}
+    findings = home.json("check", "p")["data"]["findings"]
+    assert {(finding.id, finding.what) for finding in drawn.findings} <= {
+        (finding["id"], finding["what"]) for finding in findings
+    }
     lines = "\n".join(drawn.lines())
     assert "~/project/data → /workspace/data (hidden by mount 2)" in lines
     assert "~/project/data/train (HIDDEN) → /workspace/data/train (hidden by mount 2)" in lines

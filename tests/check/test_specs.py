@@ -77,8 +77,8 @@ def test_a_yaml_spec(project: Path) -> None:
     ]
     for spec in ("/specs/train.yaml", "$SPECS_DIR/train.yaml", f"{project}/specs/train.yaml"):
         assert judged(project, "train", "-e", spec) == wanted
-    given = ["dataset.num_classes=91", "train.pretrained_model_path=/data/fan.pth"]
-    assert judged(project, "train", "-e", spec, *given) == [item for item in wanted if item[0] != "placeholder"]
+    overrides = ["dataset.num_classes=91", "train.pretrained_model_path=/data/fan.pth"]
+    assert judged(project, "train", "-e", spec, *overrides) == [item for item in wanted if item[0] != "placeholder"]
     assert ("host-path", "specs/train.yaml:12") in located(project, "evaluate", "-e", spec)
     findings = {finding.id: finding for finding in findings_in(project, "train", "-e", "/specs/train.yaml")}
     assert findings["host-path"].why == "use '/data/train.json' instead"
@@ -233,8 +233,8 @@ def test_a_spec_is_judged_by_what_the_action_reads(project: Path) -> None:
         "inference": ["/no/c", "/no/d"],
     }
     for action, paths in expected.items():
-        found = findings_in(project, action, "-e", "/specs/t.yaml")
-        assert [finding.what.split("'")[1] for finding in found] == paths, action
+        findings = findings_in(project, action, "-e", "/specs/t.yaml")
+        assert [finding.what.split("'")[1] for finding in findings] == paths, action
 
 
 def test_many_paths_are_counted(project: Path) -> None:

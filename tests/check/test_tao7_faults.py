@@ -136,9 +136,9 @@ def project(home: Home) -> Path:
     return home.root
 
 
-def find(home: Home, given: tuple[str, str, str]) -> dict[str, str]:
+def find(home: Home, parts: tuple[str, str, str]) -> dict[str, str]:
     """Return the findings about a ``docker run``: the hint by id."""
-    options, command, text = given
+    options, command, text = parts
     command = command if command.startswith("nvcr") else f"{IMAGE} {command or TRAIN}"
     (home.root / "specs/train.yaml").write_text((text or SPEC).replace("ROOT", str(home.root)))
     words = shlex.split(f"docker run --rm {options or SOUND} {command}".replace("ROOT", str(home.root)))
@@ -156,6 +156,6 @@ def test_a_sound_command_has_no_finding(home: Home, project: Path) -> None:
 def test_fault(home: Home, project: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("taoprofiles.storage.paths.os.getuid", lambda: 1000)  # root is never told to be another user
     fault = FAULTS[name]
-    found = find(home, fault.wrong)
-    assert fault.hint.replace("ROOT", str(project)) in found[fault.id]
+    hints = find(home, fault.wrong)
+    assert fault.hint.replace("ROOT", str(project)) in hints[fault.id]
     assert fault.id not in find(home, fault.mended)

@@ -49,11 +49,11 @@ def mounts(
     *pairs: tuple[str, str], user: str | None = "0:0", envs: dict[str, Any] | None = None, **options: Any
 ) -> str:
     """A mounts file as NVIDIA's notebooks write it."""
-    made: dict[str, Any] = {"Mounts": [{"source": source, "destination": place} for source, place in pairs]}
+    content: dict[str, Any] = {"Mounts": [{"source": source, "destination": place} for source, place in pairs]}
     if envs:
-        made["Envs"] = [{"variable": name, "value": value} for name, value in envs.items()]
-    made["DockerOptions"] = {"shm_size": "16G", **({"user": user} if user else {}), **options}
-    return json.dumps(made, indent=4)
+        content["Envs"] = [{"variable": name, "value": value} for name, value in envs.items()]
+    content["DockerOptions"] = {"shm_size": "16G", **({"user": user} if user else {}), **options}
+    return json.dumps(content, indent=4)
 
 
 FILE = ".tao_mounts.json"
@@ -201,11 +201,11 @@ class Bash(Terminal):
         """Wait for the next prompt; return the last status (0 where it does not tell) and what came before it."""
         end = time.monotonic() + 40
         while not (
-            found := re.search(r"(?:\[(\d+)\] walk>|\(taoprof:kitti\) [$#]) $", self.output.decode("utf-8", "replace"))
+            prompt := re.search(r"(?:\[(\d+)\] walk>|\(taoprof:kitti\) [$#]) $", self.output.decode("utf-8", "replace"))
         ):
             assert time.monotonic() < end and self._read(0.2), self.output
-        output, self.output = found.string[: found.start()], b""
-        return int(found[1] or 0), output
+        output, self.output = prompt.string[: prompt.start()], b""
+        return int(prompt[1] or 0), output
 
     def types(self, line: str, *, answer: str = "") -> tuple[int, str]:
         """Type a line, and ``answer`` to its question; return the status and all that it shows."""
@@ -219,12 +219,12 @@ class Bash(Terminal):
 
 def pasted(output: str, finding: str, *, first: bool) -> str:
     """Return the command that a finding hints at, out of what the person sees."""
-    found = re.search(rf"^(?:error|warning|info): .*\[{finding}\]\n(?:  .*\n)*?  hint: (.*)\n", output, re.M)
-    assert found, f"no [{finding}] with a hint in:\n{output}"
+    match = re.search(rf"^(?:error|warning|info): .*\[{finding}\]\n(?:  .*\n)*?  hint: (.*)\n", output, re.M)
+    assert match, f"no [{finding}] with a hint in:\n{output}"
     if first:
-        others = re.findall(r"\[([a-z0-9-]+)\]$", output[: found.end()], re.M)
+        others = re.findall(r"\[([a-z0-9-]+)\]$", output[: match.end()], re.M)
         assert others == [finding], output
-    hint = found[1]
+    hint = match[1]
     if ": ${EDITOR" in hint:
         return hint[hint.index("${EDITOR") :]
     return hint[:-1].rpartition(" '")[2] if hint.endswith("'") and ": '" in hint else hint

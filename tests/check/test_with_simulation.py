@@ -38,7 +38,7 @@ def test_nothing_is_lost_without_a_finding(root: Path, case: Case, version: str)
         except TaoprofError as error:
             assert error.message
             return
-        found = {finding.id for finding in report.findings}
+        ids = {finding.id for finding in report.findings}
         assert all(finding.lines() for finding in report.findings)
         prediction = report.prediction
         assert prediction is not None
@@ -46,25 +46,25 @@ def test_nothing_is_lost_without_a_finding(root: Path, case: Case, version: str)
             assert counts(report.findings)[ERROR], prediction.refusals
             return
         if prediction.source_file is None or prediction.call is None:
-            assert found & {"no-mapping-file", "lm-bad-path", "json-parse", "tao-docker-disabled"}
+            assert ids & {"no-mapping-file", "lm-bad-path", "json-parse", "tao-docker-disabled"}
             return
         pairs: list[list[tuple[str, object]]] = []
         data = json.loads(
             Path(prediction.source_file).read_bytes(), object_pairs_hook=lambda p: pairs.append(p) or dict(p)
         )
-        assert all(len(dict(object)) == len(object) for object in pairs) or "json-dup-key" in found
+        assert all(len(dict(object)) == len(object) for object in pairs) or "json-dup-key" in ids
         entries = [*data["Mounts"], *data.get("Envs", [])]
         used = ("source", "destination", "variable", "value")
         ignored = [key for entry in entries for key in entry if key not in used and entry[key] not in ("rw", False)]
-        assert ignored == [] or "key-ignored" in found
+        assert ignored == [] or "key-ignored" in ids
         for mount in data["Mounts"]:
             source = os.path.realpath(os.path.expanduser(mount["source"]))
             destination = os.path.normpath("/" + mount["destination"].lstrip("/"))  # normpath alone keeps '//data'
             reached = prediction.call.volumes.get(source) == destination
-            assert reached or found & {"src-duplicate", "dst-symlinked-on-host", "dst-relative"}, mount
+            assert reached or ids & {"src-duplicate", "dst-symlinked-on-host", "dst-relative"}, mount
         for entry in data.get("Envs", []):
             assert f"{entry['variable']}={entry['value']}" in prediction.call.environment
             is_text = isinstance(entry["variable"], str) and isinstance(entry["value"], str)
-            assert is_text or found & {"env-null", "env-not-text"}, entry
+            assert is_text or ids & {"env-null", "env-not-text"}, entry
         names = [str(entry["variable"]) for entry in data.get("Envs", [])]
-        assert len(names) == len(set(names)) or "env-twice" in found
+        assert len(names) == len(set(names)) or "env-twice" in ids

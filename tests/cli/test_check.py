@@ -168,9 +168,9 @@ def test_a_renamed_task_and_one_with_a_secret(home: Home) -> None:
     ],
 )
 def test_a_value_of_an_example_that_was_never_filled_in(words: str, expected: tuple[str, str, str]) -> None:
-    found = check_command(["tao", "model", "detectnet_v2", "train", *words.split()], CommandContext({}, {}))
-    assert [(finding.id, finding.where, finding.what) for finding in found] == [expected]
-    assert ("path" in found[0].hint) is not words.startswith("-k")
+    findings = check_command(["tao", "model", "detectnet_v2", "train", *words.split()], CommandContext({}, {}))
+    assert [(finding.id, finding.where, finding.what) for finding in findings] == [expected]
+    assert ("path" in findings[0].hint) is not words.startswith("-k")
 
 
 @pytest.mark.parametrize("word", ["train.x=${a.b}", "x=${results}", "for f in *; do echo $f; done"])

@@ -131,16 +131,16 @@ def test_list(home: Home) -> None:
     prepare(home)
     data = home.json("list")["data"]
     assert data["state"] == "active"
-    found = {profile["name"]: profile for profile in data["profiles"]}
-    assert list(found) == ["a", "b", "broken"]
+    profiles = {profile["name"]: profile for profile in data["profiles"]}
+    assert list(profiles) == ["a", "b", "broken"]
     assert all(set(profile) == PROFILE for profile in data["profiles"])
-    assert [(p["active"], p["valid"]) for p in found.values()] == [(True, True), (False, True), (False, False)]
-    assert found["a"]["path"] == str(home.profiles / "a.toml")
-    assert found["a"]["last_used"] > 0
-    assert found["b"]["last_used"] is None
+    assert [(p["active"], p["valid"]) for p in profiles.values()] == [(True, True), (False, True), (False, False)]
+    assert profiles["a"]["path"] == str(home.profiles / "a.toml")
+    assert profiles["a"]["last_used"] > 0
+    assert profiles["b"]["last_used"] is None
     call(home, "run", "b", "--", "true")
     assert [profile["last_used"] is None for profile in home.json("list")["data"]["profiles"]] == [False, False, True]
-    assert "layout" in found["broken"]["problem"]
+    assert "layout" in profiles["broken"]["problem"]
 
 
 def test_current_in_each_state(home: Home) -> None:

@@ -217,17 +217,17 @@ def copied(home: Home, to: Path) -> Home:
 
 def effect(home: Home) -> dict[str, object]:
     """What a command is about: the mapping, profiles, holds, jobs, and the files that it writes for other programs."""
-    found: dict[str, object] = {"mapping": home.content()}
-    found["link"] = os.readlink(home.mapping_file) if home.mapping_file.is_symlink() else None
+    state: dict[str, object] = {"mapping": home.content()}
+    state["link"] = os.readlink(home.mapping_file) if home.mapping_file.is_symlink() else None
     for path in sorted(path for pattern in WRITTEN for path in home.root.glob(pattern)):
         is_left = path.name.startswith("logo-") and not path.with_name("kernel.json").exists()
         if path.is_file() and not is_left and not re.search(r"\.taoprof-(new|old)", path.name):
             text = re.sub(re.escape(bytes(home.root.parent)) + rb"/[\w-]+", b"HOME", path.read_bytes())
-            found[str(path.relative_to(home.root))] = re.sub(rb"taoprof-b-\w+", b"JOB", text)
+            state[str(path.relative_to(home.root))] = re.sub(rb"taoprof-b-\w+", b"JOB", text)
     records = [path for path in (home.state / "holds").glob("*.json") if not path.name.endswith(".mounts.json")]
     # The record of a run that was killed counts until the next command has looked.
-    found["holds"] = sorted(data["reason"] for data in map(_json, records) if data and data["kind"] == "manual")
-    return found
+    state["holds"] = sorted(data["reason"] for data in map(_json, records) if data and data["kind"] == "manual")
+    return state
 
 
 def _json(path: Path) -> dict[str, str] | None:
@@ -239,15 +239,15 @@ def _json(path: Path) -> dict[str, str] | None:
 
 def entries(home: Home) -> list[dict[str, object]]:
     lines = (home.state / "history.jsonl").read_bytes().splitlines()
-    found = []
+    parsed = []
     for line in lines:
         try:
             data = json.loads(line)
         except ValueError:
             continue  # torn by the kill
         if "id" in data:
-            found.append(data)
-    return found
+            parsed.append(data)
+    return parsed
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -298,11 +298,11 @@ def wrong(home: Home, copy: Home, ended: Ended, command: str, wanted: dict[str, 
     return _next(home, copy, after, is_purge=command == "history")
 
 
-def _differ(one: dict[str, object], two: dict[str, object]) -> str:
+def _differ(actual: dict[str, object], reference: dict[str, object]) -> str:
     return "; ".join(
-        f"{name}: {one.get(name)!r:.150} ≠ {two.get(name)!r:.150}"
-        for name in {*one, *two}
-        if one.get(name) != two.get(name)
+        f"{name}: {actual.get(name)!r:.150} ≠ {reference.get(name)!r:.150}"
+        for name in {*actual, *reference}
+        if actual.get(name) != reference.get(name)
     )
 
 

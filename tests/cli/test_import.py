@@ -37,7 +37,7 @@ def notebook_of(path: Path, sources: list[str]) -> Path:
 
 
 def names(home: Home) -> list[str]:
-    return [one["name"] for one in home.json("list")["data"]["profiles"]]
+    return [profile["name"] for profile in home.json("list")["data"]["profiles"]]
 
 
 @pytest.mark.parametrize(

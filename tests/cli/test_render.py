@@ -53,7 +53,7 @@ def image(home: Home, *words: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("package", "config", "words", "found"),
+    ("package", "config", "words", "expected"),
     [
         ("nvidia_tao_cli", NEW, "tao model dino train", "nvcr.io/nvidia/tao:6-pyt"),
         ("nvidia_tao_cli", NEW, "dino train", "nvcr.io/nvidia/tao:6-pyt"),
@@ -63,19 +63,21 @@ def image(home: Home, *words: str) -> str:
         ("tlt", OLD, "tao dino train", "nvcr.io/nvidia/tlt:v3"),
     ],
 )
-def test_the_launchers_table_gives_the_image(home: Home, package: str, config: object, words: str, found: str) -> None:
+def test_the_launchers_table_gives_the_image(
+    home: Home, package: str, config: object, words: str, expected: str
+) -> None:
     home.profile("a")
     launcher(home, package, config)
-    assert image(home, *words.split()) == found
+    assert image(home, *words.split()) == expected
     if package != "tlt" and not words.startswith("tao model"):
         return  # the rest once for each generation
     home.environ["OVERRIDE_REGISTRY"] = "lab:5000"
-    assert image(home, *words.split()) == found.replace("nvcr.io", "lab:5000")
+    assert image(home, *words.split()) == expected.replace("nvcr.io", "lab:5000")
     del home.environ["OVERRIDE_REGISTRY"]
     own = home.root / (".tlt" if package == "tlt" else ".tao") / "config.json"
     own.parent.mkdir()
     own.write_text(json.dumps(config).replace("nvcr.io", "own.io"))
-    assert image(home, *words.split()) == found.replace("nvcr.io", "own.io"), "the person's own table counts"
+    assert image(home, *words.split()) == expected.replace("nvcr.io", "own.io"), "the person's own table counts"
 
 
 def test_check_knows_the_tasks_that_there_are(home: Home) -> None:
@@ -87,13 +89,13 @@ def test_check_knows_the_tasks_that_there_are(home: Home) -> None:
     assert (known["refusal"], known["container"]["image"]) == (None, "nvcr.io/nvidia/tao:6-pyt")
     unknown = call(home, "--json", "check", "a", "--", "tao", "model", "dinu", "train").envelope["data"]
     assert unknown["refusal"]["message"] == "invalid choice: 'dinu'"
-    assert "launcher-refuses" in [one["id"] for one in unknown["findings"]]
+    assert "launcher-refuses" in [finding["id"] for finding in unknown["findings"]]
     named = call(home, "--json", "check", "a", "--launcher", "5.5.1", "--", "tao", "model", "dinu", "train").envelope
     assert named["data"]["refusal"] is None, "the table of that launcher is not known"
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["tao", "model", "nosuch", "train"], "has no task 'nosuch' of group 'model'"),
         (["tao", "model", "only", "x"], "has no task 'only' of group 'model'"),
@@ -104,10 +106,10 @@ def test_check_knows_the_tasks_that_there_are(home: Home) -> None:
         ([], "no image given"),
     ],
 )
-def test_no_known_image_is_one_clear_error(home: Home, words: list[str], said: str) -> None:
+def test_no_known_image_is_one_clear_error(home: Home, words: list[str], message: str) -> None:
     home.profile("a")
     launcher(home, "nvidia_tao_cli", NEW)
-    one_clear_error(call(home, "render", "a", "--to", "docker", "--", *words), 2, said)
+    one_clear_error(call(home, "render", "a", "--to", "docker", "--", *words), 2, message)
 
 
 @pytest.mark.parametrize("config", [{}, [], {"task_group": 3}, {"dockers": {"a": []}}, "x"])
@@ -181,12 +183,12 @@ def test_run_with_an_image_is_docker_run(home: Home) -> None:
     )  # fmt: skip
     done = home.run(*words, environ={"DOCKER_CONTEXT": "other"})
     assert done.returncode == 3, done.stderr
-    found = arguments_file.read_bytes().decode().split("\0")[:-1]
+    arguments = arguments_file.read_bytes().decode().split("\0")[:-1]
     (record,) = home.json("history")["data"]["runs"]
-    assert found[:5] == ["run", "--rm", "--interactive", "--name", f"taoprof-a-{record['id']}"]
-    assert found[found.index("i:1") :] == ["i:1", "dino", "train", "-k", KEY, "${y}"]
-    assert ("--gpus" in found, "--tty" in found) == (False, False)
-    assert found[found.index("--env") + 1] == "MY_KEY"
+    assert arguments[:5] == ["run", "--rm", "--interactive", "--name", f"taoprof-a-{record['id']}"]
+    assert arguments[arguments.index("i:1") :] == ["i:1", "dino", "train", "-k", KEY, "${y}"]
+    assert ("--gpus" in arguments, "--tty" in arguments) == (False, False)
+    assert arguments[arguments.index("--env") + 1] == "MY_KEY"
     environ = (arguments_file.parent / "env").read_text().splitlines()
     assert f"MY_KEY={KEY}" in environ
     assert f"DOCKER_HOST={home.environ['DOCKER_HOST']}" in environ
@@ -212,7 +214,7 @@ def test_a_secret_that_is_spelt_out_elsewhere_is_in_no_word_of_docker_run_either
 
 
 @pytest.mark.parametrize(
-    ("words", "status", "said"),
+    ("words", "status", "message"),
     [
         (["--image", "i", "--shared", "--", "t"], 2, "--image cannot be combined with --shared"),
         (["--gpus", "none", "--", "t"], 2, "--gpus none needs --image"),
@@ -222,11 +224,11 @@ def test_a_secret_that_is_spelt_out_elsewhere_is_in_no_word_of_docker_run_either
         (["--image", "i", "--", "t"], 127, "command not found: 'docker'"),
     ],
 )
-def test_run_with_an_image_refuses(home: Home, words: list[str], status: int, said: str) -> None:
+def test_run_with_an_image_refuses(home: Home, words: list[str], status: int, message: str) -> None:
     home.profile("a")
     home.environ["PATH"] = "/nowhere"
     before = home.tree()
-    one_clear_error(call(home, "run", "a", *words), status, said)
+    one_clear_error(call(home, "run", "a", *words), status, message)
     assert not list((home.state / "holds").glob("*")), "nothing is held"
     assert home.tree() == before or status == 127
 

@@ -109,8 +109,8 @@ def folder(home: Home) -> Path:
 
 def records(folder: Path) -> list[dict[str, Any]]:
     """Return the records, and check them by the bank's schema, as far as one of ours can differ."""
-    found = [json.loads(path.read_bytes()) for path in sorted(folder.glob("*.json"))]
-    for record in found:
+    parsed = [json.loads(path.read_bytes()) for path in sorted(folder.glob("*.json"))]
+    for record in parsed:
         assert set(record) == FIELDS, "no other field is allowed"
         assert (record["schema_version"], record["redacted"], record["platform"]) == (1, True, "taoprofiles")
         assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", record["id"])
@@ -129,7 +129,7 @@ def records(folder: Path) -> list[dict[str, Any]]:
         assert terminal in (None, "COMPLETE", "ERROR", "CANCELED")
         assert terminal is None or last["state"] == terminal
         assert (record["terminal_write_by"] is None) == (terminal is None)
-    return found
+    return parsed
 
 
 def test_a_run_keeps_a_record_where_the_bank_has_a_folder(home: Home, folder: Path) -> None:

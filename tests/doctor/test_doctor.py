@@ -216,7 +216,7 @@ def test_the_real_launcher_says_what_the_doctor_says(home: Home) -> None:
     home.environ["PATH"] = f"{Path(tao).parent}:{home.environ['PATH']}"
     file = home.root / ".docker/config.json"
     file.parent.mkdir()
-    for content, id, said in (
+    for content, id, line in (
         (None, "login-missing", "Did you run docker login?"),
         ("{}", "login-missing", "Docker CLI hasn't been logged in to a registry."),
         ('{"auths": {}}', "login-missing", "Docker not logged in to nvcr.io. Please run docker login nvcr.io"),
@@ -228,7 +228,7 @@ def test_the_real_launcher_says_what_the_doctor_says(home: Home) -> None:
             file.write_text(content)
         task = [tao, "model", "detectnet_v2", "train"]
         done = subprocess.run(task, env=home.environ, capture_output=True, text=True, timeout=60)
-        assert said in done.stderr, content
+        assert line in done.stderr, content
         ids = {finding["id"] for finding in home.json("doctor")["data"]["findings"]}
         assert ids & {"login-missing", "docker-config-broken"} == ({id} - {"docker-down"})
         assert id in ids

@@ -50,7 +50,7 @@ def well(training_home: TrainingHome) -> TrainingHome:
 
 def findings(home: TrainingHome, **environ: str) -> dict[str, dict]:
     result = home.run("doctor", "--json", environ=environ)
-    return {one["id"]: one for one in json.loads(result.stdout)["data"]["findings"]}
+    return {finding["id"]: finding for finding in json.loads(result.stdout)["data"]["findings"]}
 
 
 def mended(home: TrainingHome, hint: str) -> None:
@@ -78,9 +78,9 @@ def test_a_context_of_another_engine_is_what_no_such_container_comes_from(well: 
     launch = well.launch("detectnet_v2", "train", "0")
     launch.wait()
     assert "No such container" in launch.log_text()
-    found = findings(well)["daemon-mismatch"]
-    assert found["where"] == "docker context 'other'"
-    mended(well, found["hint"])
+    finding = findings(well)["daemon-mismatch"]
+    assert finding["where"] == "docker context 'other'"
+    mended(well, finding["hint"])
     assert "daemon-mismatch" not in findings(well)
     launch = well.launch("detectnet_v2", "train", "0")
     launch.wait()
@@ -88,9 +88,9 @@ def test_a_context_of_another_engine_is_what_no_such_container_comes_from(well: 
 
 
 def test_docker_host_leads_to_an_engine_without_nvidias_runtime(well: TrainingHome, other: str) -> None:
-    found = findings(well, DOCKER_HOST=other)
-    assert "these are different engines" in found["daemon-mismatch"]["what"]
-    assert "docker-host-set" in found
+    by_id = findings(well, DOCKER_HOST=other)
+    assert "these are different engines" in by_id["daemon-mismatch"]["what"]
+    assert "docker-host-set" in by_id
     image = well.engine.images["detectnet_v2"]
     content = well.engine._run("save", image).stdout
     environ = {**well.environ, "DOCKER_HOST": other}

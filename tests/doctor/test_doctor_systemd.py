@@ -15,7 +15,11 @@ def findings(owner: Owner) -> dict[str, dict]:
     result = owner.taoprof("doctor", "--json", check=False)
     assert result.returncode == 3, result.stderr  # there is no launcher
     data = json.loads(result.stdout)["data"]
-    return {one["id"]: one for one in data["findings"] if one["id"].startswith(("guard-", "seal-", "state-"))}
+    return {
+        finding["id"]: finding
+        for finding in data["findings"]
+        if finding["id"].startswith(("guard-", "seal-", "state-"))
+    }
 
 
 def test_the_service_as_it_is(owner: Owner) -> None:
@@ -27,16 +31,16 @@ def test_the_service_as_it_is(owner: Owner) -> None:
     assert "service active (running)" in output
 
     owner.systemctl("stop", UNIT)
-    found = findings(owner)
-    assert list(found) == ["guard-inactive"]
-    assert "inactive (dead)" in found["guard-inactive"]["what"]
-    assert found["guard-inactive"]["hint"].endswith("taoprof service start")
+    by_id = findings(owner)
+    assert list(by_id) == ["guard-inactive"]
+    assert "inactive (dead)" in by_id["guard-inactive"]["what"]
+    assert by_id["guard-inactive"]["hint"].endswith("taoprof service start")
     owner.taoprof("service", "start")
     assert findings(owner) == {}
 
     owner.write(owner.unit, owner.unit.read_text().replace("WatchdogSec=60", "WatchdogSec=50"))
-    found = findings(owner)
-    assert list(found) == ["guard-outdated"]
-    assert found["guard-outdated"]["hint"] == "taoprof service install"
+    by_id = findings(owner)
+    assert list(by_id) == ["guard-outdated"]
+    assert by_id["guard-outdated"]["hint"] == "taoprof service install"
     owner.taoprof("service", "install")
     assert findings(owner) == {}

@@ -312,7 +312,7 @@ def mount(source: str, destination: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("text", "options", "said"),
+    ("text", "options", "message"),
     [
         (mount("/d/${env:NGC_KEY}", "/data"), {}, "contains the value of the secret 'NGC_KEY'"),
         (mount("/d\n", "/data"), {}, "a control character"),
@@ -322,10 +322,10 @@ def mount(source: str, destination: str) -> str:
         ("", {"image": "a b"}, "not the name of an image"),
     ],
 )
-def test_what_no_target_can_express_is_one_error(text: str, options: dict[str, Any], said: str) -> None:
+def test_what_no_target_can_express_is_one_error(text: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(CannotRenderError) as caught:
         plan_of(text, **options)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert AROUND.environ["NGC_KEY"] not in str(caught.value)
 
 
@@ -361,10 +361,10 @@ def test_claims_replace_the_nodes_folders() -> None:
     assert pod["imagePullSecrets"] == [{"name": "ngc.login"}]
     volumes = {item.pop("name"): item for item in pod["volumes"]}
     assert len(volumes) == 3, "a claim is one volume, however many of its folders are mounted"
-    found = {
+    mounted = {
         item["mountPath"]: (volumes[item["name"]], item.get("subPath")) for item in pod["containers"][0]["volumeMounts"]
     }
-    assert found == {
+    assert mounted == {
         "/data": ({"persistentVolumeClaim": {"claimName": "tao-data"}}, None),
         "/results": ({"persistentVolumeClaim": {"claimName": "tao.all"}}, "results/r 1"),
         "/specs": ({"persistentVolumeClaim": {"claimName": "tao.all"}}, "specs"),

@@ -76,8 +76,8 @@ def test_the_plan_is_the_launchers_own_call(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder).resolve()
         profile: Profile = data.draw(usable_profiles(root))
-        made = template(parse(to_toml(profile).encode(), name="p", path="p.toml"), name="p")
-        renderer = Renderer(made, AROUND, name="p", path="p.toml")
+        profile_template = template(parse(to_toml(profile).encode(), name="p", path="p.toml"), name="p")
+        renderer = Renderer(profile_template, AROUND, name="p", path="p.toml")
         rendered = with_identity(renderer.mapping())  # of the container; the file for a plain 'tao' has no more
         env = {item["variable"]: str(item["value"]) for item in rendered.get("Envs", [])}
         try:

@@ -38,8 +38,8 @@ def rendered(draw: st.DrawFn) -> dict[str, Any]:
         "container": {"env": draw(st.dictionaries(st.sampled_from("ABC"), st.sampled_from(["1", "2", ""])))},
         "docker": draw(st.fixed_dictionaries({}, optional=options)),
     }
-    made = template(Profile.model_validate(data), name="a")
-    return Renderer(made, fixed_context({}), name="a", path="").mapping()
+    profile_template = template(Profile.model_validate(data), name="a")
+    return Renderer(profile_template, fixed_context({}), name="a", path="").mapping()
 
 
 json_values = st.recursive(
@@ -161,8 +161,8 @@ def test_each_change_is_told_by_what_the_container_sees() -> None:
         "Envs": [{"variable": "B", "value": "3"}, {"variable": "C", "value": "4"}],
         "DockerOptions": {"user": "1:1", "ulimits": {"stack": 1}},
     }
-    found = [(change.what, change.key, change.a, change.b) for change in mapping.changes(a, b)]
-    assert found == [
+    changes = [(change.what, change.key, change.a, change.b) for change in mapping.changes(a, b)]
+    assert changes == [
         ("mount", "/x", "/old", "/new"),
         ("env", "A", "1", None),
         ("env", "B", "2", "3"),

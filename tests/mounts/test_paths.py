@@ -13,7 +13,7 @@ MOUNTS = {"/home/ana/p": "/workspace", "/big/data": "/workspace/data", "/home/an
 
 
 @pytest.mark.parametrize(
-    ("place", "found"),
+    ("place", "expected"),
     [
         ("/results", ["/home/ana/out"]),
         ("/results/", ["/home/ana/out"]),
@@ -27,8 +27,8 @@ MOUNTS = {"/home/ana/p": "/workspace", "/big/data": "/workspace/data", "/home/an
         ("$NONE/y", []),
     ],
 )
-def test_host_paths(place: str, found: list[str]) -> None:
-    assert host_paths([place], MOUNTS) == found
+def test_host_paths(place: str, expected: list[str]) -> None:
+    assert host_paths([place], MOUNTS) == expected
 
 
 def test_host_path_of_a_root_mount() -> None:
@@ -37,7 +37,7 @@ def test_host_path_of_a_root_mount() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "found"),
+    ("path", "expected"),
     [
         ("/home/ana/out/x", ["/results/x"]),
         ("/home/ana/p", ["/workspace"]),
@@ -50,8 +50,8 @@ def test_host_path_of_a_root_mount() -> None:
         ("/", []),
     ],
 )
-def test_container_paths(path: str, found: list[str]) -> None:
-    assert container_paths(path, MOUNTS) == found
+def test_container_paths(path: str, expected: list[str]) -> None:
+    assert container_paths(path, MOUNTS) == expected
 
 
 def test_a_folder_below_another_that_is_mounted_is_in_two_places() -> None:

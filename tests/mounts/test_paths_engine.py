@@ -48,12 +48,14 @@ def test_every_path_is_what_the_container_has(training_home: TrainingHome) -> No
         listed = [{"source": source, "destination": place} for source, place in mounts.items()]
         home.mapping_file.write_bytes(mapping.to_bytes({"Mounts": listed}))
         below = ["/".join(parts) for size in (1, 2, 3) for parts in itertools.product(NAMES, repeat=size)]
-        asked = [f"{place}/{path}" for place in ("/w", "/x") for path in below]
+        paths = [f"{place}/{path}" for place in ("/w", "/x") for path in below]
         script = 'for p; do if [ -f "$p" ]; then cat "$p"; elif [ -e "$p" ]; then echo folder; else echo none; fi; done'
         binds = [f"--volume={source}:{place}" for source, place in mounts.items()]
-        said = home.engine.docker("run", "--rm", "--network=none", *binds, image, "/bin/sh", "-c", script, "x", *asked)
+        output = home.engine.docker(
+            "run", "--rm", "--network=none", *binds, image, "/bin/sh", "-c", script, "x", *paths
+        )
         resolver = PathResolver(mounts)
-        for place, there in zip(asked, said.splitlines(), strict=True):
+        for place, there in zip(paths, output.splitlines(), strict=True):
             resolution = resolver.resolve(place)
             exists = resolution.kind in ("found", "entry-out")
             assert exists == (there != "none"), (seed, place, there, resolution)

@@ -73,8 +73,8 @@ def test_only_what_is_written_in_the_profile_is_an_expression() -> None:
 
 
 def test_environment_and_variables_are_told_apart() -> None:
-    found = expander({"X": "outside"}, X="inside")
-    assert (found.variable("X"), found.text("${env:X}", path=False)) == ("inside", "outside")
+    text_expander = expander({"X": "outside"}, X="inside")
+    assert (text_expander.variable("X"), text_expander.text("${env:X}", path=False)) == ("inside", "outside")
 
 
 def test_name_that_the_environment_has_not() -> None:
@@ -111,9 +111,9 @@ def test_references_in_any_order(data: st.DataObject) -> None:
         of = data.draw(st.lists(st.sampled_from(order[:number]), max_size=2)) if number else []
         expressions[name] = escape_dollars(literal) + "".join(f"${{{other}}}" for other in of)
         expected[name] = literal + "".join(expected[other] for other in of)
-    found = Expander(dict(data.draw(st.permutations(list(expressions.items())))), {}, HOME)
+    text_expander = Expander(dict(data.draw(st.permutations(list(expressions.items())))), {}, HOME)
     for name in data.draw(st.permutations(order)):
-        assert found.variable(name) == expected[name]
+        assert text_expander.variable(name) == expected[name]
 
 
 @moderate(40)
@@ -143,10 +143,10 @@ def test_an_error_names_the_chain_that_leads_to_it() -> None:
 
 def test_error_comes_again() -> None:
     """A failed variable is not remembered as an empty one."""
-    found = expander(A="${B}", B="${A}")
+    text_expander = expander(A="${B}", B="${A}")
     for name in ("A", "B", "A"):
         with pytest.raises(ExpressionError):
-            found.variable(name)
+            text_expander.variable(name)
 
 
 # Limits
@@ -181,8 +181,8 @@ def test_long_chain_is_an_error_and_no_overflow_of_the_stack() -> None:
 
 @pytest.mark.parametrize("value", ["a\0b", "\0", "\udcff"])
 def test_values_that_no_program_can_be_given(value: str) -> None:
-    for found in (expander({"X": value}), expander(X=value)):
+    for text_expander in (expander({"X": value}), expander(X=value)):
         for expression in ("${env:X}", "${X}"):
             with pytest.raises(ExpressionError) as caught:
-                found.text(expression, path=False)
+                text_expander.text(expression, path=False)
             assert value not in str(caught.value)

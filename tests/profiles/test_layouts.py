@@ -14,8 +14,8 @@ from tests.support.home import Home
 
 
 def renderer_of(**keys: object) -> Renderer:
-    made = template(Profile.model_validate(keys), name="detectnet_v2")
-    return Renderer(made, AROUND, name="detectnet_v2", path="")
+    profile_template = template(Profile.model_validate(keys), name="detectnet_v2")
+    return Renderer(profile_template, AROUND, name="detectnet_v2", path="")
 
 
 def render(**keys: object) -> tuple[dict[str, str], list[tuple[str, str]]]:
@@ -117,8 +117,8 @@ def test_variables_are_added_after_those_of_the_layout() -> None:
 
 
 def test_mounts_of_the_profile_replace_those_of_the_layout() -> None:
-    given = [{"source": "${LOCAL_PROJECT_DIR}/x", "destination": "${SPECS_DIR}"}]
-    assert render(layout="host", project_dir="/p", mounts=given)[1] == [("/p/x", "/specs")]
+    mounts = [{"source": "${LOCAL_PROJECT_DIR}/x", "destination": "${SPECS_DIR}"}]
+    assert render(layout="host", project_dir="/p", mounts=mounts)[1] == [("/p/x", "/specs")]
     assert render(layout="host", project_dir="/p", mounts=[])[1] == []
     assert render(layout="custom", project_dir="/p", network="dino") == ({}, []), "which has none"
 
@@ -176,8 +176,8 @@ def test_new_looks_for_a_launcher(home: Home, launcher: str) -> None:
     assert ("To set it: taoprof set dino image=IMAGE" in done.stderr) == (launcher == "none")
     assert ("mkdir -p" in done.stderr) == (launcher == "none"), "there is nothing to switch for"
     image = "nvcr.io/nvidia/tao/tao-toolkit:7.1.0-pyt"
-    made = home.run("new", "x", "--project-dir", ".", "--image", image, check=True)
-    assert f"using layout 'tao7': '{image}' is an image of TAO 7" in made.stderr
+    result = home.run("new", "x", "--project-dir", ".", "--image", image, check=True)
+    assert f"using layout 'tao7': '{image}' is an image of TAO 7" in result.stderr
     data = home.json("show", "x")["data"]
     assert (data["layout"], data["images"], data["docker"]["shm_size"]) == ("tao7", {"": image}, "16G")
     assert "image: must be the name of an image" in home.run("new", "y", "--image=-v").stderr

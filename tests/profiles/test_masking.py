@@ -76,8 +76,8 @@ def test_an_invalid_profile_is_refused_without_its_secrets(text: str, table: str
 def test_secret_of_the_environment_that_cannot_be_used(value: str, where: str) -> None:
     keys = {"variables": {"KEY": "${env:NGC_KEY}", "MORE": "x${KEY}"}}
     keys |= {"container": {"env": {"KEY": "${env:NGC_KEY}"}}} if where == "env" else {}
-    made = template(Profile.model_validate({"layout": "custom", **keys}), name="a")
-    renderer = Renderer(made, fixed_context({"NGC_KEY": value}), name="a", path="")
+    profile_template = template(Profile.model_validate({"layout": "custom", **keys}), name="a")
+    renderer = Renderer(profile_template, fixed_context({"NGC_KEY": value}), name="a", path="")
     with pytest.raises(TaoprofError) as caught:
         renderer.mapping() if where == "env" else renderer.variables()
     assert SECRET not in str(caught.value)

@@ -81,10 +81,10 @@ def run_page(text: str, home: Path) -> list[str]:
         ["bash"], input="\n".join(["cd", "exec 2>&1", *script]), env=environ, cwd=home,
         stdout=subprocess.PIPE, text=True, timeout=100, check=False,
     )  # fmt: skip
-    said = iter(done.stdout.split(f"{MARK}\n")[1:])
+    outputs = iter(done.stdout.split(f"{MARK}\n")[1:])
     fresh = []
     for commands in blocks:
-        shown = "".join(f"$ {line}\n{steady(next(said), home)}" for line in commands)
+        shown = "".join(f"$ {line}\n{steady(next(outputs), home)}" for line in commands)
         fresh.append(f"```console\n{shown}```")
     return fresh
 
@@ -111,10 +111,10 @@ def as_parameter(page: Path) -> Any:
 
 @pytest.mark.parametrize("page", [as_parameter(page) for page in PAGES])
 def test_page_shows_what_the_program_says(page: Path, tmp_path: Path) -> None:
-    said, shown = updated(page, tmp_path), page.read_text()
+    fresh, shown = updated(page, tmp_path), page.read_text()
     if os.getuid() not in (0, 1000):  # NVIDIA's images know no other user, which is two problems more of most profiles
-        said, shown = (PROBLEMS.sub("", text) for text in (said, shown))
-    assert said == shown, "python -m tests.project.test_docs writes the pages anew"
+        fresh, shown = (PROBLEMS.sub("", text) for text in (fresh, shown))
+    assert fresh == shown, "python -m tests.project.test_docs writes the pages anew"
 
 
 def test_every_command_is_in_the_reference() -> None:
@@ -215,5 +215,5 @@ def test_no_page_and_no_message_has_a_phrase_that_was_rewritten() -> None:
     )
     pages = ((path, path.read_text()) for path in PAGES)
     wrong = rf"(?<![A-Za-z])({'|'.join(REWRITTEN)})"
-    found = [(str(path), match[0]) for path, text in (*messages, *pages) for match in re.finditer(wrong, text)]
-    assert found == []
+    phrases = [(str(path), match[0]) for path, text in (*messages, *pages) for match in re.finditer(wrong, text)]
+    assert phrases == []

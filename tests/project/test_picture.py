@@ -99,12 +99,12 @@ def record(home: Home) -> Output:
     done = subprocess.run(
         words, cwd=home.root, env=home.environ, stdin=-3, stdout=subprocess.PIPE, text=True, timeout=100
     )
-    said = [shorter(text, home) for text in done.stdout.split(f"{mark}\n")[1:-1]]
+    outputs = [shorter(text, home) for text in done.stdout.split(f"{mark}\n")[1:-1]]
     home.run("kernel", "install", "detectnet_v2", "--python", sys.executable, check=True)
     with Kernel(home, notebook="lab.ipynb", name="taoprof-detectnet_v2") as kernel:
         kernel.run("import os")
         cells = [(cell, shorter(kernel.run(cell).text, home)) for cell in CELLS]
-    return Output(list(zip(COMMANDS, said, strict=True)), cells)
+    return Output(list(zip(COMMANDS, outputs, strict=True)), cells)
 
 
 def shorter(text: str, home: Home) -> str:
@@ -116,9 +116,9 @@ def shorter(text: str, home: Home) -> str:
 
 def terminal_lines(output: Output) -> list[list[Span]]:
     lines: list[list[Span]] = []
-    for command, said in output.commands:
+    for command, text in output.commands:
         lines.append([("$ ", "prompt"), (command, "text")])
-        for line in said.splitlines():
+        for line in text.splitlines():
             parts = re.split(r"\x1b\[31m(.*?)\x1b\[0m", line)
             lines += wrap([(part, "red" if number % 2 else "text") for number, part in enumerate(parts) if part])
     return lines
@@ -160,11 +160,11 @@ def draw(output: Output, theme: Theme) -> str:
     for number, line in enumerate(terminal):
         parts.append(_text(line, theme, 2 * MARGIN, top + LINE * (number + 1)))
     y = top + len(terminal) * LINE + 2 * MARGIN
-    rows = sum(len(code_lines(code)) + len(said.splitlines()) for code, said in output.cells)
+    rows = sum(len(code_lines(code)) + len(text.splitlines()) for code, text in output.cells)
     height = rows * LINE + len(output.cells) * 2 * MARGIN
     y = _window(parts, theme, y, "lab.ipynb  ·  kernel 'TAO: detectnet_v2'", height)
     indent = 2 * MARGIN + round(6 * COLUMN)
-    for number, (code, said) in enumerate(output.cells, 1):
+    for number, (code, text) in enumerate(output.cells, 1):
         lines = code_lines(code)
         box = (
             f'<rect x="{indent - 8}" y="{y}" width="{WIDTH - indent - MARGIN}" height="{len(lines) * LINE + 10}" rx="4"'
@@ -174,7 +174,7 @@ def draw(output: Output, theme: Theme) -> str:
         for at, line in enumerate(lines, 1):
             parts.append(_text(line, theme, indent, y + LINE * at))
         y += len(lines) * LINE + 14
-        for line in said.splitlines():
+        for line in text.splitlines():
             y += LINE
             parts.append(_text([(line, "text")], theme, indent, y))
         y += MARGIN

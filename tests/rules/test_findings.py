@@ -21,11 +21,11 @@ SECTIONS = dict(re.split(r"\n+", part, maxsplit=1) for part in
 
 def find_ids(home: Home, prepare: SetUp) -> dict[str, str]:
     """Return what is found in a set-up: the severity by id."""
-    given = prepare(home)
-    if isinstance(given, tuple):
-        return {finding.id: finding.severity for finding in given}
-    words = given if "--" in given else [*given, "--json"]
-    done = call(home, "--json", "check", *words) if "--" in given else call(home, "check", *words)
+    prepared = prepare(home)
+    if isinstance(prepared, tuple):
+        return {finding.id: finding.severity for finding in prepared}
+    words = prepared if "--" in prepared else [*prepared, "--json"]
+    done = call(home, "--json", "check", *words) if "--" in prepared else call(home, "check", *words)
     assert done.out, done
     data = done.envelope["data"]
     assert done.status == (3 if data["counts"]["error"] else 0)
