@@ -5,8 +5,6 @@ with its run tag in the environment, or a container with it. Work that taoprofil
 launcher process and by its container's mounts. What cannot be checked counts as alive.
 """
 
-from __future__ import annotations
-
 import functools
 import time
 from collections.abc import Iterator, Mapping
@@ -100,7 +98,7 @@ class Containers:
                     )
         return self._listed
 
-    def assume_unchanged(self, before: Containers) -> None:
+    def assume_unchanged(self, before: "Containers") -> None:
         """Take over the list of ``before``: that the engine did not answer does not prove that a container ended."""
         self._listed = list(before.running())
         self.ids = {container["Id"] for container in self._listed}

@@ -6,8 +6,6 @@ the end, and ``holds/ID.mounts.json`` an isolated run's own mounts file. That on
 emptied when its user logs out while a training is still running: the launcher would then start without any mounts.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -41,7 +39,7 @@ _DAMAGED = (ValueError, KeyError, TypeError, RecursionError)
 _RECENT_LIMIT = 1 << 20
 """Bytes of it in which the end of a run is looked for that is still to be recorded: some 1,000 runs."""
 
-_senders: list[subprocess.Popen[bytes]] = []
+_senders: list["subprocess.Popen[bytes]"] = []
 """Senders that this process has started and not yet reaped; without it a guard would leave zombies."""
 
 PLATFORM = "taoprofiles"
@@ -138,7 +136,7 @@ class HoldRecords:
         elif recorded is not None:
             self.write(recorded)
 
-    def end(self, hold: Hold, *, attended: bool = False) -> subprocess.Popen[bytes] | None:
+    def end(self, hold: Hold, *, attended: bool = False) -> "subprocess.Popen[bytes] | None":
         """Delete a record; a run is added to the journal of runs first. Raises TaoprofError with nothing changed.
 
         Return the process that sends the run's notification, None without one; see ``Notifications.start_sender``.
@@ -355,7 +353,7 @@ class Notifications:
             files.try_rename(self._published_path(hold_id), self._registered_path(hold_id))
             os.close(fd)
 
-    def start_sender(self, run_id: str, fd: int, *, attended: bool = False) -> subprocess.Popen[bytes] | None:
+    def start_sender(self, run_id: str, fd: int, *, attended: bool = False) -> "subprocess.Popen[bytes] | None":
         """Start the process that sends a published notification; None if that fails, and a later command tries again.
 
         It gets the descriptor, which is closed here. If it is ``attended``, it writes what goes wrong to the standard

@@ -6,8 +6,6 @@ compared with the launchers themselves by tests/launcher. Sources for the images
 in the images does not tell the version: in 7.0.1 it is 6.25.10.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import re
@@ -30,7 +28,7 @@ class _Since:
     def __init__(self, *first: int) -> None:
         self.first = first
 
-    def __get__(self, behaviour: Behaviour, owner: object) -> bool:
+    def __get__(self, behaviour: "Behaviour", owner: object) -> bool:
         return _VERSION_NUMBERS[behaviour.version] >= self.first
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import resource
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -296,6 +295,8 @@ def host_user(options: Mapping[str, Any], context: Context, *, rootless: bool) -
 
 def _check_rootless(options: Mapping[str, Any], locate: Locator) -> Iterator[Finding]:
     """Check the user and the limits of a container for an engine without rights of root."""
+    import resource  # not at the start of 'use'
+
     user = str(options.get("user") or "0")
     if user.partition(":")[0] not in ("0", "root"):
         what = f"the container runs as '{user}', and the engine is rootless: root in the container is you"

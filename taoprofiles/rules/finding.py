@@ -58,6 +58,8 @@ def warning(id: str, where: str, what: str, why: str = "", hint: str = "", **mor
 
 def quoted(path: str) -> str:
     """Return a path as a word of a shell, for hints."""
+    if re.fullmatch(r"[\w./-]+", path, re.ASCII):
+        return path
     import shlex  # not at the start of 'use'
 
     return shlex.quote(path)

@@ -1,28 +1,21 @@
 """Preflight checks: errors with which a run of a mapping would certainly fail, and missing folders."""
 
-from __future__ import annotations
-
 import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 from taoprofiles.errors import InvalidProfileError, TaoprofError
 from taoprofiles.launcher.argv import container_words, parse_launcher_argv, unwrapped
 from taoprofiles.launcher.behaviour import Host, Location, resolve_mounts, runs_in_ci
 from taoprofiles.masking import mask_command
 from taoprofiles.mounts.mapping import mounted, sources
+from taoprofiles.profiles.rendering import Renderer
 from taoprofiles.rules import container
 from taoprofiles.rules.finding import ERROR, WARNING, Finding, in_profile
 from taoprofiles.storage.files import errors_as
+from taoprofiles.storage.paths import Context
 from taoprofiles.system import filesystem
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from typing import Any
-
-    from taoprofiles.profiles.rendering import Renderer
-    from taoprofiles.storage.paths import Context
-
 
 _ATTEMPTS = {
     "use": "switch to",
