@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from tests.support.engine import until
 from tests.support.home import ALL, find_command, require
 from tests.support.jupyterlab import FLAGS
 from tests.support.servers import serve
@@ -210,6 +211,12 @@ def test_search_finds_words_of_both_languages(address: str, browser: Any, word: 
         tab = context.new_page()
         tab.goto(f"{address}/zh-CN/index.html")
         tab.fill(".md-search__input", word)
-        tab.wait_for_selector(f".md-search-result__link[href*='{page}']", state="attached", timeout=90_000)
+        link = f".md-search-result__link[href*='{page}']"
+
+        def has_link() -> bool:
+            tab.press(".md-search__input", "End")  # the script, once it is loaded, reads the word when a key is released
+            return tab.query_selector(link) is not None
+
+        until(has_link, "the search has found the page", seconds=90)
     finally:
         context.close()
