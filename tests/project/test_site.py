@@ -214,7 +214,7 @@ def test_search_finds_words_of_both_languages(address: str, browser: Any, word: 
         link = f".md-search-result__link[href*='{page}']"
 
         def has_link() -> bool:
-            tab.press(".md-search__input", "End")  # the script, once it is loaded, reads the word when a key is released
+            tab.press(".md-search__input", "End")  # the script, once loaded, reads the word when a key is released
             return tab.query_selector(link) is not None
 
         until(has_link, "the search has found the page", seconds=90)
