@@ -268,7 +268,7 @@ def _signals() -> Iterator[socket.socket]:
 
 @contextmanager
 def _keys() -> Iterator[int | None]:
-    """Let keys be read at once and not be shown; yield the descriptor to read, None if stdin is no terminal."""
+    """Read keys at once and without echo; yield the descriptor to read, None if stdin is no terminal."""
     if not os.isatty(0):
         yield None
         return

@@ -134,7 +134,7 @@ def delete(context: Context, path: str) -> None:
 
 @contextmanager
 def follow(context: Context, was: str | None, now: str | None) -> Iterator[list[str]]:
-    """Let the kernels of profile ``was`` follow the block, which renames it to ``now``, or removes it if that is None.
+    """Update the kernels of profile ``was`` after the block, which renames it to ``now``, or removes it if that is None.
 
     If both are the same, nothing is done. If ``was`` is None the block restores the removed profile ``now``, and its
     kernels are restored. What is to be done is recorded before the block, so that ``finish`` completes it after a
@@ -414,7 +414,7 @@ def _renamed(spec: dict[str, Any], profile: str, renamed: str) -> dict[str, Any]
 
 
 def _update(context: Context, change: _Change, path: str, spec: dict[str, Any]) -> str:
-    """Let a kernel follow the change of its profile; return what was done, "" if nothing.
+    """Update a kernel after a change of its profile; return what was done, "" if nothing.
 
     A kernel that is another profile's by now stays; so does all that a person has added to one. The folder gets the
     new name too, unless a person has chosen another one or the new name is taken.

@@ -136,7 +136,7 @@ def _is_in(path: str | None, folders: list[str]) -> bool:
 
 
 def refuse(shell: Any, message: str) -> None:
-    """Let every cell fail with one line."""
+    """Make every cell fail with one line."""
 
     def fail(_: list[str]) -> list[str]:
         raise ProfileRefusedError(message)

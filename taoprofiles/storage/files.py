@@ -243,7 +243,7 @@ def append(path: str, data: bytes) -> int:
 
 
 def _set_mode_and_owner(fd: int, path: str) -> None:
-    """Give a new file its mode, of which the umask may have removed bits, and its owner."""
+    """Set the owner of a new file, and its mode, from which the umask may have removed bits."""
     os.fchmod(fd, PRIVATE)
     give_to_owner(fd, os.path.dirname(path))
 
@@ -287,7 +287,7 @@ _never_created: set[str] = set()
 
 
 def never_create(*folders: str) -> None:
-    """Let ``make_folder`` fail if one of these folders is missing: the guard's home may be moved or unmounted."""
+    """Make ``make_folder`` fail if one of these folders is missing: the guard's home may be moved or unmounted."""
     _never_created.update(folders)
 
 

@@ -115,7 +115,7 @@ def _read(process: subprocess.Popen[bytes], seconds: float) -> tuple[list[bytes]
 
 @contextmanager
 def exit_on_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP raise SystemExit, so that this process undoes what it has begun before it ends.
+    """Make SIGTERM and SIGHUP raise SystemExit, so that this process undoes what it has begun before it ends.
 
     Not those that are ignored (nohup) or have a handler; and Python allows no other thread than the main one to do it.
     """

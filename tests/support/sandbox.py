@@ -76,7 +76,7 @@ class Tao:
         return int(self._read_reply("client"))
 
     def reads(self) -> str:
-        """Let it read its mounts file, and give what it has read; "" where there was none."""
+        """Make it read its mounts file, and return what it has read; "" where there was none."""
         if not self._path("read").exists():
             self.pid()
             os.write(self._gates[0], b"x")
@@ -84,7 +84,7 @@ class Tao:
         return self._path("read").read_text()
 
     def end(self, status: int = 0) -> None:
-        """Let it exit with that; it reads its mounts file before, if it has not."""
+        """Make it exit with that status; it reads its mounts file before, if it has not."""
         for gate, byte in zip(self._gates, (b"x", bytes([status])), strict=True):
             os.write(gate, byte)
 
