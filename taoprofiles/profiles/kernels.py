@@ -134,7 +134,7 @@ def delete(context: Context, path: str) -> None:
 
 @contextmanager
 def follow(context: Context, was: str | None, now: str | None) -> Iterator[list[str]]:
-    """Update the kernels of profile ``was`` after the block, which renames it to ``now``, or removes it if that is None.
+    """Update the kernels of profile ``was`` after the block, which renames it to ``now``, or with None removes it.
 
     If both are the same, nothing is done. If ``was`` is None the block restores the removed profile ``now``, and its
     kernels are restored. What is to be done is recorded before the block, so that ``finish`` completes it after a

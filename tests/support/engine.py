@@ -91,7 +91,7 @@ T = TypeVar("T")
 
 
 def until(get: Callable[[], T], what: str, *, seconds: float = 30, details: Callable[[], str] = str) -> T:
-    """Call ``get`` until its result is true, and return that; at the deadline fail with ``what`` and what ``details`` returns."""
+    """Return the first true result of ``get``; at the deadline fail with ``what`` and what ``details`` returns."""
     end = time.monotonic() + seconds
     pause = 0.005
     while not (answer := get()):
